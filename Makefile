@@ -1,0 +1,64 @@
+# Lockstep. `make up` starts a cluster, `make test` runs the tests; both need Go, git and make only.
+
+GO ?= go
+FUZZTIME ?= 10s
+MIN ?= 5
+BIN := bin
+
+.DEFAULT_GOAL := help
+.PHONY: help build up down test bench drill chaos sim sim-long proto ci fuzz-short clean explore mutants mutants-quick oracle
+
+help: ## Show what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## Build the four commands into bin/
+	@mkdir -p $(BIN)
+	$(GO) build -o $(BIN)/ ./cmd/...
+
+up: build ## Start a cluster on this machine and show its events; Ctrl-C stops it
+	@exec $(BIN)/smrctl up $(UPFLAGS)
+
+down: build ## Stop the cluster that runs in the background
+	@$(BIN)/smrctl down
+
+test: ## Run all tests (two to four minutes on two cores)
+	$(GO) test -timeout 15m ./...
+
+bench: build ## Measure, side by side with redis-server if that is installed
+	@$(BIN)/smrctl bench $(BENCHFLAGS)
+
+drill: build ## Kill the master 20 times and measure the fail-overs
+	@$(BIN)/smrctl bench failover $(DRILLFLAGS)
+
+chaos: build ## Put a cluster through faults for MIN minutes and check what its clients saw (SEED=n)
+	@$(BIN)/smrctl chaos --minutes $(MIN) $(if $(SEED),--seed $(SEED)) $(CHAOSFLAGS)
+
+sim: ## Simulate groups under faults for a minute; SEED=n replays one schedule (FULL=1: the one with raft)
+	$(GO) run ./cmd/smrsim $(if $(SEED),-seed $(SEED) $(if $(FULL),-full),-minutes 1) $(SIMFLAGS)
+
+sim-long: ## The same for MIN minutes; fails as well if a rare branch was never reached
+	$(GO) run ./cmd/smrsim -minutes $(MIN) -every 10s -probes $(SIMFLAGS)
+
+explore: ## Search every state of small groups with the real cores (about 20 minutes; EXPLOREFLAGS='-explore.seconds=60' for less)
+	$(GO) test ./internal/explore -run 'Scopes|Mutants' -v -tags mutants -timeout 180m -explore.full $(EXPLOREFLAGS)
+
+mutants: ## Plant errors in the real code, measure how soon each is found, write docs/mutants.md (about ten minutes)
+	$(GO) run -tags mutants ./cmd/smrmutants -record -page docs/mutants.md $(MUTANTFLAGS)
+
+mutants-quick: ## Every planted error must still be found: what is known to find it comes first (a minute)
+	$(GO) run -tags mutants ./cmd/smrmutants -quick $(MUTANTFLAGS)
+
+fuzz-short: ## Run every fuzz target for FUZZTIME
+	@.ci/fuzz $(FUZZTIME)
+
+oracle: ## Record again what redis-server 7.0 answers (needs redis-server; SOAK=1000000: compare that many random commands instead)
+	$(GO) run ./internal/kv/oracle $(if $(SOAK),-soak -count $(SOAK)) $(ORACLEFLAGS)
+
+ci: ## What the continuous integration runs
+	@.ci/run
+
+proto: ## Generate the gRPC code again (needs protoc, protoc-gen-go, protoc-gen-go-grpc)
+	protoc -I proto --go_out=. --go_opt=module=lockstep --go-grpc_out=. --go-grpc_opt=module=lockstep proto/*.proto
+
+clean: ## Remove what was built (not var/, which holds data)
+	rm -rf $(BIN)

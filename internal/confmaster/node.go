@@ -1,0 +1,502 @@
+package confmaster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+
+	"lockstep/internal/failover"
+	lockstep "lockstep/proto"
+	"lockstep/smr"
+)
+
+const (
+	tickLength = failover.TickMillis * time.Millisecond
+	// raftTicks is how many ticks make a tick of raft (50 ms). A follower that has heard nothing for raftElection
+	// to twice as many of those campaigns: losing the leader costs about a second.
+	raftTicks     = 5
+	raftElection  = 10
+	raftHeartbeat = 1
+	// snapshotEvery entries the state is saved and the log before it dropped, but for keptEntries.
+	snapshotEvery = 512
+	keptEntries   = 256
+	// inboxLength bounds what waits for the loop. Full: calls and streams wait, raft messages are dropped and sent again.
+	inboxLength = 1024
+	// drainLength bounds what the loop takes from its inbox before it looks at raft, the driver and the clock again.
+	drainLength = 256
+	// statusEvery ticks the status that others see is made anew, at the latest.
+	statusEvery = 5
+)
+
+// node owns raft, the replicated State and the Driver. Everything in it belongs to the loop goroutine but for the
+// fields said to be otherwise.
+type node struct {
+	config  *Config
+	logger  *slog.Logger
+	store   *storage
+	raft    *raft.RawNode
+	state   *failover.State
+	driver  *failover.Driver
+	effects failover.Effects // noted, not yet carried out
+	done    failover.Effects // carried out before; their memory is used again
+	news    []failover.Event // to be published as soon as status and view show what they tell
+	events  *bus
+	calls   *caller
+	watch   *watcher
+	links   *links
+	opiner  *opiner
+	started time.Time
+
+	inbox chan func() error // any goroutine sends
+
+	confState *raftpb.ConfState
+	applied   uint64 // index of the last entry applied
+	known     uint64 // commit at the start: entries up to there were told of in an earlier life
+	saved     uint64 // of the last snapshot
+	lead      uint64
+	role      raft.StateType
+	elected   bool // Elected was given to the driver, and Deposed was not yet
+	ticks     int
+	requestID uint64
+	waiting   map[uint64]func(failover.Reply)
+	seen      map[replicaKey]*lockstep.ReplicaState
+	kinds     map[replicaKey]string // role last seen, master or slave
+	sentinels map[string]string     // Sentinels of others that subscribers were told of, by id
+	peers     map[uint64]peerInfo   // at the leader: what followers told of themselves
+	told      []*lockstep.ConfmasterStatus
+	dirty     bool
+
+	status  atomic.Pointer[lockstep.ClusterStatus] // any goroutine reads
+	redis   atomic.Pointer[redisView]              // any goroutine reads
+	leader  atomic.Uint64                          // any goroutine reads; 0: none known
+	stopped chan struct{}                          // closed when the loop has ended
+}
+
+type replicaKey struct {
+	group string
+	node  smr.NodeID
+}
+
+// peerInfo is what a follower tells with its opinions.
+type peerInfo struct {
+	pid      uint32
+	sentinel string
+	at       time.Time
+}
+
+var errStopped = errors.New("this configuration master is stopping")
+
+// newNode opens the store and stands ready to run.
+func newNode(config *Config, h *home) (*node, error) {
+	voters := make([]uint64, 0, len(config.Peers))
+	for _, p := range config.Peers {
+		voters = append(voters, p.ID)
+	}
+	initial := &raftpb.Snapshot{
+		Data:     failover.NewState(config.Cluster).Encode(),
+		Metadata: &raftpb.SnapshotMetadata{ConfState: &raftpb.ConfState{Voters: voters}, Index: new(uint64(1)), Term: new(uint64(1))},
+	}
+	store, err := openStorage(h.raftDir(), nil, initial, config.Logger)
+	if err != nil {
+		return nil, err
+	}
+	n := &node{
+		config: config, logger: config.Logger, store: store, events: newBus(), started: time.Now(),
+		inbox: make(chan func() error, inboxLength), waiting: make(map[uint64]func(failover.Reply)),
+		seen: make(map[replicaKey]*lockstep.ReplicaState), kinds: make(map[replicaKey]string), sentinels: make(map[string]string),
+		peers: make(map[uint64]peerInfo), stopped: make(chan struct{}),
+	}
+	if err := n.load(); err != nil {
+		return nil, errors.Join(err, store.close())
+	}
+	return n, nil
+}
+
+// load starts raft and the driver from the store.
+func (n *node) load() error {
+	snapshot, err := n.store.Snapshot()
+	if err != nil {
+		return err
+	}
+	n.state, err = failover.DecodeState(snapshot.GetData())
+	if err != nil {
+		return fmt.Errorf("state of the cluster in %s: %w", n.config.Dir, err)
+	}
+	if n.state.Cluster != n.config.Cluster {
+		return fmt.Errorf("the state in %s is of cluster %q, not %q", n.config.Dir, n.state.Cluster, n.config.Cluster)
+	}
+	n.confState = snapshot.GetMetadata().GetConfState()
+	if err := n.config.checkVoters(n.confState.GetVoters()); err != nil {
+		return fmt.Errorf("directory %s: %w", n.config.Dir, err)
+	}
+	n.applied = snapshot.GetMetadata().GetIndex()
+	n.saved = n.applied
+	n.known = n.store.hard.GetCommit()
+	n.raft, err = raft.NewRawNode(&raft.Config{
+		ID: n.config.ID, ElectionTick: raftElection, HeartbeatTick: raftHeartbeat, Storage: n.store, Applied: n.applied,
+		MaxSizePerMsg: 1 << 20, MaxCommittedSizePerReady: 4 << 20, MaxUncommittedEntriesSize: 64 << 20, MaxInflightMsgs: 64,
+		CheckQuorum: true, PreVote: true, DisableProposalForwarding: true, Logger: raftLogger{n.logger},
+	})
+	if err != nil {
+		return fmt.Errorf("start raft: %w", err)
+	}
+	n.driver = failover.New(n.config.options(), n.state)
+	n.dirty = true
+	return nil
+}
+
+// replay applies what is known to be committed, before anybody is served: a restart must not show an older state than
+// was shown before.
+func (n *node) replay() error {
+	for n.raft.HasReady() {
+		if err := n.ready(n.raft.Ready()); err != nil {
+			return err
+		}
+	}
+	n.effects.Reset() // the driver does not lead: it can only want to opine, and nobody is there yet
+	n.publish()
+	return nil
+}
+
+// run is the loop. It ends with ctx, which is no error, or with an error after which nothing could be trusted.
+func (n *node) run(ctx context.Context) error {
+	defer close(n.stopped)
+	ticker := time.NewTicker(tickLength)
+	defer ticker.Stop()
+	n.watch.follow(n.state)
+	if len(n.config.Peers) == 1 {
+		if err := n.raft.Campaign(); err != nil { // nobody else could lead: do not wait
+			return fmt.Errorf("campaign: %w", err)
+		}
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+			n.tick()
+		case take := <-n.inbox:
+			if err := take(); err != nil {
+				return err
+			}
+		}
+		if err := n.drain(); err != nil {
+			return err
+		}
+		if err := n.settle(); err != nil {
+			return err
+		}
+	}
+}
+
+// drain takes what else waits in the inbox, so that one write of the raft log serves all of it.
+func (n *node) drain() error {
+	for range drainLength {
+		select {
+		case take := <-n.inbox:
+			if err := take(); err != nil {
+				return err
+			}
+		default:
+			return nil
+		}
+	}
+	return nil
+}
+
+// send hands work to the loop; it waits while the inbox is full.
+func (n *node) send(ctx context.Context, take func() error) error {
+	select {
+	case n.inbox <- take:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-n.stopped:
+		return errStopped
+	}
+}
+
+func (n *node) tick() {
+	n.ticks++
+	if n.ticks%raftTicks == 0 {
+		n.raft.Tick()
+	}
+	n.step(&failover.Tick{StampMillis: time.Now().UnixMilli()})
+	if n.ticks%n.driver.Options().OpineTicks == 0 {
+		n.opine()
+	}
+	if n.ticks%statusEvery == 0 {
+		n.dirty = true
+	}
+}
+
+func (n *node) step(in failover.Input) { n.driver.Step(in, &n.effects) }
+
+// settle carries out what raft and the driver want done, until neither wants more.
+func (n *node) settle() error {
+	for {
+		if n.raft.HasReady() {
+			if err := n.ready(n.raft.Ready()); err != nil {
+				return err
+			}
+			continue
+		}
+		if !n.carryOut() {
+			break
+		}
+	}
+	if n.dirty {
+		n.publish()
+	}
+	n.publishNews()
+	return nil
+}
+
+// publishNews gives subscribers what happened. Who asks for the status or the master because of it sees it there.
+func (n *node) publishNews() {
+	view := n.redis.Load()
+	for i := range n.news {
+		n.events.publish(&notice{event: eventMessage(&n.news[i]), messages: sentinelMessages(&n.news[i], view)})
+	}
+	clear(n.news)
+	n.news = n.news[:0]
+}
+
+// ready carries out one batch of raft: first to disk, then to peers, then apply.
+func (n *node) ready(rd raft.Ready) error {
+	if err := n.store.save(rd.HardState, rd.Entries, rd.Snapshot, rd.MustSync); err != nil {
+		return err
+	}
+	if rd.SoftState != nil {
+		n.roleChanged(rd.SoftState)
+	}
+	for _, m := range rd.Messages {
+		n.links.send(m)
+	}
+	if !raft.IsEmptySnap(rd.Snapshot) {
+		if err := n.restore(rd.Snapshot); err != nil {
+			return err
+		}
+	}
+	for _, entry := range rd.CommittedEntries {
+		if err := n.apply(entry); err != nil {
+			return err
+		}
+	}
+	n.raft.Advance(rd)
+	if n.applied-n.saved >= snapshotEvery {
+		if err := n.store.saveSnapshot(n.applied, n.confState, n.state.Encode(), keptEntries); err != nil {
+			return err
+		}
+		n.saved = n.applied
+	}
+	return nil
+}
+
+func (n *node) roleChanged(soft *raft.SoftState) {
+	if soft.Lead != n.lead || soft.RaftState != n.role {
+		n.logger.Info("raft", "role", soft.RaftState.String(), "leader", soft.Lead)
+	}
+	n.lead, n.role = soft.Lead, soft.RaftState
+	n.leader.Store(soft.Lead)
+	if n.role != raft.StateLeader {
+		clear(n.peers)
+		if n.elected {
+			n.elected = false
+			n.step(&failover.Deposed{})
+		}
+	}
+	n.dirty = true
+}
+
+// heir is the follower that has most of the log, among those that were heard of lately; 0 if there is none.
+func (n *node) heir() uint64 {
+	var heir, match uint64
+	progress := n.raft.Status().Progress
+	for _, p := range n.config.Peers {
+		if pr, ok := progress[p.ID]; ok && p.ID != n.config.ID && pr.RecentActive && pr.Match > match {
+			heir, match = p.ID, pr.Match
+		}
+	}
+	return heir
+}
+
+// restore replaces the state by a snapshot of the leader.
+func (n *node) restore(snapshot *raftpb.Snapshot) error {
+	state, err := failover.DecodeState(snapshot.GetData())
+	if err != nil {
+		return fmt.Errorf("snapshot of the leader: %w", err)
+	}
+	if err := n.config.checkVoters(snapshot.GetMetadata().GetConfState().GetVoters()); err != nil {
+		return fmt.Errorf("snapshot of the leader: %w", err)
+	}
+	events := skippedSwitches(n.state, state)
+	*n.state = *state
+	n.applied = snapshot.GetMetadata().GetIndex()
+	n.saved = n.applied
+	n.confState = snapshot.GetMetadata().GetConfState()
+	n.step(&failover.Restored{})
+	n.watch.follow(n.state)
+	n.tell(events, false)
+	n.dirty = true
+	return nil
+}
+
+// skippedSwitches are the changes of masters that lie between two states: a snapshot has no events of its own, and
+// the clients of this Sentinel must not go on with an old master.
+func skippedSwitches(before, after *failover.State) []failover.Event {
+	var events []failover.Event
+	for i := range before.Groups {
+		old := &before.Groups[i]
+		next := after.Group(old.Name)
+		if next == nil || old.Established.Epoch <= 1 || old.Established.Master == next.Established.Master {
+			continue
+		}
+		from, to := old.Replica(old.Established.Master), next.Replica(next.Established.Master)
+		if from == nil || to == nil {
+			continue
+		}
+		events = append(events, failover.Event{Group: next.Name, Name: failover.EventSwitchMaster, Node: to.Node,
+			Epoch: next.Established.Epoch, Text: "learned late, from a snapshot", FromAddr: from.KVAddr, ToAddr: to.KVAddr})
+	}
+	return events
+}
+
+// apply carries out one committed entry.
+func (n *node) apply(entry *raftpb.Entry) error {
+	n.applied = entry.GetIndex()
+	if entry.GetType() != raftpb.EntryNormal {
+		return fmt.Errorf("raft entry %d changes the membership, which is fixed", entry.GetIndex())
+	}
+	if len(entry.GetData()) > 0 {
+		command, err := failover.DecodeCommand(entry.GetData())
+		if err != nil {
+			return fmt.Errorf("raft entry %d: %w: is this program older than the leader's?", entry.GetIndex(), err)
+		}
+		result := n.state.Apply(&command)
+		n.step(&failover.Committed{Result: result})
+		n.watch.follow(n.state)
+		n.tell(result.Events, entry.GetIndex() <= n.known)
+		n.dirty = true
+	}
+	if n.role == raft.StateLeader && !n.elected && entry.GetTerm() == n.raft.BasicStatus().GetTerm() {
+		n.elected = true
+		n.step(&failover.Elected{})
+	}
+	return nil
+}
+
+// carryOut does what the driver noted; it reports whether there was anything.
+func (n *node) carryOut() bool {
+	if e := &n.effects; len(e.Proposals)+len(e.Calls)+len(e.Replies)+len(e.Events) == 0 && !e.Opine {
+		return false
+	}
+	// What is done may note more at once (a call that cannot start is answered): that goes to the other Effects.
+	n.effects, n.done = n.done, n.effects
+	e := &n.done
+	for i := range e.Proposals {
+		if err := n.raft.Propose(e.Proposals[i].Encode()); err != nil {
+			n.logger.Warn("proposal dropped", "group", e.Proposals[i].Group(), "err", err) // the driver proposes again
+		}
+	}
+	for _, call := range e.Calls {
+		n.calls.start(call)
+	}
+	for _, reply := range e.Replies {
+		if answer := n.waiting[reply.ID]; answer != nil {
+			delete(n.waiting, reply.ID)
+			answer(reply)
+		}
+	}
+	n.tell(e.Events, false)
+	if e.Opine {
+		n.opine()
+	}
+	e.Reset()
+	n.dirty = true
+	return true
+}
+
+// opine sends own opinions to the leader.
+func (n *node) opine() {
+	if n.lead == 0 || n.lead == n.config.ID {
+		return
+	}
+	message := &lockstep.Opinions{From: n.config.ID, Cluster: n.config.Cluster, Pid: pid(), SentinelAddr: n.config.announced()}
+	for _, o := range n.driver.Opinions() {
+		message.Opinions = append(message.Opinions, &lockstep.Opinion{Group: o.Group, Node: string(o.Node), Up: o.Up, SilentMs: o.SilentMillis, Saw: o.Saw})
+	}
+	n.opiner.put(n.lead, message)
+}
+
+// takeOpinions is called on the loop with what a follower thinks. It means nothing to another follower.
+func (n *node) takeOpinions(m *lockstep.Opinions) {
+	if n.role != raft.StateLeader {
+		return
+	}
+	in := failover.Opinions{From: m.GetFrom()}
+	for _, o := range m.GetOpinions() {
+		in.Opinions = append(in.Opinions, failover.Opinion{Group: o.GetGroup(), Node: smr.NodeID(o.GetNode()), Up: o.GetUp(), SilentMillis: o.GetSilentMs(), Saw: o.GetSaw()})
+	}
+	n.peers[m.GetFrom()] = peerInfo{pid: m.GetPid(), sentinel: m.GetSentinelAddr(), at: time.Now()}
+	n.step(&in)
+}
+
+// ask gives an operator's request to the driver; answer is called once, on the loop.
+func (n *node) ask(request *failover.Request, answer func(failover.Reply)) {
+	n.requestID++
+	request.ID = n.requestID
+	n.waiting[request.ID] = answer
+	n.step(request)
+}
+
+// stepRaft takes a message of a peer.
+func (n *node) stepRaft(m *raftpb.Message) {
+	if err := n.raft.Step(m); err != nil && !errors.Is(err, raft.ErrStepPeerNotFound) {
+		n.logger.Debug("raft message refused", "from", m.GetFrom(), "err", err)
+	}
+}
+
+// tell gives events to the log and to subscribers. Old ones are only kept, for subscribers who ask for all after an id.
+func (n *node) tell(events []failover.Event, old bool) {
+	for i := range events {
+		if old {
+			n.events.keep(eventMessage(&events[i]))
+			continue
+		}
+		n.logEvent(&events[i])
+		n.news = append(n.news, events[i])
+		n.dirty = true
+	}
+}
+
+func (n *node) logEvent(e *failover.Event) {
+	n.logger.Info(string(e.Name), "group", e.Group, "node", string(e.Node), "epoch", uint64(e.Epoch), "text", e.Text)
+}
+
+func eventMessage(e *failover.Event) *lockstep.Event {
+	return &lockstep.Event{Id: e.ID, TimeMs: e.StampMillis, Group: e.Group, Name: string(e.Name), Node: string(e.Node),
+		Epoch: uint64(e.Epoch), Text: e.Text, FromAddr: e.FromAddr, ToAddr: e.ToAddr}
+}
+
+// raftLogger passes on what raft has to say.
+type raftLogger struct{ *slog.Logger }
+
+func (l raftLogger) Debug(v ...any)              {}
+func (l raftLogger) Debugf(string, ...any)       {}
+func (l raftLogger) Info(v ...any)               { l.Logger.Debug("raft", "text", fmt.Sprint(v...)) }
+func (l raftLogger) Infof(f string, v ...any)    { l.Logger.Debug("raft", "text", fmt.Sprintf(f, v...)) }
+func (l raftLogger) Warning(v ...any)            { l.Logger.Warn("raft", "text", fmt.Sprint(v...)) }
+func (l raftLogger) Warningf(f string, v ...any) { l.Logger.Warn("raft", "text", fmt.Sprintf(f, v...)) }
+func (l raftLogger) Error(v ...any)              { l.Logger.Error("raft", "text", fmt.Sprint(v...)) }
+func (l raftLogger) Errorf(f string, v ...any)   { l.Logger.Error("raft", "text", fmt.Sprintf(f, v...)) }
+func (l raftLogger) Fatal(v ...any)              { panic("raft: " + fmt.Sprint(v...)) }
+func (l raftLogger) Fatalf(f string, v ...any)   { panic("raft: " + fmt.Sprintf(f, v...)) }
+func (l raftLogger) Panic(v ...any)              { panic("raft: " + fmt.Sprint(v...)) }
+func (l raftLogger) Panicf(f string, v ...any)   { panic("raft: " + fmt.Sprintf(f, v...)) }

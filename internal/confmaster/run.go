@@ -1,0 +1,220 @@
+package confmaster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+
+	lockstep "lockstep/proto"
+)
+
+const (
+	// maxMessage bounds a gRPC message, in bytes: a raft snapshot is the largest.
+	maxMessage = 64 << 20
+	// maxStreams bounds the calls of one connection that are under way at once.
+	maxStreams = 256
+	// handOverGrace is how long a leader that stops waits for the next one.
+	handOverGrace = 500 * time.Millisecond
+	// stopGrace is how long answers may take to leave when the process stops. Nothing waits for the loop any more then.
+	stopGrace = 250 * time.Millisecond
+	// maxConnections bounds the connections of operators and peers. Full: a further one is closed at once.
+	maxConnections = 1024
+)
+
+// Run is the whole life of a configuration master. It ends with ctx, which is no error.
+func Run(ctx context.Context, config Config) error {
+	if err := config.Validate(); err != nil {
+		return err
+	}
+	h, err := openHome(&config)
+	if err != nil {
+		return err
+	}
+	defer h.close()
+	listener, err := net.Listen("tcp", config.self().Addr)
+	if err != nil {
+		return fmt.Errorf("listen for operators and peers (--peers): %w", err)
+	}
+	defer listener.Close()
+	var sentinelListener net.Listener
+	if config.Sentinel != "" {
+		if sentinelListener, err = net.Listen("tcp", config.Sentinel); err != nil {
+			return fmt.Errorf("listen for Redis clients (--sentinel): %w", err)
+		}
+		defer sentinelListener.Close()
+	}
+	n, err := newNode(&config, h)
+	if err != nil {
+		return err
+	}
+	err = n.serve(ctx, listener, sentinelListener)
+	return errors.Join(err, n.store.close())
+}
+
+// serve runs all goroutines and waits for them.
+func (n *node) serve(outer context.Context, listener, sentinelListener net.Listener) error {
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(outer))
+	defer cancel(nil)
+	conns := &conns{dial: dial, byAddr: make(map[string]*grpc.ClientConn)}
+	n.links, n.opiner = newLinks(n, conns), newOpiner(n, conns)
+	n.watch, n.calls = newWatcher(ctx, n, conns), newCaller(ctx, n, conns)
+	service := &service{node: n, conns: conns}
+	server, alive := newServer(service)
+	if err := n.replay(); err != nil {
+		cancel(err)
+		n.watch.wait()
+		return err
+	}
+
+	var tasks sync.WaitGroup
+	start := func(what string, run func(context.Context) error) {
+		tasks.Go(func() {
+			if err := run(ctx); err != nil {
+				cancel(fmt.Errorf("%s: %w", what, err))
+			}
+		})
+	}
+	start("raft", n.run)
+	start("raft links", n.links.run)
+	start("opinions", n.opiner.run)
+	start("gRPC", func(context.Context) error {
+		if err := server.Serve(&limitedListener{Listener: listener, slots: make(chan struct{}, maxConnections)}); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+			return err
+		}
+		return nil
+	})
+	if sentinelListener != nil {
+		sentinel := newSentinel(n, service)
+		start("sentinel", func(ctx context.Context) error { return sentinel.serve(ctx, sentinelListener) })
+	}
+	n.logger.Info("serving", "id", n.config.ID, "addr", listener.Addr().String(), "sentinel", n.config.Sentinel)
+	select {
+	case <-ctx.Done():
+	case <-outer.Done():
+		n.handOver(ctx)
+		cancel(nil)
+	}
+	alive.Shutdown()
+	stopServer(server)
+	tasks.Wait()
+	n.watch.wait()
+	n.calls.wait()
+	conns.close()
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// handOver lets another configuration master lead before this one stops, if it leads and another is up to date: that
+// takes milliseconds, while its plain absence would be noticed after a second.
+func (n *node) handOver(ctx context.Context) {
+	if n.leader.Load() != n.config.ID || len(n.config.Peers) == 1 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, handOverGrace)
+	defer cancel()
+	n.send(ctx, func() error {
+		if heir := n.heir(); heir != 0 {
+			n.raft.TransferLeader(heir)
+		} else {
+			cancel() // there is nobody to wait for
+		}
+		return nil
+	})
+	for ctx.Err() == nil {
+		if leader := n.leader.Load(); leader != 0 && leader != n.config.ID {
+			return
+		}
+		pause(ctx, tickLength)
+	}
+}
+
+// newServer returns the gRPC server with health and reflection.
+func newServer(s *service) (*grpc.Server, *health.Server) {
+	server := grpc.NewServer(
+		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxConcurrentStreams(maxStreams), grpc.ConnectionTimeout(5*time.Second),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 5 * time.Second, Timeout: 5 * time.Second}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
+	)
+	lockstep.RegisterConfmasterServer(server, s)
+	lockstep.RegisterPeerServer(server, s)
+	alive := health.NewServer()
+	healthpb.RegisterHealthServer(server, alive)
+	alive.SetServingStatus("lockstep.v1.Confmaster", healthpb.HealthCheckResponse_SERVING)
+	reflection.Register(server)
+	return server, alive
+}
+
+func stopServer(server *grpc.Server) {
+	done := make(chan struct{})
+	go func() {
+		server.GracefulStop()
+		close(done)
+	}()
+	timer := time.NewTimer(stopGrace)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+		server.Stop()
+		<-done
+	}
+}
+
+// dial prepares a connection. Its own pauses are short: who is down is judged by us, not by gRPC.
+func dial(addr string) (*grpc.ClientConn, error) {
+	return grpc.NewClient("passthrough:///"+addr,
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy(),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.2, Jitter: 0.2, MaxDelay: 150 * time.Millisecond},
+			MinConnectTimeout: time.Second,
+		}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time.Second}),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
+	)
+}
+
+// limitedListener bounds the connections that are open at once.
+type limitedListener struct {
+	net.Listener
+	slots chan struct{}
+}
+
+// Accept returns the next connection for which there is room.
+func (l *limitedListener) Accept() (net.Conn, error) {
+	for {
+		conn, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		select {
+		case l.slots <- struct{}{}:
+			return &limitedConn{Conn: conn, free: sync.OnceFunc(func() { <-l.slots })}, nil
+		default:
+			conn.Close()
+		}
+	}
+}
+
+type limitedConn struct {
+	net.Conn
+	free func()
+}
+
+// Close makes room for another connection.
+func (c *limitedConn) Close() error {
+	defer c.free()
+	return c.Conn.Close()
+}

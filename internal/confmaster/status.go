@@ -1,0 +1,112 @@
+package confmaster
+
+import (
+	"net"
+	"os"
+	"time"
+
+	"go.etcd.io/raft/v3"
+
+	"lockstep/internal/failover"
+	lockstep "lockstep/proto"
+)
+
+func pid() uint32 { return uint32(os.Getpid()) }
+
+// publish makes the status that others see. Messages in it are never changed afterwards.
+func (n *node) publish() {
+	n.dirty = false
+	status := &lockstep.ClusterStatus{Cluster: n.state.Cluster, HasLeader: n.lead != 0}
+	for i := range n.state.Groups {
+		status.Groups = append(status.Groups, n.groupStatus(&n.state.Groups[i]))
+	}
+	status.Confmasters = n.confmasterStatus()
+	n.status.Store(status)
+	usable := 0
+	var others []redisPeer
+	for _, c := range status.Confmasters {
+		if c.GetUp() {
+			usable++
+		}
+		if c.GetId() == n.config.ID {
+			continue
+		}
+		p := redisPeer{id: sentinelID(n.config.Cluster, c.GetId()), down: !c.GetUp(), leader: c.GetLeader()}
+		if p.host, p.port, _ = net.SplitHostPort(c.GetSentinelAddr()); p.host != "" { // "": it was not heard of yet
+			others = append(others, p)
+		}
+	}
+	n.redis.Store(n.redisView(others, usable))
+	n.meetSentinels(others)
+}
+
+func (n *node) groupStatus(g *failover.Group) *lockstep.GroupStatus {
+	report := n.driver.Report(g.Name)
+	current := g.Current()
+	status := &lockstep.GroupStatus{
+		Name: g.Name, Epoch: uint64(g.Epoch), Established: uint64(g.Established.Epoch), Master: string(report.Master),
+		Copies: uint32(current.Copies), MinCopies: uint32(g.Policy.MinCopies), Sync: g.Policy.Sync.String(),
+		State: report.State, Detail: report.Detail, Plan: report.Plan,
+	}
+	if n.lead == 0 {
+		status.Detail = joinText(status.Detail, "the configuration masters have no leader: no fail-over until a majority of them is back")
+	}
+	if current.Copies == 0 {
+		status.Copies = uint32(g.Policy.Copies)
+	}
+	for i := range g.Replicas {
+		r := &g.Replicas[i]
+		standing := n.driver.Standing(g.Name, r.Node)
+		_, member := current.Find(r.Node)
+		out := &lockstep.ReplicaStatus{
+			Node: string(r.Node), LastSeenMs: uint64(standing.SilentTicks) * failover.TickMillis,
+			KvAddr: r.KVAddr, DataAddr: r.DataAddr, ManageAddr: r.ManageAddr, Member: member, Up: standing.Up,
+		}
+		if standing.Seen {
+			out.State = n.seen[replicaKey{g.Name, r.Node}]
+		}
+		status.Replicas = append(status.Replicas, out)
+	}
+	return status
+}
+
+func joinText(a, b string) string {
+	if a == "" {
+		return b
+	}
+	return a + "; " + b
+}
+
+// confmasterStatus lists all configuration masters. Who is up is known at the leader; a follower repeats what the
+// leader told it.
+func (n *node) confmasterStatus() []*lockstep.ConfmasterStatus {
+	active := map[uint64]bool{n.config.ID: true}
+	if n.role == raft.StateLeader {
+		for id, progress := range n.raft.Status().Progress {
+			active[id] = active[id] || progress.RecentActive
+		}
+	}
+	told := make(map[uint64]*lockstep.ConfmasterStatus)
+	for _, c := range n.told {
+		told[c.GetId()] = c
+	}
+	var all []*lockstep.ConfmasterStatus
+	for _, p := range n.config.Peers {
+		out := &lockstep.ConfmasterStatus{Id: p.ID, Addr: p.Addr, Leader: p.ID == n.lead, Up: active[p.ID]}
+		info, known := n.peers[p.ID]
+		switch c := told[p.ID]; {
+		case p.ID == n.config.ID:
+			out.Pid, out.SentinelAddr = pid(), n.config.announced()
+		case known:
+			out.Pid, out.SentinelAddr = info.pid, info.sentinel
+			out.Up = time.Since(info.at) < n.config.Suspect+5*n.config.Probe
+		case c != nil:
+			out.Pid, out.SentinelAddr = c.GetPid(), c.GetSentinelAddr()
+			if n.role != raft.StateLeader { // what an earlier leader said of who is up is too old for a new one
+				out.Up = n.lead != 0 && (c.GetUp() || p.ID == n.lead)
+			}
+		}
+		all = append(all, out)
+	}
+	return all
+}

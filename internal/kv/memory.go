@@ -1,0 +1,268 @@
+package kv
+
+import (
+	"strconv"
+	"strings"
+)
+
+// evictionPolicy is what maxmemory-policy says.
+type evictionPolicy struct {
+	name     string
+	volatile bool // only keys that expire
+	choose   evictionOrder
+}
+
+// evictionOrder says which key goes first.
+type evictionOrder uint8
+
+const (
+	evictNone   evictionOrder = iota
+	evictRandom               // any
+	evictIdle                 // the one unused for longest
+	evictRare                 // the one used least often
+	evictSoon                 // the one that expires first
+)
+
+var evictionPolicies = []evictionPolicy{
+	{"volatile-lru", true, evictIdle},
+	{"volatile-lfu", true, evictRare},
+	{"volatile-random", true, evictRandom},
+	{"volatile-ttl", true, evictSoon},
+	{"allkeys-lru", false, evictIdle},
+	{"allkeys-lfu", false, evictRare},
+	{"allkeys-random", false, evictRandom},
+	{"noeviction", false, evictNone},
+}
+
+func policyNamed(name string) (evictionPolicy, bool) {
+	for _, p := range evictionPolicies {
+		if p.name == name {
+			return p, true
+		}
+	}
+	return evictionPolicy{}, false
+}
+
+const maxMemoryProblem = "argument must be a memory value"
+
+var memorySettings = []settingRule{
+	{name: "maxmemory", standard: "0", parse: parseMemory, apply: func(m *Machine, value string) {
+		m.set.maxMemory, _ = strconv.ParseInt(value, 10, 64)
+	}},
+	{name: "maxmemory-policy", standard: "noeviction", parse: parsePolicy, apply: func(m *Machine, value string) {
+		m.set.policy, _ = policyNamed(value)
+	}},
+	{name: "maxmemory-samples", standard: "5", parse: parseBetween(1, 64), apply: func(m *Machine, value string) {
+		m.set.samples, _ = strconv.Atoi(value)
+	}},
+	{name: "lfu-log-factor", standard: "10", parse: parseBetween(0, 1<<31-1), apply: func(m *Machine, value string) {
+		m.set.lfuLogFactor, _ = strconv.Atoi(value)
+	}},
+	{name: "lfu-decay-time", standard: "1", parse: parseBetween(0, 1<<31-1), apply: func(m *Machine, value string) {
+		m.set.lfuDecayMinute, _ = strconv.Atoi(value)
+	}},
+}
+
+func parsePolicy(value string) (string, string) {
+	p, ok := policyNamed(lower(value))
+	if !ok {
+		names := make([]string, len(evictionPolicies))
+		for i, p := range evictionPolicies {
+			names[i] = p.name
+		}
+		return "", "argument(s) must be one of the following: " + strings.Join(names, ", ")
+	}
+	return p.name, ""
+}
+
+// parseBetween returns the parse function of an integer setting.
+func parseBetween(low, high int) func(string) (string, string) {
+	return func(value string) (string, string) {
+		n, err := strconv.Atoi(value)
+		switch {
+		case err != nil:
+			return "", "argument couldn't be parsed into an integer"
+		case n < low || n > high:
+			return "", "argument must be between " + strconv.Itoa(low) + " and " + strconv.Itoa(high) + " inclusive"
+		}
+		return strconv.Itoa(n), ""
+	}
+}
+
+// memoryUnits are what may follow a number of bytes.
+var memoryUnits = []struct {
+	suffix string
+	bytes  int64
+}{
+	{"kb", 1 << 10}, {"mb", 1 << 20}, {"gb", 1 << 30}, {"k", 1e3}, {"m", 1e6}, {"g", 1e9}, {"b", 1}, {"", 1},
+}
+
+// parseMemory reads a number of bytes such as "100mb".
+func parseMemory(value string) (string, string) {
+	text := lower(value)
+	for _, unit := range memoryUnits {
+		digits, found := strings.CutSuffix(text, unit.suffix)
+		if !found {
+			continue
+		}
+		n, err := strconv.ParseInt(digits, 10, 64)
+		if err != nil || n < 0 || n > (1<<62)/unit.bytes {
+			return "", maxMemoryProblem
+		}
+		return strconv.FormatInt(n*unit.bytes, 10), ""
+	}
+	return "", maxMemoryProblem
+}
+
+// recency is when a key was last used, and how often: bits 0-31 seconds of log time since 1970 (modulo 2^32), bits 32-39 a
+// logarithmic counter as Redis has it, bits 40-63 the minute at which the counter was last lowered (modulo 2^24). Only what goes
+// through the log counts: a read leaves no trace in the state.
+type recency uint64
+
+const (
+	usesAtFirst = 5 // the counter of a new key
+	maxUses     = 255
+	minuteMask  = 1<<24 - 1
+)
+
+func newRecency(now int64) recency { return makeRecency(now, usesAtFirst) }
+
+func makeRecency(now int64, uses uint64) recency {
+	return recency(uint64(uint32(now/1000)) | uses<<32 | uint64(now/60_000)&minuteMask<<40)
+}
+
+// uses returns the counter as it is at a time: it loses one with every decay minutes.
+func (r recency) uses(now int64, decay int) uint64 {
+	counter := uint64(r) >> 32 & 0xff
+	if decay > 0 {
+		elapsed := (uint64(now/60_000) - uint64(r)>>40) & minuteMask
+		counter -= min(counter, elapsed/uint64(decay))
+	}
+	return counter
+}
+
+// idle returns the seconds since the last use.
+func (r recency) idle(now int64) int64 { return int64(uint32(now/1000) - uint32(r)) }
+
+// use notes that the key is used now. The counter is looked after only where a policy asks for it.
+func (r *recency) use(c call) {
+	if c.m.set.policy.choose != evictRare {
+		*r = *r&^recency(1<<32-1) | recency(uint32(c.now/1000))
+		return
+	}
+	counter := r.uses(c.now, c.m.set.lfuDecayMinute)
+	if counter < maxUses {
+		above := int(counter) - min(int(counter), usesAtFirst)
+		if c.dice().below(above*c.m.set.lfuLogFactor+1) == 0 {
+			counter++
+		}
+	}
+	*r = makeRecency(c.now, counter)
+}
+
+const (
+	errOutOfMemory = "OOM command not allowed when used memory > 'maxmemory'."
+	// evictionsEach bounds how many keys one command, or one frame, evicts. A command for which that is not enough is executed
+	// all the same, as Redis does while it is busy evicting.
+	evictionsEach = 1000
+)
+
+// room evicts keys until they and the scripts take no more than maxmemory, and reports whether the command may take memory: it may not if
+// nothing can be evicted.
+func (c call) room() bool {
+	m := c.m
+	if m.set.maxMemory == 0 || m.used+m.lua.bytes <= m.set.maxMemory {
+		return true
+	}
+	if m.set.policy.choose == evictNone {
+		return false
+	}
+	d := c.dice()
+	for range evictionsEach {
+		if m.used+m.lua.bytes <= m.set.maxMemory {
+			break
+		}
+		database, e := m.victim(d)
+		if e == nil {
+			return false
+		}
+		database.remove(m, e, c.version)
+		m.evicted++
+		m.event(database.number, EventEvicted, "evicted", e.key)
+	}
+	return true
+}
+
+// victim draws the next key to evict, nil if there is none: the worst of a sample of every database.
+func (m *Machine) victim(d *dice) (in *database, found *entry) {
+	var worst int64
+	first := d.below(Databases) // so that a random policy takes from all
+	for i := range m.databases {
+		database := m.databases[(first+i)%Databases]
+		size := database.keys.size
+		if m.set.policy.volatile {
+			size = len(database.due.heap)
+		}
+		if size == 0 {
+			continue
+		}
+		samples := m.set.samples
+		switch m.set.policy.choose {
+		case evictRandom:
+			return database, m.sample(database, d)
+		case evictSoon:
+			samples = 1
+		}
+		for range samples {
+			e := m.sample(database, d)
+			if score := m.badness(e); found == nil || score > worst {
+				in, found, worst = database, e, score
+			}
+		}
+	}
+	return in, found
+}
+
+// sample draws a key that the policy may evict; volatile-ttl knows which one.
+func (m *Machine) sample(database *database, d *dice) *entry {
+	switch {
+	case m.set.policy.choose == evictSoon:
+		return database.due.heap[0].entry
+	case m.set.policy.volatile:
+		return database.due.heap[d.below(len(database.due.heap))].entry
+	}
+	return database.keys.draw(d)
+}
+
+// badness is the higher the sooner a key is to go.
+func (m *Machine) badness(e *entry) int64 {
+	switch m.set.policy.choose {
+	case evictSoon:
+		return -e.value.due.at
+	case evictRare:
+		return -int64(e.value.access.uses(m.now, m.set.lfuDecayMinute))
+	}
+	return e.value.access.idle(m.now)
+}
+
+const (
+	errNotLFU = "ERR An LFU maxmemory policy is not selected, access frequency not tracked. " +
+		"Please note that when switching between policies at runtime LRU and LFU data will take some time to adjust."
+	errNotLRU = "ERR An LFU maxmemory policy is selected, idle time not tracked. " +
+		"Please note that when switching between policies at runtime LRU and LFU data will take some time to adjust."
+)
+
+// replyUse answers OBJECT IDLETIME and OBJECT FREQ of a key.
+func (c call) replyUse(e *entry, frequency bool) {
+	rare := c.m.set.policy.choose == evictRare
+	switch {
+	case frequency && !rare:
+		c.reply.Error(errNotLFU)
+	case !frequency && rare:
+		c.reply.Error(errNotLRU)
+	case frequency:
+		c.reply.Int(int64(e.value.access.uses(c.now, c.m.set.lfuDecayMinute)))
+	default:
+		c.reply.Int(max(e.value.access.idle(c.now), 0))
+	}
+}

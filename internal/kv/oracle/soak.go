@@ -1,0 +1,169 @@
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"lockstep/internal/kv"
+	"lockstep/internal/kv/alike"
+	"lockstep/internal/resp"
+	"lockstep/smr"
+)
+
+// soakLength is the number of commands of a sequence, each of which begins with an empty keyspace.
+const soakLength = 50
+
+// maxDifferences ends a soak: what comes then has probably been seen.
+const maxDifferences = 25
+
+// machine is a kv.Machine that is fed as a log of one request a frame would feed it.
+type machine struct {
+	*kv.Machine
+	lsn      smr.LSN
+	sequence uint64
+	proto    int
+}
+
+func (m *machine) do(args []string) string {
+	m.sequence++
+	reply := resp.Reply{Proto: m.proto}
+	stamp := time.Now().UnixMilli()
+	payload := kv.AppendCommand(nil, bytesOf(args))
+	m.Apply(kv.Instant{LSN: m.lsn, Stamp: stamp}, smr.Request{Session: 1, Sequence: m.sequence, Slot: smr.NoSlot, Payload: payload}, &reply)
+	m.lsn += smr.LSN(smr.HeaderSize + smr.RequestHeaderSize + len(payload))
+	m.Advance(stamp, m.lsn)
+	return string(reply.Buf)
+}
+
+// kindOf returns the type of the key that OBJECT asks for.
+func (m *machine) kindOf(args []string) string {
+	if len(args) < 3 || !strings.EqualFold(args[0], "object") {
+		return ""
+	}
+	reply := resp.Reply{}
+	m.Read(0, bytesOf([]string{"type", args[2]}), &reply)
+	return strings.Trim(string(reply.Buf), "+\r\n")
+}
+
+func bytesOf(args []string) [][]byte {
+	b := make([][]byte, len(args))
+	for i, arg := range args {
+		b[i] = []byte(arg)
+	}
+	return b
+}
+
+// difference is where a sequence of commands was answered differently.
+type difference struct {
+	at        int // which command
+	got, want string
+}
+
+// compare executes a sequence on a fresh machine and on the emptied server, and returns the first difference.
+func compare(s *server, proto int, commands [][]string) (*difference, error) {
+	if _, err := s.do("hello", strconv.Itoa(proto)); err != nil {
+		return nil, err
+	}
+	if _, err := s.do("flushall"); err != nil {
+		return nil, err
+	}
+	m := &machine{Machine: kv.New(), proto: proto}
+	replies, err := s.doAll(commands)
+	if err != nil {
+		return nil, err
+	}
+	for i, args := range commands {
+		kind := m.kindOf(args)
+		got := m.do(args)
+		if want := string(replies[i]); !alike.Reply(args, kind, got, want) {
+			return &difference{i, got, want}, nil
+		}
+	}
+	return nil, nil
+}
+
+// shrink takes commands out of a sequence as long as its last command is still answered differently.
+func shrink(s *server, proto int, commands [][]string) ([][]string, *difference, error) {
+	found, err := compare(s, proto, commands)
+	if err != nil || found == nil {
+		return commands, found, err
+	}
+	commands = commands[:found.at+1]
+	for step := max(1, len(commands)/2); step > 0; step /= 2 {
+		for i := 0; i+step < len(commands); {
+			fewer := slices.Delete(slices.Clone(commands), i, i+step)
+			d, err := compare(s, proto, fewer)
+			if err != nil {
+				return commands, found, err
+			}
+			if d != nil && d.at == len(fewer)-1 {
+				commands, found = fewer, d
+			} else {
+				i += step
+			}
+		}
+	}
+	return commands, found, nil
+}
+
+// soak compares count commands of a grammar with the server and prints each kind of difference once, shrunk. It returns
+// how many kinds there were.
+func soak(s *server, name string, count int, seed uint64) (differences int, err error) {
+	g := generator{rand.New(rand.NewPCG(seed, uint64(len(name))))}
+	seen := make(map[string]bool)
+	rules := slices.DeleteFunc(slices.Clone(grammar[name]), func(rule string) bool {
+		return strings.Contains(rule, "53687091") // strings of half a gigabyte: recorded, too slow to be compared by the thousand
+	})
+	for done, round := 0, 0; done < count && differences < maxDifferences; round++ {
+		proto := 2 + round%2
+		commands := slices.Clone(fixture[1:])
+		if name == "streams" {
+			commands = (&streams{generator: g}).sequence(soakLength)
+		} else {
+			for range soakLength {
+				commands = append(commands, g.command(rules))
+			}
+		}
+		done += len(commands)
+		d, err := compare(s, proto, commands)
+		if err != nil {
+			return differences, err
+		}
+		if d == nil {
+			continue
+		}
+		kind := strings.ToLower(commands[d.at][0]) + shape(d.got) + shape(d.want)
+		if seen[kind] {
+			continue
+		}
+		seen[kind] = true
+		differences++
+		smallest, d2, err := shrink(s, proto, commands)
+		if err != nil {
+			return differences, err
+		}
+		if d2 == nil {
+			smallest, d2 = commands[:d.at+1], d
+			fmt.Printf("%s: seen once only (RESP%d):\n", name, proto)
+		} else {
+			fmt.Printf("%s: difference (RESP%d):\n", name, proto)
+		}
+		for _, args := range smallest {
+			fmt.Printf("  > %q\n", args)
+		}
+		fmt.Printf("   got %.300q\n  want %.300q\n", d2.got, d2.want)
+	}
+	return differences, nil
+}
+
+// shape is what the kind of a difference is told by: the error, or the type of the reply.
+func shape(reply string) string {
+	if strings.HasPrefix(reply, "-") {
+		return reply
+	}
+	return reply[:min(1, len(reply))]
+}

@@ -1,0 +1,207 @@
+package kv
+
+import "slices"
+
+const (
+	// chunkNodes is the largest number of nodes of a chunk.
+	chunkNodes = 128
+	// smallTable is the largest number of nodes that are searched one by one, without an index.
+	smallTable = 12
+)
+
+// node is one element of a table. id numbers the insertions into its table from 1 and is never given twice.
+type node[V any] struct {
+	key   string
+	id    uint64
+	value V
+}
+
+// table is a hash table that remembers the order of insertion.
+//
+// The order is kept in chunks of at most chunkNodes nodes, sorted by id: an insertion appends to the last chunk, a
+// removal shifts one chunk. Two neighbours that fit into half a chunk become one, so that chunks stay filled well
+// enough for a fair and fast draw.
+//
+// Invariants: no chunk is empty; ids ascend over all chunks; index is nil or holds exactly the nodes.
+type table[V any] struct {
+	index  map[string]*node[V]
+	order  [][]*node[V]
+	size   int
+	lastID uint64
+	bytes  int // sum of the lengths of the keys
+}
+
+func (t *table[V]) find(key []byte) *node[V] {
+	if t.index != nil {
+		return t.index[string(key)]
+	}
+	for _, chunk := range t.order {
+		for _, n := range chunk {
+			if n.key == string(key) {
+				return n
+			}
+		}
+	}
+	return nil
+}
+
+func (t *table[V]) findText(key string) *node[V] {
+	if t.index != nil {
+		return t.index[key]
+	}
+	for _, chunk := range t.order {
+		for _, n := range chunk {
+			if n.key == key {
+				return n
+			}
+		}
+	}
+	return nil
+}
+
+// insert adds a node. The key must not be there yet.
+func (t *table[V]) insert(key string, value V) *node[V] {
+	t.lastID++
+	n := &node[V]{key: key, id: t.lastID, value: value}
+	t.size++
+	t.bytes += len(key)
+	if t.index == nil && t.size > smallTable {
+		t.index = make(map[string]*node[V], 2*smallTable)
+		t.each(func(n *node[V]) bool {
+			t.index[n.key] = n
+			return true
+		})
+	}
+	if t.index != nil {
+		t.index[key] = n
+	}
+	last := len(t.order) - 1
+	if last < 0 || len(t.order[last]) == chunkNodes {
+		t.order = append(t.order, nil)
+		last++
+	}
+	t.order[last] = append(t.order[last], n)
+	return n
+}
+
+// remove takes out a node of this table.
+func (t *table[V]) remove(n *node[V]) {
+	at := t.chunkOf(n.id)
+	chunk := t.order[at]
+	i, _ := slices.BinarySearchFunc(chunk, n.id, byID[V])
+	t.order[at] = slices.Delete(chunk, i, i+1)
+	t.size--
+	t.bytes -= len(n.key)
+	if t.index != nil {
+		delete(t.index, n.key)
+	}
+	if len(t.order[at]) == 0 {
+		t.order = slices.Delete(t.order, at, at+1)
+		return
+	}
+	t.maybeMerge(at)
+	t.maybeMerge(at - 1)
+}
+
+func byID[V any](n *node[V], id uint64) int {
+	switch {
+	case n.id < id:
+		return -1
+	case n.id > id:
+		return 1
+	}
+	return 0
+}
+
+// chunkOf returns the last chunk that begins at or below id, 0 if there is none.
+func (t *table[V]) chunkOf(id uint64) int {
+	low, high := 0, len(t.order)
+	for high-low > 1 {
+		middle := (low + high) / 2
+		if t.order[middle][0].id <= id {
+			low = middle
+		} else {
+			high = middle
+		}
+	}
+	return low
+}
+
+// maybeMerge joins chunk at and the one behind it if both fit into half a chunk.
+func (t *table[V]) maybeMerge(at int) {
+	if at < 0 || at+1 >= len(t.order) || len(t.order[at])+len(t.order[at+1]) > chunkNodes/2 {
+		return
+	}
+	t.order[at] = append(t.order[at], t.order[at+1]...)
+	t.order = slices.Delete(t.order, at+1, at+2)
+}
+
+// each visits all nodes in the order of their insertion until visit returns false. visit must not change the table.
+func (t *table[V]) each(visit func(*node[V]) bool) {
+	for _, chunk := range t.order {
+		for _, n := range chunk {
+			if !visit(n) {
+				return
+			}
+		}
+	}
+}
+
+// scan visits up to count nodes, from the newest to the oldest, and returns the cursor to go on with, 0 at the end.
+// cursor is what the last call returned, 0 to begin.
+//
+// A cursor is the id of the next node to visit. Nodes that come while a scan is under way have a higher id and are
+// not visited, so that the scan ends; a node that stays is visited exactly once.
+func (t *table[V]) scan(cursor uint64, count int, visit func(*node[V])) uint64 {
+	if t.size == 0 {
+		return 0
+	}
+	at := len(t.order) - 1
+	i := len(t.order[at]) - 1
+	if cursor != 0 && cursor < t.order[at][i].id {
+		at = t.chunkOf(cursor)
+		var found bool
+		if i, found = slices.BinarySearchFunc(t.order[at], cursor, byID[V]); !found {
+			i--
+		}
+	}
+	for ; at >= 0; at-- {
+		if i < 0 {
+			i = len(t.order[at]) - 1
+		}
+		for ; i >= 0; i-- {
+			if count == 0 {
+				return t.order[at][i].id
+			}
+			visit(t.order[at][i])
+			count--
+		}
+		if at == 0 {
+			break
+		}
+	}
+	return 0
+}
+
+// draw returns a node, each with the same probability. The table must not be empty.
+func (t *table[V]) draw(d *dice) *node[V] {
+	if len(t.order) == 1 {
+		return t.order[0][d.below(len(t.order[0]))]
+	}
+	for { // a place of a full chunk that this chunk does not fill is drawn again: at least one in four is filled
+		chunk := t.order[d.below(len(t.order))]
+		if i := d.below(chunkNodes); i < len(chunk) {
+			return chunk[i]
+		}
+	}
+}
+
+// keys returns the keys in the order of insertion.
+func (t *table[V]) keys() []string {
+	keys := make([]string, 0, t.size)
+	t.each(func(n *node[V]) bool {
+		keys = append(keys, n.key)
+		return true
+	})
+	return keys
+}

@@ -1,0 +1,158 @@
+package kvnode
+
+import (
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+)
+
+// Users made on one node hold on all; each may do what the rules say, in Redis' words; and who is removed is cut.
+func TestUsersHoldOnEveryNode(t *testing.T) {
+	g := newFakeGroup(t, 2, nil)
+	a, b := dial(t, g.serve(t, 0)), dial(t, g.serve(t, 1))
+	a.expect("ACL SETUSER alice on >secret ~k* &c* +@all -@dangerous", "+OK\r\n")
+	eventually(t, "the other node knows her", func() bool { return strings.Contains(b.do("ACL USERS"), "alice") })
+	b.expect("AUTH alice wrong", "-WRONGPASS invalid username-password pair or user is disabled.\r\n")
+	b.expect("AUTH alice secret", "+OK\r\n")
+	b.expect("ACL WHOAMI", "$5\r\nalice\r\n")
+	b.expect("SET k1 1", "+OK\r\n")
+	b.expect("GET x", "-NOPERM No permissions to access a key\r\n")
+	b.expect("FLUSHALL", "-NOPERM User alice has no permissions to run the 'flushall' command\r\n")
+	b.expect("CONFIG SET maxclients 5", "-NOPERM User alice has no permissions to run the 'config|set' command\r\n")
+	b.expect("PUBLISH d x", "-NOPERM No permissions to access a channel\r\n")
+	b.expect("PUBLISH c x", ":0\r\n")
+	b.send("MULTI", "SET k2 1", "SET x 1", "EXEC")
+	b.want("+OK\r\n", "+QUEUED\r\n", "-NOPERM No permissions to access a key\r\n", "-EXECABORT Transaction discarded because of previous errors.\r\n")
+	if got := a.do("ACL LIST"); !strings.Contains(got, "user alice on sanitize-payload #2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b ~k* resetchannels &c* +@all -@dangerous") {
+		t.Error(got)
+	}
+	if got := b.do("ACL LOG"); !strings.HasPrefix(got, "-NOPERM") {
+		t.Error(got)
+	}
+	b.expect("SUBSCRIBE c1", "*3\r\n"+confirmation("subscribe", "c1", 1))
+	a.expect("ACL SETUSER alice resetchannels", "+OK\r\n")
+	b.want("")
+	a.expect("ACL DELUSER alice nobody", ":1\r\n")
+	a.expect("ACL DELUSER default", "-ERR The 'default' user cannot be removed\r\n")
+}
+
+// What could go wrong: a user logs in on a node that lags behind, and is refused although he was acknowledged, or let in with
+// a password that was taken from him.
+func TestLoginWaitsForUsersThatWereAcknowledged(t *testing.T) {
+	g := newFakeGroup(t, 2, nil)
+	a, b := dial(t, g.serve(t, 0)), dial(t, g.serve(t, 1))
+	waiting := func() bool { return g.nodes[1].node.applied.waiting.Load() == 1 }
+	for _, c := range []struct{ change, ask, reply string }{
+		{"ACL SETUSER alice on >old +@all", "AUTH alice old", "+OK\r\n"},
+		{"ACL SETUSER alice <old >new", "AUTH alice old", "-WRONGPASS invalid username-password pair or user is disabled.\r\n"},
+		{"ACL SETUSER bob", "ACL USERS", "*3\r\n$5\r\nalice\r\n$3\r\nbob\r\n$7\r\ndefault\r\n"},
+		{"ACL DELUSER bob", "ACL GETUSER bob", "$-1\r\n"},
+		{"CONFIG SET requirepass pw", "AUTH pw", "+OK\r\n"},
+	} {
+		g.set(func() { g.nodes[1].lagging = true })
+		if got := a.do(c.change); got[0] == '-' {
+			t.Fatalf("%s: %s", c.change, got)
+		}
+		b.send(c.ask)
+		eventually(t, c.ask+" waits", waiting)
+		g.set(func() { g.nodes[1].lagging = false })
+		b.want(c.reply)
+	}
+	// Nobody can tell what is new: what is known here must do.
+	g.set(func() { g.noReads = true })
+	b.expect("AUTH alice new", "+OK\r\n")
+	b.expect("AUTH alice old", "-WRONGPASS invalid username-password pair or user is disabled.\r\n")
+}
+
+// Whoever has lost his rights loses them at once, in the middle of a pipeline and in a transaction that was queued before.
+func TestRightsEndAtOnce(t *testing.T) {
+	g := newFakeGroup(t, 1, nil)
+	address := g.serve(t, 0)
+	admin, c := dial(t, address), dial(t, address)
+	admin.expect("ACL SETUSER bob on nopass ~* +@all", "+OK\r\n")
+	c.expect("AUTH bob x", "+OK\r\n")
+	c.send("MULTI", "SET k 1")
+	c.want("+OK\r\n", "+QUEUED\r\n")
+	admin.expect("ACL SETUSER bob -set", "+OK\r\n")
+	c.expect("EXEC", "-EXECABORT Transaction discarded because of: NOPERM ACLs rules changed between the moment the transaction was accumulated and the EXEC call. "+
+		"This command is no longer allowed for the following reason: User bob has no permissions to run the 'set' command\r\n")
+	c.send("SET k 1", "ACL SETUSER bob -get", "GET k")
+	c.want("-NOPERM User bob has no permissions to run the 'set' command\r\n", "+OK\r\n", "-NOPERM User bob has no permissions to run the 'get' command\r\n")
+	admin.expect("GET k", "$-1\r\n")
+	admin.do("ACL DELUSER bob")
+	c.want("")
+}
+
+// Before a password is given almost nothing is allowed, and little may be sent.
+func TestPassword(t *testing.T) {
+	g := newFakeGroup(t, 1, func(c *Config) { c.RequirePass = "pw" })
+	address := g.serve(t, 0)
+	c := dial(t, address)
+	c.expect("GET k", "-NOAUTH Authentication required.\r\n")
+	if got := c.do("HELLO 3"); !strings.HasPrefix(got, "-NOAUTH HELLO must be called") {
+		t.Error(got)
+	}
+	c.expect("AUTH wrong", "-WRONGPASS invalid username-password pair or user is disabled.\r\n")
+	flood := dial(t, address)
+	flood.Write([]byte("*11\r\n"))
+	flood.want("-ERR Protocol error: unauthenticated multibulk length\r\n", "")
+	flood = dial(t, address)
+	flood.Write([]byte("*1\r\n$20000\r\n"))
+	flood.want("-ERR Protocol error: unauthenticated bulk length\r\n", "")
+	c.expect("AUTH pw", "+OK\r\n")
+	c.expect("SET k "+strings.Repeat("x", 20000), "+OK\r\n")
+	c.expect("CONFIG SET requirepass other", "+OK\r\n")
+	c.expect("GET none", "$-1\r\n") // whoever is in stays in
+	other := dial(t, address)
+	other.expect("AUTH pw", "-WRONGPASS invalid username-password pair or user is disabled.\r\n")
+	if got := other.do("HELLO 3 AUTH default other SETNAME me"); got[0] != '%' {
+		t.Error(got)
+	}
+	other.expect("CLIENT GETNAME", "$2\r\nme\r\n")
+	other.expect("RESET", "+RESET\r\n")
+	other.expect("GET k", "-NOAUTH Authentication required.\r\n")
+}
+
+// Without a password, strangers are refused, unless protected mode is off.
+func TestProtectedMode(t *testing.T) {
+	g := newFakeGroup(t, 1, nil)
+	n := g.nodes[0].node
+	stranger := fakeAddress{address: &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1}}
+	if !n.protectedFrom(stranger) || n.protectedFrom(fakeAddress{address: &net.TCPAddr{IP: net.IPv6loopback}}) {
+		t.Error("protected mode lets strangers in, or keeps this machine out")
+	}
+	c := dial(t, g.serve(t, 0))
+	c.expect("CONFIG SET protected-mode no", "+OK\r\n")
+	if n.protectedFrom(stranger) {
+		t.Error("protected mode cannot be switched off")
+	}
+	c.expect("CONFIG SET protected-mode yes requirepass x", "+OK\r\n")
+	if n.protectedFrom(stranger) {
+		t.Error("a stranger cannot even give the password")
+	}
+}
+
+type fakeAddress struct {
+	net.Conn
+	address net.Addr
+}
+
+func (f fakeAddress) RemoteAddr() net.Addr { return f.address }
+
+// CONFIG GET * shows each parameter once, and each can be set to what it shows unless Redis, too, has it fixed.
+func TestSettingsCanBeSetToWhatTheyShow(t *testing.T) {
+	g := newFakeGroup(t, 1, nil)
+	c := dial(t, g.serve(t, 0))
+	seen := make(map[string]bool)
+	for _, s := range g.nodes[0].node.settings.all {
+		if seen[s.name] {
+			t.Errorf("%s is there twice", s.name)
+		}
+		seen[s.name] = true
+		got := c.do(fmt.Sprintf("CONFIG SET %s %q", s.name, s.get()))
+		if got != "+OK\r\n" && !strings.HasSuffix(got, "can't set immutable config\r\n") {
+			t.Errorf("%s: %s", s.name, got)
+		}
+	}
+}

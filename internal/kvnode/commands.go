@@ -1,0 +1,281 @@
+package kvnode
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"lockstep/internal/acl"
+	"lockstep/internal/kv"
+)
+
+// command is one command as the shell sees it.
+type command struct {
+	// name is in lower case; that of a subcommand is "client|list".
+	name  string
+	arity int // as in kv.Command
+	// machine describes the command to the machine; nil for those that only the shell knows.
+	machine *kv.Command
+	// local executes a command that the machine does not, or not alone; nil for all others. It is called from the
+	// connection's goroutine, while no operation is open, and appends its reply to c.reply.
+	local func(c *conn, args [][]byte)
+	// write: it goes through the log.
+	write bool
+	// inMachine: in a transaction the machine executes it.
+	inMachine bool
+	// immediate: it is executed, not queued, between MULTI and EXEC.
+	immediate bool
+	// exec marks EXEC.
+	exec bool
+
+	access         *acl.Command // as access control knows it
+	noAuth         bool         // allowed before the client has authenticated
+	whileListening bool         // allowed to RESP2 clients that are subscribed
+	mayWrite       bool         // it may write though it is no write (scripts)
+	hidden         bool         // not shown by MONITOR
+	unlogged       bool         // not in the slow log
+	fast           bool         // its time does not grow with the value
+	pushes         bool         // its replies are messages: CLIENT REPLY OFF does not hold them back
+
+	sub   map[string]*command // subcommands by name; nil if there are none
+	stats commandStats
+}
+
+func (c *command) acceptsArgs(count int) bool {
+	return count == c.arity || c.arity < 0 && count >= -c.arity
+}
+
+// writes reports whether the command with these arguments goes through the log.
+func (c *command) writes(args [][]byte) bool { return c.write && c.machine.Writes(args) }
+
+// maxCommandName is the length in bytes of the longest name of a command or subcommand.
+const maxCommandName = 32
+
+// commandTable finds commands.
+type commandTable struct {
+	byName map[string]*command
+	all    []*command // in the order of kv.Commands, then those of the shell; subcommands behind their command
+}
+
+// localCommand is an entry of the shell's own table.
+type localCommand struct {
+	name      string
+	arity     int // 0: that of the machine's table
+	local     func(c *conn, args [][]byte)
+	immediate bool
+	exec      bool
+	sub       []localCommand
+}
+
+// newCommandTable joins the machine's commands with those of the shell. A command that the machine's table calls
+// local and the shell does not execute is not known.
+func newCommandTable() *commandTable {
+	t := &commandTable{byName: make(map[string]*command)}
+	for _, machine := range kv.Commands() {
+		if machine.Flags&kv.Local != 0 {
+			continue
+		}
+		t.add(&command{
+			name: machine.Name, arity: machine.Arity, machine: machine,
+			write: machine.Flags&kv.Write != 0, inMachine: true,
+		})
+	}
+	for _, entry := range localCommands() {
+		c := &command{name: entry.name, arity: entry.arity, local: entry.local, immediate: entry.immediate, exec: entry.exec}
+		if machine := kv.Lookup([]byte(entry.name)); machine != nil {
+			c.machine, c.inMachine = machine, machine.Executable()
+			if entry.arity == 0 {
+				c.arity = machine.Arity
+			}
+		}
+		t.add(c)
+		for _, sub := range entry.sub {
+			if c.sub == nil {
+				c.sub = make(map[string]*command)
+			}
+			s := &command{name: entry.name + "|" + sub.name, arity: sub.arity, local: sub.local}
+			c.sub[sub.name] = s
+			t.all = append(t.all, s)
+		}
+	}
+	for _, c := range t.all {
+		c.describe()
+	}
+	return t
+}
+
+// listening are the commands that a RESP2 client may send while it is subscribed.
+var listening = []string{"ping", "subscribe", "unsubscribe", "psubscribe", "punsubscribe", "ssubscribe", "sunsubscribe", "quit", "reset"}
+
+// describe takes over what the table of COMMAND says.
+func (c *command) describe() {
+	c.access = kv.AccessTable().Lookup(c.name)
+	c.whileListening = slices.Contains(listening, c.name)
+	c.unlogged = c.name == "wait" || c.name == "waitaof" // their time is that of others
+	c.pushes = c.whileListening && strings.HasSuffix(c.name, "subscribe")
+	for _, flag := range kv.CommandFlags(c.name) {
+		switch flag {
+		case "no_auth":
+			c.noAuth = true
+		case "may_replicate":
+			c.mayWrite = true
+		case "fast":
+			c.fast = true
+		case "skip_slowlog":
+			c.unlogged = true
+		case "admin", "skip_monitor":
+			c.hidden = true
+		}
+	}
+}
+
+func (t *commandTable) add(c *command) {
+	t.byName[c.name] = c
+	t.all = append(t.all, c)
+}
+
+// find returns the command that args begin with, or the error with which Redis refuses them; both if the command is
+// known and cannot take these arguments.
+func (t *commandTable) find(args [][]byte) (*command, string) {
+	c := lookup(t.byName, args[0])
+	if c == nil {
+		return nil, kv.UnknownCommandError(args)
+	}
+	if c.sub != nil && len(args) > 1 {
+		sub := lookup(c.sub, args[1])
+		if sub == nil {
+			return nil, fmt.Sprintf("ERR unknown subcommand '%.128s'. Try %s HELP.", args[1], strings.ToUpper(c.name))
+		}
+		c = sub
+	}
+	if !c.acceptsArgs(len(args)) {
+		return c, kv.WrongArityError(c.name)
+	}
+	return c, ""
+}
+
+// lookup finds a name in any case without taking memory.
+func lookup(commands map[string]*command, name []byte) *command {
+	if len(name) > maxCommandName {
+		return nil
+	}
+	var lower [maxCommandName]byte
+	for i, b := range name {
+		if b >= 'A' && b <= 'Z' {
+			b += 'a' - 'A'
+		}
+		lower[i] = b
+	}
+	return commands[string(lower[:len(name)])]
+}
+
+// localCommands returns the table of the shell. Arities of subcommands are those of Redis 7.
+func localCommands() []localCommand {
+	return []localCommand{
+		{name: "acl", sub: aclCommands()},
+		{name: "asking", local: noCluster},
+		{name: "auth", local: authCommand},
+		{name: "bgrewriteaof", local: bgrewriteCommand},
+		{name: "bgsave", local: bgsaveCommand},
+		{name: "client", sub: clientCommands()},
+		{name: "cluster", local: noCluster},
+		{name: "command", local: commandCommand},
+		{name: "config", sub: []localCommand{
+			{name: "get", arity: -3, local: configGet},
+			{name: "help", arity: 2, local: helpWith(configHelp)},
+			{name: "resetstat", arity: 2, local: configResetStat},
+			{name: "rewrite", arity: 2, local: configRewrite},
+			{name: "set", arity: -4, local: configSet},
+		}},
+		{name: "debug", sub: []localCommand{
+			{name: "digest", arity: 2, local: debugDigest},
+			{name: "help", arity: 2, local: helpWith(debugHelp)},
+			{name: "object", arity: 3, local: debugObject},
+			{name: "protocol", arity: 3, local: debugProtocol},
+			{name: "set-active-expire", arity: 3, local: debugActiveExpire},
+			{name: "sleep", arity: 3, local: debugSleep},
+		}},
+		{name: "discard", local: discardCommand, immediate: true},
+		{name: "echo", local: echoCommand},
+		{name: "exec", local: unreachable, immediate: true, exec: true},
+		{name: "failover", local: failoverCommand},
+		{name: "hello", local: helloCommand},
+		{name: "info", local: infoCommand},
+		{name: "latency", arity: -2, sub: []localCommand{
+			{name: "doctor", arity: 2, local: latencyDoctor},
+			{name: "graph", arity: 3, local: latencyGraph},
+			{name: "help", arity: 2, local: helpWith(latencyHelp)},
+			{name: "histogram", arity: -2, local: latencyHistogram},
+			{name: "history", arity: 3, local: latencyHistory},
+			{name: "latest", arity: 2, local: latencyLatest},
+			{name: "reset", arity: -2, local: latencyReset},
+		}},
+		{name: "lastsave", local: lastsaveCommand},
+		{name: "lolwut", local: lolwutCommand},
+		{name: "memory", arity: -2, sub: []localCommand{
+			{name: "doctor", arity: 2, local: memoryDoctor},
+			{name: "help", arity: 2, local: helpWith(memoryHelp)},
+			{name: "malloc-stats", arity: 2, local: memoryMallocStats},
+			{name: "purge", arity: 2, local: memoryPurge},
+			{name: "stats", arity: 2, local: memoryStats},
+			{name: "usage", arity: -3, local: memoryUsage},
+		}},
+		{name: "module", arity: -2, sub: []localCommand{
+			{name: "help", arity: 2, local: helpWith(moduleHelp)},
+			{name: "list", arity: 2, local: moduleList},
+		}},
+		{name: "monitor", local: monitorCommand},
+		{name: "multi", local: multiCommand, immediate: true},
+		{name: "pfselftest", local: func(c *conn, _ [][]byte) { kv.SelfTest(&c.reply) }},
+		{name: "ping", local: pingCommand},
+		{name: "psubscribe", local: subscribeTo(toPatterns)},
+		{name: "pubsub", sub: pubsubCommands()},
+		{name: "punsubscribe", local: unsubscribeFrom(toPatterns)},
+		{name: "quit", local: quitCommand, immediate: true},
+		{name: "readonly", arity: 1, local: readonlyCommand},
+		{name: "readwrite", arity: 1, local: readwriteCommand},
+		{name: "replicaof", local: replicaofCommand},
+		{name: "reset", local: resetCommand, immediate: true},
+		{name: "role", local: roleCommand},
+		{name: "save", local: saveCommand},
+		{name: "select", local: selectCommand},
+		{name: "shutdown", local: shutdownCommand},
+		{name: "slaveof", local: replicaofCommand},
+		{name: "slowlog", arity: -2, sub: []localCommand{
+			{name: "get", arity: -2, local: slowlogGet},
+			{name: "help", arity: 2, local: helpWith(slowlogHelp)},
+			{name: "len", arity: 2, local: slowlogLen},
+			{name: "reset", arity: 2, local: slowlogReset},
+		}},
+		{name: "smr", sub: []localCommand{
+			{name: "consistency", arity: -2, local: smrConsistency},
+			{name: "digest", arity: 2, local: smrDigest},
+			{name: "durability", arity: -2, local: smrDurability},
+			{name: "help", arity: 2, local: helpWith(smrHelp)},
+			{name: "lsn", arity: 2, local: smrLSN},
+			{name: "status", arity: 2, local: smrStatus},
+		}},
+		{name: "ssubscribe", local: subscribeTo(toShards)},
+		{name: "subscribe", local: subscribeTo(toChannels)},
+		{name: "sunsubscribe", local: unsubscribeFrom(toShards)},
+		{name: "time", local: timeCommand},
+		{name: "unsubscribe", local: unsubscribeFrom(toChannels)},
+		{name: "unwatch", local: unwatchCommand},
+		{name: "wait", local: waitCommand},
+		{name: "waitaof", local: waitAOFCommand},
+		{name: "watch", local: watchCommand, immediate: true},
+	}
+}
+
+// unreachable stands in the table for EXEC, which handle treats apart.
+func unreachable(*conn, [][]byte) { panic("kvnode: EXEC is not a local command") }
+
+// helpWith returns a command that answers a list of lines.
+func helpWith(lines []string) func(c *conn, args [][]byte) {
+	return func(c *conn, _ [][]byte) {
+		c.reply.Array(len(lines))
+		for _, line := range lines {
+			c.reply.Simple(line)
+		}
+	}
+}

@@ -1,0 +1,149 @@
+package kvnode
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"time"
+
+	"lockstep/smr"
+)
+
+// Config of one KV node process.
+type Config struct {
+	// ReplicatorDir is the data directory of the replicator beside this node; its socket is found there. No default.
+	ReplicatorDir string
+	// Cluster is the cluster id; a replicator of another cluster is refused. No default.
+	Cluster string
+	// Group is the replicated log that this node executes. Default "g1".
+	Group string
+	// Node is the name of the replica that this node belongs to. No default.
+	Node smr.NodeID
+	// Listen is where clients connect, host:port. Default 127.0.0.1:6379, as redis-server.
+	Listen string
+	// Announce is what others are told to connect to. Default: Listen, with the port that was bound.
+	Announce string
+	// Peers tells where the KV nodes of the group are, by node, for what INFO and ROLE say about the master.
+	// Default: unknown.
+	Peers map[smr.NodeID]string
+	// AllowRemote lets clients of other hosts in without a password: it switches protected mode off.
+	AllowRemote bool
+	// RequirePass is the password of the default user, as long as the group's own settings give it none. It must be
+	// the same on every node. Default: none.
+	RequirePass string
+	// Masters are the gRPC addresses of the configuration masters, for FAILOVER. Default: none, FAILOVER is refused.
+	Masters []string
+	// WriteTimeout is how long a write that was sent may stay unanswered before the client is told that its
+	// outcome is unknown, and how long a read waits until it can be linearizable. Default 10 s: longer than any
+	// fail-over.
+	WriteTimeout time.Duration
+	// RefuseAfter is how long the group may be unable to write before new writes are refused at once.
+	// Default 5 s: longer than a fail-over, so that one is a pause and not an error.
+	RefuseAfter time.Duration
+	// IdleTimeout closes connections that say nothing for so long. Default 0: never, as redis-server.
+	IdleTimeout time.Duration
+	// MaxClients bounds the connections. Default 10000, as redis-server.
+	MaxClients int
+	// MaxQuery bounds the bytes of one request, and so of what is read ahead of a connection. Default 96 MiB:
+	// a value of smr.MaxPayload and its arguments.
+	MaxQuery int
+	// MaxOutput bounds the bytes of replies that wait for one connection; one that exceeds it is cut. Default
+	// 256 MiB, as the limit of redis-server for replicas.
+	MaxOutput int
+	// KeepAlive is the period of TCP keep-alives that find dead peers. Default 300 s, as redis-server.
+	KeepAlive time.Duration
+	// SlowerThan is the execution time from which a command is kept in the slow log. Default 10 ms, as redis-server.
+	SlowerThan time.Duration
+	// Grace is how long a stop waits for commands in flight. Default 5 s.
+	Grace time.Duration
+	// Version is what INFO says of this program. Default "unknown".
+	Version string
+	// Logger gets the events. Default slog.Default().
+	Logger *slog.Logger
+}
+
+// DefaultConfig returns the defaults named in the comments of Config.
+func DefaultConfig() Config {
+	return Config{
+		Group:        "g1",
+		Listen:       "127.0.0.1:6379",
+		WriteTimeout: 10 * time.Second,
+		RefuseAfter:  5 * time.Second,
+		MaxClients:   10000,
+		MaxQuery:     96 << 20,
+		MaxOutput:    256 << 20,
+		KeepAlive:    300 * time.Second,
+		SlowerThan:   10 * time.Millisecond,
+		Grace:        5 * time.Second,
+		Version:      "unknown",
+		Logger:       slog.Default(),
+	}
+}
+
+// minBuffers is the least that MaxQuery and MaxOutput may be, in bytes.
+const minBuffers = 64 << 10
+
+// Validate returns all problems of the configuration at once.
+func (c Config) Validate() error {
+	var problems []error
+	complain := func(wrong bool, format string, values ...any) {
+		if wrong {
+			problems = append(problems, fmt.Errorf(format, values...))
+		}
+	}
+	complain(c.ReplicatorDir == "", "replicator directory is missing: name the data directory of the replicator beside this node")
+	complain(c.Cluster == "", "cluster id is missing")
+	complain(c.Group == "", "group is missing")
+	if err := smr.CheckNodeID(string(c.Node)); err != nil {
+		problems = append(problems, err)
+	}
+	if err := c.checkListen(); err != nil {
+		problems = append(problems, err)
+	}
+	if c.Announce != "" {
+		if _, _, err := splitHostPort(c.Announce); err != nil {
+			problems = append(problems, fmt.Errorf("announced address: %w", err))
+		}
+	}
+	for _, node := range slices.Sorted(maps.Keys(c.Peers)) {
+		if _, _, err := splitHostPort(c.Peers[node]); err != nil {
+			problems = append(problems, fmt.Errorf("address of peer %s: %w", node, err))
+		}
+	}
+	complain(c.WriteTimeout < 10*time.Millisecond, "write timeout %v: use at least 10ms", c.WriteTimeout)
+	complain(c.RefuseAfter < 10*time.Millisecond, "refuse-after %v: use at least 10ms", c.RefuseAfter)
+	complain(c.IdleTimeout < 0, "idle timeout %v is negative", c.IdleTimeout)
+	complain(c.MaxClients < 1, "maxclients %d: use at least 1", c.MaxClients)
+	complain(c.MaxQuery < minBuffers, "query buffer of %d bytes: use at least %d", c.MaxQuery, minBuffers)
+	complain(c.MaxOutput < minBuffers, "output buffer of %d bytes: use at least %d", c.MaxOutput, minBuffers)
+	complain(c.Grace < 0, "grace %v is negative", c.Grace)
+	return errors.Join(problems...)
+}
+
+// checkListen checks the address. One that others can reach is no mistake: protected mode looks after it.
+func (c Config) checkListen() error {
+	if _, _, err := splitHostPort(c.Listen); err != nil {
+		return fmt.Errorf("listen address: %w", err)
+	}
+	return nil
+}
+
+func splitHostPort(address string) (host string, port int, err error) {
+	host, text, err := net.SplitHostPort(address)
+	if err != nil {
+		return "", 0, fmt.Errorf("%q: use host:port", address)
+	}
+	port, err = strconv.Atoi(text)
+	if err != nil || port < 0 || port > 65535 {
+		return "", 0, fmt.Errorf("%q: port is not 0 to 65535", address)
+	}
+	return host, port, nil
+}
+
+// socketPath returns where the replicator's local socket is.
+func (c Config) socketPath() string { return filepath.Join(c.ReplicatorDir, "local.sock") }

@@ -1,0 +1,206 @@
+package kvnode
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"lockstep/internal/resp"
+	"lockstep/proto"
+)
+
+// Persistence: everything that was acknowledged is durable in the log already, so that there is nothing to save.
+
+// saveCommand is SAVE: what it asks for has happened.
+func saveCommand(c *conn, _ [][]byte) { c.reply.OK() }
+
+// bgsaveCommand is BGSAVE [SCHEDULE].
+func bgsaveCommand(c *conn, args [][]byte) {
+	if len(args) > 2 || len(args) == 2 && !isWord(args[1], "schedule") {
+		c.reply.Error(errSyntax)
+		return
+	}
+	c.reply.Simple("Background saving started")
+}
+
+func bgrewriteCommand(c *conn, _ [][]byte) {
+	c.reply.Simple("Background append only file rewriting started")
+}
+
+// lastsaveCommand answers now: the log is always up to date.
+func lastsaveCommand(c *conn, _ [][]byte) { c.reply.Int(time.Now().Unix()) }
+
+// shutdownCommand is SHUTDOWN [NOSAVE | SAVE] [NOW] [FORCE] [ABORT]: this node ends as after SIGTERM; the group goes on.
+func shutdownCommand(c *conn, args [][]byte) {
+	words := make(map[string]bool)
+	for _, arg := range args[1:] {
+		words[strings.ToLower(string(arg))] = true
+	}
+	for word := range words {
+		switch word {
+		case "save", "nosave", "now", "force", "abort":
+		default:
+			c.reply.Error(errSyntax)
+			return
+		}
+	}
+	stop := c.node.shell.stop.Load()
+	switch {
+	case words["abort"] && len(words) > 1, words["save"] && words["nosave"]:
+		c.reply.Error(errSyntax)
+	case words["abort"]:
+		c.reply.Error("ERR No shutdown in progress.")
+	case stop == nil:
+		c.reply.Error("ERR Errors trying to SHUTDOWN. Check logs.")
+	default:
+		c.node.logger.Info("shutdown", "client", c.net.RemoteAddr().String())
+		c.closing = true
+		(*stop)()
+	}
+}
+
+// replicaofCommand is REPLICAOF and SLAVEOF: who follows whom is not decided here.
+func replicaofCommand(c *conn, args [][]byte) {
+	if isWord(args[1], "no") && isWord(args[2], "one") {
+		c.reply.Error("ERR this node cannot make itself the master: the configuration master decides. Use FAILOVER, or 'smrctl switchover', to hand mastership over; every node takes writes in any case")
+		return
+	}
+	if port, ok := resp.ParseInt(args[2]); !ok || port < 0 || port > 65535 {
+		c.reply.Error("ERR Invalid master port")
+		return
+	}
+	c.reply.Error("ERR replicas of a group are not made with REPLICAOF: the configuration master decides who follows whom. See 'smrctl --help' for how a replica is added")
+}
+
+const errNoCluster = "ERR This instance has cluster support disabled"
+
+func noCluster(c *conn, _ [][]byte) { c.reply.Error(errNoCluster) }
+
+// failoverPatience bounds how long FAILOVER waits for the configuration master.
+const failoverPatience = 10 * time.Second
+
+// failoverCommand is FAILOVER [TO host port [FORCE]] [ABORT] [TIMEOUT milliseconds]: it asks the configuration master to hand
+// mastership over, and is answered when that has happened or was refused.
+func failoverCommand(c *conn, args [][]byte) {
+	target, patience := "", failoverPatience
+	for i := 1; i < len(args); i++ {
+		switch left := len(args) - 1 - i; {
+		case isWord(args[i], "to") && left >= 2 && target == "":
+			if target = c.node.nodeAt(string(args[i+1]) + ":" + string(args[i+2])); target == "" {
+				c.reply.Error("ERR FAILOVER target HOST and PORT is not a replica.")
+				return
+			}
+			i += 2
+		case isWord(args[i], "timeout") && left >= 1:
+			milliseconds, ok := resp.ParseInt(args[i+1])
+			if !ok || milliseconds <= 0 || milliseconds > int64(time.Hour/time.Millisecond) {
+				c.reply.Error("ERR FAILOVER timeout must be greater than 0")
+				return
+			}
+			patience = time.Duration(milliseconds) * time.Millisecond
+			i++
+		case isWord(args[i], "force") && target != "":
+		case isWord(args[i], "abort") && len(args) == 2:
+			c.reply.Error("ERR No failover in progress.")
+			return
+		default:
+			c.reply.Error(errSyntax)
+			return
+		}
+	}
+	if err := c.node.switchOver(target, patience); err != nil {
+		c.reply.Error("ERR " + err.Error())
+		return
+	}
+	c.reply.OK()
+}
+
+// nodeAt returns the name of the node whose clients' address is given, empty if it is unknown.
+func (n *Node) nodeAt(address string) string {
+	for node, known := range n.config.Peers {
+		if known == address {
+			return string(node)
+		}
+	}
+	return ""
+}
+
+// switchOver asks the configuration masters, one after the other, to make a node (any if it is empty) the master.
+func (n *Node) switchOver(target string, patience time.Duration) error {
+	if len(n.config.Masters) == 0 {
+		return errors.New("this node does not know the configuration masters: start it with --masters, or use 'smrctl switchover'")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	var problem error
+	for _, address := range n.config.Masters {
+		connection, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+		if err != nil {
+			problem = err
+			continue
+		}
+		_, err = proto.NewConfmasterClient(connection).Switchover(ctx, &proto.SwitchoverRequest{Group: n.config.Group, To: target})
+		connection.Close()
+		if err == nil {
+			return nil
+		}
+		problem = err
+	}
+	return fmt.Errorf("the configuration master did not hand mastership over: %w", problem)
+}
+
+// lolwutCommand is LOLWUT [VERSION n] [...]: a line and the version.
+func lolwutCommand(c *conn, args [][]byte) {
+	width := int64(16)
+	if len(args) >= 3 && isWord(args[1], "version") {
+		version, ok := resp.ParseInt(args[2])
+		if !ok {
+			c.reply.Error(errInteger)
+			return
+		}
+		width = max(1, min(version, 40))
+	}
+	steps := strings.Repeat("[]-", int(width))
+	c.reply.Verbatim("txt", steps+"[]\n"+steps+"[]\n\nRedis ver. "+redisVersion+" (lockstep "+c.node.config.Version+")\n")
+}
+
+func memoryPurge(c *conn, _ [][]byte) {
+	debug.FreeOSMemory()
+	c.reply.OK()
+}
+
+func memoryMallocStats(c *conn, _ [][]byte) {
+	var gc debug.GCStats
+	debug.ReadGCStats(&gc)
+	c.reply.Verbatim("txt", "Go allocator: "+human(c.node.sampleMemory())+" of live objects, "+human(residentBytes())+" resident, "+
+		strconv.FormatInt(gc.NumGC, 10)+" collections, "+gc.PauseTotal.String()+" of pauses in all\n")
+}
+
+// maxDebugSleep bounds DEBUG SLEEP.
+const maxDebugSleep = 10 * time.Minute
+
+// debugSleep is DEBUG SLEEP seconds: this connection does nothing for so long. Others are not held up.
+func debugSleep(c *conn, args [][]byte) {
+	seconds, err := strconv.ParseFloat(string(args[2]), 64)
+	if err != nil || seconds != seconds || seconds < 0 {
+		seconds = 0
+	}
+	end := c.node.now() + min(time.Duration(min(seconds, maxDebugSleep.Seconds())*float64(time.Second)), maxDebugSleep)
+	for c.node.now() < end {
+		if !c.pause(min(pausePoll, end-c.node.now())) {
+			break
+		}
+	}
+	c.reply.OK()
+}
+
+// debugActiveExpire is DEBUG SET-ACTIVE-EXPIRE 0|1. Keys expire by log time, which no single node can stop: it is accepted for
+// test suites, and changes nothing.
+func debugActiveExpire(c *conn, _ [][]byte) { c.reply.OK() }

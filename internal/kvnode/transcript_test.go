@@ -1,0 +1,175 @@
+package kvnode
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// record names a redis-server whose answers are written into the transcripts:
+//
+//	go test ./internal/kvnode -run TestTranscripts -record 127.0.0.1:7799
+//
+// The server must be empty and freshly started; the answers that are in the repository are those of 7.0.15.
+var record = flag.String("record", "", "host:port of a redis-server to record transcripts from")
+
+// What the shell answers by itself must be, byte for byte, what Redis answers. A transcript is a text file:
+//
+//	# comment
+//	> WORD "word\r\n" ...     a command, as an array of bulk strings
+//	>> "raw bytes"            bytes as they are
+//	? WORD ...                a command whose reply is not compared
+//	                          behind each: the reply, its lines quoted if they are not plain; "(closed)" for the end
+//
+// A blank line begins a new connection.
+func TestTranscripts(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no transcripts: %v", err)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			address := *record
+			if address == "" {
+				address = newFakeGroup(t, 1, nil).serve(t, 0)
+			}
+			want, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := runTranscript(t, address, string(want))
+			switch {
+			case *record != "":
+				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			case got != string(want):
+				t.Error(difference(string(want), got))
+			}
+		})
+	}
+}
+
+// runTranscript plays the requests of a transcript and returns it with the replies of the server.
+func runTranscript(t *testing.T, address, script string) string {
+	var out strings.Builder
+	var c *redisClient
+	for line := range strings.Lines(script) {
+		line = strings.TrimSuffix(line, "\n")
+		switch {
+		case line == "":
+			if c != nil {
+				c.Close()
+			}
+			c = nil
+			out.WriteString("\n")
+		case strings.HasPrefix(line, "#"):
+			out.WriteString(line + "\n")
+		case strings.HasPrefix(line, ">"), strings.HasPrefix(line, "?"):
+			out.WriteString(line + "\n")
+			if c == nil {
+				c = dial(t, address)
+			}
+			c.SetDeadline(time.Now().Add(time.Minute))
+			if reply := exchange(t, c, line); line[0] == '>' {
+				out.WriteString(reply)
+			}
+		}
+	}
+	return out.String()
+}
+
+// exchange sends one request and returns the reply as a transcript shows it. What comes until a marker PING is
+// answered belongs to the request, so that none, one or several replies are seen as they are.
+func exchange(t *testing.T, c *redisClient, line string) string {
+	raw, isRaw := strings.CutPrefix(line, ">> ")
+	var b []byte
+	if isRaw {
+		text, err := strconv.Unquote(raw)
+		if err != nil {
+			t.Fatalf("%s: %v", line, err)
+		}
+		b = []byte(text)
+	} else {
+		b = appendCommand(nil, words(t, line[2:]))
+	}
+	if _, err := c.Write(b); err != nil {
+		return "(closed)\n"
+	}
+	var replies []byte
+	marker := []byte("$6\r\nmarker\r\n")
+	waitsForMarker := !strings.Contains(line, "MULTI") && !strings.Contains(line, "(") && !isRaw && !strings.HasPrefix(line, "> QUIT")
+	if waitsForMarker && !c.queueing {
+		c.Write(appendCommand(nil, [][]byte{[]byte("ECHO"), []byte("marker")}))
+		for {
+			reply := c.next()
+			if reply == nil {
+				return show(replies) + "(closed)\n"
+			}
+			if bytes.Equal(reply, marker) {
+				break
+			}
+			replies = append(replies, reply...)
+		}
+	} else {
+		reply := c.next()
+		if reply == nil {
+			return "(closed)\n"
+		}
+		replies = reply
+		if bytes.HasPrefix(reply, []byte("-ERR Protocol error")) || strings.HasPrefix(line, "> QUIT") {
+			if c.next() == nil {
+				return show(replies) + "(closed)\n"
+			}
+		}
+	}
+	c.noteTransaction(line)
+	return show(replies)
+}
+
+// noteTransaction follows whether commands are being queued: a marker would be queued, too.
+func (c *redisClient) noteTransaction(line string) {
+	switch strings.ToUpper(strings.TrimPrefix(line, "> ")) {
+	case "MULTI":
+		c.queueing = true
+	case "EXEC", "DISCARD", "RESET":
+		c.queueing = false
+	}
+}
+
+// show prints a reply line by line.
+func show(b []byte) string {
+	var out strings.Builder
+	for _, line := range strings.SplitAfter(string(b), "\r\n") {
+		text, whole := strings.CutSuffix(line, "\r\n")
+		switch {
+		case line == "":
+		case whole && strconv.Quote(text) == `"`+text+`"` && text != "" && !strings.ContainsAny(text[:1], ">#( "):
+			fmt.Fprintln(&out, text)
+		default:
+			fmt.Fprintln(&out, strconv.Quote(line))
+		}
+	}
+	return out.String()
+}
+
+// difference shows the first line that differs, with what stands before it.
+func difference(want, got string) string {
+	a, b := strings.Split(want, "\n"), strings.Split(got, "\n")
+	for i := range a {
+		if i >= len(b) || a[i] != b[i] {
+			other := "(nothing)"
+			if i < len(b) {
+				other = b[i]
+			}
+			return fmt.Sprintf("line %d behind %q:\n want %s\n got  %s", i+1, a[max(0, i-1)], a[i], other)
+		}
+	}
+	return "more replies than wanted: " + strings.Join(b[len(a):], "\n")
+}

@@ -1,0 +1,229 @@
+package replicator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"lockstep/smr"
+	"lockstep/smr/replica"
+	"lockstep/smr/wire"
+)
+
+const (
+	// kvPatience is how long the KV node may be silent before it counts as gone. It reports progress more often.
+	kvPatience = 3 * time.Second
+	// statusEvery is how often the KV node is told the state when nothing changes, so that it notices a dead replicator.
+	statusEvery = time.Second
+	// maxLocal bounds the connections to the local socket, those included that have said nothing yet.
+	maxLocal = 16
+)
+
+// local serves the KV node beside this replicator: one at a time, the newest counts.
+type local struct {
+	mu      sync.Mutex
+	status  smr.Status    // what a KV node should know now
+	fresh   bool          // status has been set
+	wake    chan struct{} // 1, of the session's writer
+	current *localSession
+
+	// turn is held by the session that is attached: a newer one closes it and waits for its detachment.
+	turn chan struct{}
+
+	kv       atomic.Pointer[smr.LocalHello] // of the KV node attached, nil if none
+	lastKV   atomic.Int64                   // process time in milliseconds of its last message
+	attached atomic.Bool
+}
+
+type localSession struct{ conn net.Conn }
+
+func newLocal() *local {
+	return &local{wake: make(chan struct{}, 1), turn: make(chan struct{}, 1)}
+}
+
+// show sets what the KV node is to be told. Called by the loop; several changes may become one message.
+func (l *local) show(status smr.Status) {
+	l.mu.Lock()
+	changed := !l.fresh || status != l.status
+	l.status, l.fresh = status, true
+	l.mu.Unlock()
+	if changed {
+		signal(l.wake)
+	}
+}
+
+func (l *local) shown() smr.Status {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.status
+}
+
+// replace makes s the newest session and closes the one before.
+func (l *local) replace(s *localSession) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.current != nil {
+		l.current.conn.Close()
+	}
+	l.current = s
+}
+
+// isNewest reports whether no newer session has come.
+func (l *local) isNewest(s *localSession) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.current == s
+}
+
+// silentMillis tells for how long the attached KV node has said nothing; 0 if none is attached.
+func (l *local) silentMillis() int64 {
+	if !l.attached.Load() {
+		return 0
+	}
+	return max(0, processMillis()-l.lastKV.Load())
+}
+
+// listenLocal makes the unix socket, mode 0600 in the replica's directory of mode 0700. A socket left by an earlier
+// process is replaced: the lock of the directory tells that nobody serves it any more.
+func listenLocal(path string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fmt.Errorf("make the directory of the local socket: %w", err)
+	}
+	info, err := os.Lstat(path)
+	switch {
+	case err == nil && info.Mode().Type() != os.ModeSocket:
+		return nil, fmt.Errorf("local socket: %s exists and is no socket", path)
+	case err == nil:
+		if err := os.Remove(path); err != nil {
+			return nil, fmt.Errorf("remove the local socket of an earlier process: %w", err)
+		}
+	case !errors.Is(err, os.ErrNotExist):
+		return nil, fmt.Errorf("local socket: %w", err)
+	}
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("listen on the local socket: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		listener.Close()
+		return nil, fmt.Errorf("protect the local socket: %w", err)
+	}
+	return listener, nil
+}
+
+// serveLocal serves one connection to the local socket.
+func (n *node) serveLocal(ctx context.Context, conn net.Conn) {
+	r := wire.NewReader(conn, wire.HelloLimit)
+	message, err := n.readHello(conn, r)
+	if err != nil {
+		n.connectionEnded(conn, "local", err)
+		return
+	}
+	hello, ok := message.(*smr.LocalHello)
+	if !ok {
+		n.reject(conn, &smr.Reject{Code: smr.RejectVersion, Reason: fmt.Sprintf("%T cannot begin a local connection", message)})
+		return
+	}
+	if !n.checkHandshake(conn, hello.Handshake, smr.NodeID(n.cfg.Node)) {
+		return
+	}
+	s := &localSession{conn: conn}
+	n.local.replace(s)
+	select {
+	case n.local.turn <- struct{}{}:
+	case <-ctx.Done():
+		return
+	}
+	defer func() { <-n.local.turn }()
+	if n.local.isNewest(s) {
+		n.attach(ctx, s, r, hello)
+	}
+}
+
+// attach serves the KV node until it goes, falls silent or is replaced.
+func (n *node) attach(ctx context.Context, s *localSession, r *wire.Reader, hello *smr.LocalHello) {
+	l := n.local
+	welcome := &smr.LocalWelcome{Handshake: n.handshake(), Incarnation: n.home.incarnation, LogDir: n.logDir}
+	if _, err := s.conn.Write(wire.AppendMessage(nil, welcome)); err != nil {
+		return
+	}
+	if s.conn.SetDeadline(time.Time{}) != nil {
+		return
+	}
+	l.lastKV.Store(processMillis())
+	l.kv.Store(hello)
+	l.attached.Store(true)
+	defer l.kv.Store(nil)
+	defer l.attached.Store(false)
+	n.cfg.Logger.Info("kv node attached", "group", n.cfg.Group, "node", n.cfg.Node, "pid", hello.Pid,
+		"address", hello.KVAddr, "applied", uint64(hello.Applied))
+	if n.post(ctx, n.loop.control, item{input: &replica.Attached{Applied: hello.Applied, Checkpoint: hello.Checkpoint}}) != nil {
+		return
+	}
+	done, told := make(chan struct{}), make(chan struct{})
+	n.group.Go(func() error {
+		defer close(told)
+		n.tellKV(ctx, s, done)
+		return nil
+	})
+	err := n.hearKV(ctx, s, r)
+	close(done)
+	s.conn.Close()
+	<-told // it must not take the wake-ups of the next session
+	n.cfg.Logger.Info("kv node detached", "group", n.cfg.Group, "node", n.cfg.Node, "pid", hello.Pid, "why", fmt.Sprint(err))
+	_ = n.post(ctx, n.loop.control, item{input: &replica.Detached{}})
+}
+
+// hearKV passes progress on until the connection ends.
+func (n *node) hearKV(ctx context.Context, s *localSession, r *wire.Reader) error {
+	for {
+		if err := s.conn.SetReadDeadline(time.Now().Add(kvPatience)); err != nil {
+			return err
+		}
+		message, err := r.Next()
+		if err != nil {
+			return err
+		}
+		progress, ok := message.(*smr.Progress)
+		if !ok {
+			return fmt.Errorf("%w: %T from the KV node", wire.ErrBadMessage, message)
+		}
+		n.local.lastKV.Store(processMillis())
+		input := &replica.Progress{Applied: progress.Applied, Checkpoint: progress.Checkpoint}
+		if err := n.post(ctx, n.loop.control, item{input: input}); err != nil {
+			return err
+		}
+	}
+}
+
+// tellKV sends the state at once, on every change and when idle.
+func (n *node) tellKV(ctx context.Context, s *localSession, done <-chan struct{}) {
+	defer s.conn.Close()
+	idle := time.NewTicker(statusEvery)
+	defer idle.Stop()
+	var buffer []byte
+	for {
+		status := n.local.shown()
+		buffer = wire.AppendMessage(buffer[:0], &status)
+		if s.conn.SetWriteDeadline(time.Now().Add(kvPatience)) != nil {
+			return
+		}
+		if _, err := s.conn.Write(buffer); err != nil {
+			return
+		}
+		select {
+		case <-n.local.wake:
+		case <-idle.C:
+		case <-done:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}

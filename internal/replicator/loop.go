@@ -1,0 +1,339 @@
+package replicator
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"lockstep/internal/invariant"
+	"lockstep/smr"
+	"lockstep/smr/replica"
+)
+
+const (
+	// queueLength bounds each of the loop's queues, in items.
+	queueLength = 256
+	// gatherBytes bounds the bytes of requests that are merged into one round of the loop.
+	gatherBytes = 4 << 20
+	// maxOrders bounds management orders that wait for their reply; beyond it they are refused.
+	maxOrders = 256
+	// reassureTicks is how often clients whose requests are held back get a sign of life.
+	reassureTicks = 25
+)
+
+// item is what other goroutines send to the loop. Exactly one of input and count is set.
+type item struct {
+	input replica.Input
+	// link: the slave connection that input came from. It counts only while the loop knows that connection.
+	link *link
+	// client: the client connection that the item came from.
+	client *client
+	count  *smr.CountCopies
+	// reply gets the answer to a management order; it has room for it.
+	reply chan<- replica.Reply
+	// taken is called once the core has the input: its bytes no longer count for its source.
+	taken func()
+}
+
+// proposal is a batch of requests on its way from a client connection to the loop.
+type proposal struct {
+	client *client
+	batch  smr.Propose
+	taken  func() // may be nil
+}
+
+// loop owns the core. All others talk to it through its queues:
+//
+//	control    orders, acknowledgements, reads, the KV node's progress. Full: the sender waits.
+//	upstream   what comes from the master. Full, or the disk behind: the reader of that socket waits.
+//	proposals  requests of KV nodes. Full, or the disk behind or full: the readers of those sockets wait.
+//	disk.done  a mailbox: progress of the log writer.
+type loop struct {
+	node *node
+	core *replica.Replica
+	out  replica.Effects
+
+	control   chan item
+	upstream  chan item
+	proposals chan proposal
+
+	links    map[replica.ConnID]*link
+	orders   map[replica.OrderID]chan<- replica.Reply
+	orderID  replica.OrderID
+	dialling uint64 // number of the dial order in force, 0 if none
+
+	propose   replica.Propose // reused
+	taken     []func()        // of the inputs of this round
+	reads     []replica.ReadIndex
+	diskDone  replica.DiskDone
+	heldTicks int           // for which requests have been held back
+	countDone atomic.Uint64 // inputs handled so far
+	lastRound atomic.Int64  // process time in milliseconds
+}
+
+func newLoop(n *node, core *replica.Replica) *loop {
+	return &loop{
+		node: n, core: core,
+		control:   make(chan item, queueLength),
+		upstream:  make(chan item, queueLength),
+		proposals: make(chan proposal, queueLength),
+		links:     make(map[replica.ConnID]*link),
+		orders:    make(map[replica.OrderID]chan<- replica.Reply),
+	}
+}
+
+// run is the loop: gather inputs, step, carry out, publish.
+func (l *loop) run(ctx context.Context) error {
+	ticker := time.NewTicker(replica.TickMillis * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		proposals, upstream := l.proposals, l.upstream
+		if l.node.disk.behind() {
+			proposals, upstream = nil, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+			l.step(&replica.Tick{Stamp: time.Now().UnixMilli()})
+			l.reassure(proposals == nil)
+		case <-l.node.disk.done:
+		case in := <-l.control:
+			l.take(in)
+		case in := <-upstream:
+			l.take(in)
+		case p := <-proposals:
+			l.gather(p)
+		}
+		l.drain(proposals != nil)
+		if err := l.carryOut(); err != nil {
+			return err
+		}
+		l.publish()
+	}
+}
+
+// reassure gives clients a sign of life while their requests are held back and their sockets therefore not read: an
+// answer with the ID of no question. Without it they would take this master for dead, connect anew and resend everything.
+func (l *loop) reassure(holding bool) {
+	if !holding {
+		l.heldTicks = 0
+		return
+	}
+	if l.heldTicks++; l.heldTicks%reassureTicks == 0 {
+		l.node.clients.pushAll(&smr.CopiesCounted{})
+	}
+}
+
+// drain takes what else is waiting, so that one round of effects, one frame and one sync serve all of it.
+func (l *loop) drain(flowing bool) {
+	for n := len(l.control); n > 0; n-- {
+		l.take(<-l.control)
+	}
+	if flowing {
+		for n := len(l.upstream); n > 0 && !l.node.disk.behind(); n-- {
+			l.take(<-l.upstream)
+		}
+		for n := len(l.proposals); n > 0 && l.gathered() < gatherBytes; n-- {
+			l.gather(<-l.proposals)
+		}
+	}
+	if len(l.propose.Batches) > 0 {
+		l.step(&l.propose)
+		clear(l.propose.Batches)
+		l.propose.Batches = l.propose.Batches[:0]
+	}
+	for i := range l.reads {
+		l.step(&l.reads[i])
+	}
+	l.reads = l.reads[:0]
+	if done, some := l.node.disk.takeProgress(); some {
+		l.diskDone = done
+		l.step(&l.diskDone)
+	}
+	for i, taken := range l.taken {
+		taken()
+		l.taken[i] = nil
+	}
+	l.taken = l.taken[:0]
+}
+
+func (l *loop) gathered() int {
+	bytes := 0
+	for i := range l.propose.Batches {
+		bytes += len(l.propose.Batches[i].Requests)
+	}
+	return bytes
+}
+
+// gather notes requests for this round, unless their connection was dropped with an earlier reign.
+func (l *loop) gather(p proposal) {
+	if p.taken != nil {
+		l.taken = append(l.taken, p.taken)
+	}
+	if !p.client.dropped.Load() {
+		l.propose.Batches = append(l.propose.Batches, p.batch)
+	}
+}
+
+func (l *loop) step(in replica.Input) {
+	l.core.Step(in, &l.out)
+	l.countDone.Add(1)
+}
+
+// take steps one item of the queues control and upstream.
+func (l *loop) take(in item) {
+	if in.taken != nil {
+		l.taken = append(l.taken, in.taken)
+	}
+	switch {
+	case in.reply != nil:
+		l.takeOrder(in)
+		return
+	case in.count != nil:
+		status := l.core.Status()
+		in.client.push(&smr.CopiesCounted{ID: in.count.ID, Copies: status.Copies(in.count.LSN)})
+		return
+	case in.link != nil && !l.admit(in):
+		return
+	case in.client != nil:
+		if ask, ok := in.input.(*replica.ReadIndex); ok && !in.client.asks(ask.ID) {
+			return
+		}
+	}
+	l.step(in.input)
+}
+
+// admit decides whether an input of a slave connection still counts: the connection must be known, or make itself known
+// with this input.
+func (l *loop) admit(in item) bool {
+	switch in.input.(type) {
+	case *replica.PeerHello:
+		l.links[in.link.id] = in.link
+	case *replica.Connected:
+		if in.link.order != l.dialling {
+			in.link.close() // of a dial order that was replaced meanwhile
+			return false
+		}
+		l.links[in.link.id] = in.link
+	case *replica.ConnDown:
+		defer delete(l.links, in.link.id)
+	}
+	return l.links[in.link.id] == in.link
+}
+
+func (l *loop) takeOrder(in item) {
+	if len(l.orders) >= maxOrders {
+		in.reply <- replica.Reply{Err: errBusy}
+		return
+	}
+	l.orderID++
+	switch order := in.input.(type) {
+	case *replica.Fence:
+		order.Order = l.orderID
+	case *replica.Lead:
+		order.Order = l.orderID
+	case *replica.Follow:
+		order.Order = l.orderID
+	case *replica.Reconfigure:
+		order.Order = l.orderID
+	case *replica.Established:
+		order.Order = l.orderID
+	case *replica.Learn:
+		order.Order = l.orderID
+	default:
+		invariant.Assert(false, "an order of unknown kind", fmt.Sprintf("%T", in.input))
+	}
+	l.orders[l.orderID] = in.reply
+	l.step(in.input)
+}
+
+// carryOut does what the core noted in Effects. The order matters in three places: hung-up connections are closed
+// before the stream gets its new label; the stream has the bytes before feeders are woken; a connection is fed before
+// later messages to it are queued.
+func (l *loop) carryOut() error {
+	out := &l.out
+	for _, id := range out.Hangup {
+		if link := l.links[id]; link != nil {
+			delete(l.links, id)
+			link.close()
+		}
+	}
+	l.node.stream.publish(out.Disk, l.core.Epoch(), l.core.Commit())
+	if err := l.node.disk.submit(out.Disk); err != nil {
+		return err
+	}
+	if out.DropClients {
+		l.node.clients.dropAll()
+	}
+	l.sendAll()
+	if out.StopDial {
+		l.dialling = 0
+		l.node.dialer.stop()
+	}
+	if out.Dial != nil {
+		l.dialling = l.node.dialer.dial(out.Dial.Master)
+	}
+	for i := range out.Reads {
+		ready := &out.Reads[i]
+		if c := l.node.clients.find(ready.Client); c != nil {
+			if next := c.answered(ready.ID); next != 0 {
+				l.reads = append(l.reads, replica.ReadIndex{Client: ready.Client, ID: next})
+				signal(l.node.disk.done) // come round again for it
+			}
+			c.push(&smr.ReadReady{ID: ready.ID, LSN: ready.LSN})
+		}
+	}
+	for _, reply := range out.Replies {
+		if waiting := l.orders[reply.Order]; waiting != nil {
+			delete(l.orders, reply.Order)
+			waiting <- reply
+		}
+	}
+	l.node.events.emit(out.Events)
+	clear(out.Disk)
+	clear(out.Send)
+	out.Reset()
+	return nil
+}
+
+func (l *loop) sendAll() {
+	out := &l.out
+	for _, feed := range out.Feed {
+		if link := l.links[feed.Conn]; link != nil {
+			link.feed(feed.From)
+		}
+	}
+	full := l.node.disk.full.Load()
+	for _, send := range out.Send {
+		link := l.links[send.Conn]
+		if link == nil {
+			continue
+		}
+		if beat, ok := send.Message.(*smr.Heartbeat); ok && full {
+			beat.Writable = false // see disk: nothing is taken while the disk is full
+		}
+		link.send(send.Message)
+	}
+	for i := range out.Disk {
+		if out.Disk[i].Append != nil {
+			for _, link := range l.links { // each is only woken: the order does not matter
+				signal(link.wake)
+			}
+			break
+		}
+	}
+}
+
+// publish makes the state visible to those who look from outside.
+func (l *loop) publish() {
+	status := l.core.Status()
+	if status.Leading && l.node.disk.full.Load() {
+		status.Writable = false
+	}
+	l.node.clients.setLeading(status.Leading, status.Epoch)
+	l.lastRound.Store(processMillis())
+	l.node.snapshot.set(status)
+	l.node.local.show(l.node.statusForKV(&status))
+}

@@ -1,0 +1,331 @@
+package replicator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"lockstep/proto"
+	"lockstep/smr"
+	"lockstep/smr/replica"
+	"lockstep/smr/wire"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+	"google.golang.org/grpc/status"
+)
+
+const (
+	// maxManageMessage bounds a request to the management port in bytes.
+	maxManageMessage = 1 << 20
+	// maxManageConns bounds the connections to it, maxManageStreams the calls on each.
+	maxManageConns   = 128
+	maxManageStreams = 64
+	// orderPatience bounds how long an order without a deadline of its own waits for its reply.
+	orderPatience = 10 * time.Second
+	// Bounds and default of WatchRequest.interval_ms.
+	minWatchMillis     = 10
+	maxWatchMillis     = 60_000
+	defaultWatchMillis = 1000
+	// stopPatience is how long calls under way may take when the process ends.
+	stopPatience = 500 * time.Millisecond
+)
+
+var errBusy = errors.New("too many orders wait for their reply")
+
+// manage answers the configuration master. State and Watch never touch the loop; orders go through its queue.
+type manage struct {
+	proto.UnimplementedReplicatorServer
+	node *node
+	ctx  context.Context // of the process: ends streams
+}
+
+// serveManage runs the management server until ctx ends.
+func (n *node) serveManage(ctx context.Context, listener net.Listener) error {
+	server := grpc.NewServer(
+		grpc.MaxRecvMsgSize(maxManageMessage),
+		grpc.MaxConcurrentStreams(maxManageStreams),
+		grpc.ConnectionTimeout(helloPatience),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			// The configuration master keeps Watch open; a connection without any call is given up.
+			MaxConnectionIdle: time.Minute, Time: 5 * time.Second, Timeout: 2 * time.Second,
+		}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 200 * time.Millisecond, PermitWithoutStream: true}),
+	)
+	proto.RegisterReplicatorServer(server, &manage{node: n, ctx: ctx})
+	checks := health.NewServer()
+	checks.SetServingStatus(proto.Replicator_ServiceDesc.ServiceName, healthpb.HealthCheckResponse_SERVING)
+	healthpb.RegisterHealthServer(server, checks)
+	reflection.Register(server)
+
+	stopped := make(chan struct{})
+	n.group.Go(func() error {
+		defer close(stopped)
+		<-ctx.Done()
+		checks.Shutdown()
+		hard := time.AfterFunc(stopPatience, server.Stop)
+		server.GracefulStop()
+		hard.Stop()
+		return nil
+	})
+	err := server.Serve(&boundedListener{Listener: listener, limit: maxManageConns})
+	if ctx.Err() != nil {
+		<-stopped
+		return nil
+	}
+	return fmt.Errorf("management port: %w", err)
+}
+
+// boundedListener closes connections above its limit as they come.
+type boundedListener struct {
+	net.Listener
+	limit int64
+	open  atomic.Int64
+}
+
+func (l *boundedListener) Accept() (net.Conn, error) {
+	for {
+		conn, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if l.open.Add(1) > l.limit {
+			l.open.Add(-1)
+			conn.Close()
+			continue
+		}
+		return &countedConn{Conn: conn, open: &l.open}, nil
+	}
+}
+
+type countedConn struct {
+	net.Conn
+	open   *atomic.Int64
+	closed atomic.Bool
+}
+
+func (c *countedConn) Close() error {
+	if c.closed.CompareAndSwap(false, true) {
+		c.open.Add(-1)
+	}
+	return c.Conn.Close()
+}
+
+// checkTarget refuses what is meant for another replica.
+func (m *manage) checkTarget(target *proto.Target) error {
+	got := smr.Handshake{Cluster: target.GetCluster(), Group: target.GetGroup(), Node: smr.NodeID(target.GetNode())}
+	if reject := wire.CheckHandshake(got, m.node.handshake()); reject != nil {
+		return status.Errorf(codes.FailedPrecondition, "not the replica that is meant: %s", reject.Reason)
+	}
+	return nil
+}
+
+// State implements proto.ReplicatorServer.
+func (m *manage) State(_ context.Context, in *proto.WatchRequest) (*proto.ReplicaState, error) {
+	if err := m.checkTarget(in.GetTarget()); err != nil {
+		return nil, err
+	}
+	return m.node.state(), nil
+}
+
+// Watch implements proto.ReplicatorServer.
+func (m *manage) Watch(in *proto.WatchRequest, out grpc.ServerStreamingServer[proto.ReplicaState]) error {
+	if err := m.checkTarget(in.GetTarget()); err != nil {
+		return err
+	}
+	interval := in.GetIntervalMs()
+	if interval == 0 {
+		interval = defaultWatchMillis
+	}
+	ticker := time.NewTicker(time.Duration(min(max(interval, minWatchMillis), maxWatchMillis)) * time.Millisecond)
+	defer ticker.Stop()
+	changed, stop := m.node.snapshot.watch()
+	defer stop()
+	for {
+		if err := out.Send(m.node.state()); err != nil {
+			return err
+		}
+		select {
+		case <-changed:
+		case <-ticker.C:
+		case <-out.Context().Done():
+			return out.Context().Err()
+		case <-m.ctx.Done():
+			return status.Error(codes.Unavailable, "the replicator stops")
+		}
+	}
+}
+
+// order passes an order to the loop and waits for the core's reply.
+func (m *manage) order(ctx context.Context, input replica.Input) (replica.Reply, error) {
+	ctx, cancel := context.WithTimeout(ctx, orderPatience)
+	defer cancel()
+	reply := make(chan replica.Reply, 1) // the loop never waits for a caller that is gone
+	select {
+	case m.node.loop.control <- item{input: input, reply: reply}:
+	case <-ctx.Done():
+		return replica.Reply{}, status.FromContextError(ctx.Err()).Err()
+	case <-m.ctx.Done():
+		return replica.Reply{}, status.Error(codes.Unavailable, "the replicator stops")
+	}
+	select {
+	case r := <-reply:
+		return r, orderError(r.Err)
+	case <-ctx.Done():
+		return replica.Reply{}, status.FromContextError(ctx.Err()).Err()
+	case <-m.ctx.Done():
+		return replica.Reply{}, status.Error(codes.Unavailable, "the replicator stops")
+	}
+}
+
+func orderError(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, errBusy):
+		return status.Error(codes.Unavailable, err.Error())
+	case errors.Is(err, replica.ErrStale):
+		return status.Error(codes.Aborted, err.Error())
+	}
+	return status.Error(codes.FailedPrecondition, err.Error())
+}
+
+func (m *manage) simpleOrder(ctx context.Context, input replica.Input) (*proto.OrderReply, error) {
+	if _, err := m.order(ctx, input); err != nil {
+		return nil, err
+	}
+	return &proto.OrderReply{}, nil
+}
+
+// Fence implements proto.ReplicatorServer.
+func (m *manage) Fence(ctx context.Context, in *proto.FenceRequest) (*proto.FenceReply, error) {
+	if err := m.checkTarget(in.GetTarget()); err != nil {
+		return nil, err
+	}
+	reply, err := m.order(ctx, &replica.Fence{Epoch: smr.Epoch(in.GetEpoch())})
+	if err != nil {
+		return nil, err
+	}
+	answer := reply.Answer
+	out := &proto.FenceReply{
+		Epoch: uint64(answer.Epoch), Incarnation: uint64(answer.Incarnation), Life: uint64(answer.Life),
+		PositionEpoch: uint64(answer.Position.Epoch), End: uint64(answer.Position.End),
+		Commit: uint64(answer.Commit), Applied: uint64(answer.Applied),
+	}
+	for _, span := range answer.History {
+		out.History = append(out.History, &proto.HistorySpan{Epoch: uint64(span.Epoch), From: uint64(span.From)})
+	}
+	return out, nil
+}
+
+// Lead implements proto.ReplicatorServer.
+func (m *manage) Lead(ctx context.Context, in *proto.LeadRequest) (*proto.OrderReply, error) {
+	config, base, err := m.leadRequest(in)
+	if err != nil {
+		return nil, err
+	}
+	return m.simpleOrder(ctx, &replica.Lead{
+		Incarnation: smr.Incarnation(in.GetIncarnation()), Life: smr.Life(in.GetLife()), Config: config, Base: base,
+	})
+}
+
+// Reconfigure implements proto.ReplicatorServer.
+func (m *manage) Reconfigure(ctx context.Context, in *proto.LeadRequest) (*proto.OrderReply, error) {
+	config, base, err := m.leadRequest(in)
+	if err != nil {
+		return nil, err
+	}
+	return m.simpleOrder(ctx, &replica.Reconfigure{Config: config, Base: base})
+}
+
+// leadRequest checks all of a LeadRequest before anything of it takes effect.
+func (m *manage) leadRequest(in *proto.LeadRequest) (config, base smr.Config, err error) {
+	if err := m.checkTarget(in.GetTarget()); err != nil {
+		return config, base, err
+	}
+	if config, err = configOf(in.GetConfig()); err != nil {
+		return config, base, status.Errorf(codes.FailedPrecondition, "config: %v", err)
+	}
+	if base, err = configOf(in.GetBase()); err != nil {
+		return config, base, status.Errorf(codes.FailedPrecondition, "last established config: %v", err)
+	}
+	if len(in.GetAddresses()) > maxAddresses {
+		return config, base, status.Errorf(codes.FailedPrecondition, "%d addresses: at most %d are possible", len(in.GetAddresses()), maxAddresses)
+	}
+	for _, a := range in.GetAddresses() {
+		if err := checkPeerAddress(a.GetNode(), a.GetDataAddr()); err != nil {
+			return config, base, err
+		}
+	}
+	for _, a := range in.GetAddresses() {
+		m.node.addresses.learn(smr.NodeID(a.GetNode()), a.GetDataAddr())
+	}
+	return config, base, nil
+}
+
+func checkPeerAddress(node, address string) error {
+	err := smr.CheckNodeID(node)
+	checkAddress(address, "address of "+node, func(format string, arguments ...any) {
+		err = errors.Join(err, fmt.Errorf(format, arguments...))
+	})
+	if err != nil {
+		return status.Error(codes.FailedPrecondition, err.Error())
+	}
+	return nil
+}
+
+// configOf converts and checks a configuration from outside.
+func configOf(in *proto.GroupConfig) (smr.Config, error) {
+	if len(in.GetMembers()) > smr.MaxMembers {
+		return smr.Config{}, fmt.Errorf("%d members: at most %d are possible", len(in.GetMembers()), smr.MaxMembers)
+	}
+	config := smr.Config{
+		Epoch: smr.Epoch(in.GetEpoch()), Reign: smr.Epoch(in.GetReign()), Master: smr.NodeID(in.GetMaster()), Copies: int(in.GetCopies()),
+	}
+	for _, m := range in.GetMembers() {
+		config.Members = append(config.Members, smr.Member{Node: smr.NodeID(m.GetNode()), Incarnation: smr.Incarnation(m.GetIncarnation())})
+	}
+	return config, config.Check()
+}
+
+// Follow implements proto.ReplicatorServer.
+func (m *manage) Follow(ctx context.Context, in *proto.FollowRequest) (*proto.OrderReply, error) {
+	if err := m.checkTarget(in.GetTarget()); err != nil {
+		return nil, err
+	}
+	if err := checkPeerAddress(in.GetMaster(), in.GetMasterAddr()); err != nil {
+		return nil, err
+	}
+	m.node.addresses.learn(smr.NodeID(in.GetMaster()), in.GetMasterAddr())
+	return m.simpleOrder(ctx, &replica.Follow{Epoch: smr.Epoch(in.GetEpoch()), Master: smr.NodeID(in.GetMaster())})
+}
+
+// Established implements proto.ReplicatorServer.
+func (m *manage) Established(ctx context.Context, in *proto.EstablishedRequest) (*proto.OrderReply, error) {
+	if err := m.checkTarget(in.GetTarget()); err != nil {
+		return nil, err
+	}
+	config, err := configOf(in.GetConfig())
+	if err != nil {
+		return nil, status.Errorf(codes.FailedPrecondition, "config: %v", err)
+	}
+	return m.simpleOrder(ctx, &replica.Established{Config: config})
+}
+
+// Learn implements proto.ReplicatorServer.
+func (m *manage) Learn(ctx context.Context, in *proto.LearnRequest) (*proto.OrderReply, error) {
+	if err := m.checkTarget(in.GetTarget()); err != nil {
+		return nil, err
+	}
+	if in.GetEpoch() == 0 {
+		return nil, status.Error(codes.FailedPrecondition, "epoch 0 cannot be learned")
+	}
+	return m.simpleOrder(ctx, &replica.Learn{Epoch: smr.Epoch(in.GetEpoch())})
+}

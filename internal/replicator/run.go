@@ -1,0 +1,191 @@
+package replicator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"sync/atomic"
+
+	"lockstep/smr"
+	"lockstep/smr/replica"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+)
+
+// node is one running replicator: the parts that its goroutines share. Fields are set before the first goroutine starts
+// and do not change.
+type node struct {
+	cfg      Config
+	home     identity
+	logDir   string // absolute
+	life     smr.Life
+	announce string // data address as others reach it
+	group    *errgroup.Group
+
+	loop      *loop
+	disk      *disk
+	stream    *stream
+	dialer    *dialer
+	clients   *clients
+	local     *local
+	snapshot  *snapshot
+	events    *events
+	addresses addresses
+	bigSlots  *semaphore.Weighted
+
+	conns     atomic.Uint64 // last ConnID given out
+	slaves    atomic.Int64  // connections of slaves
+	unchecked unchecked
+}
+
+// identity is what of the home may be read from any goroutine.
+type identity struct{ incarnation smr.Incarnation }
+
+// Run runs a replicator until ctx ends or something fails that only a restart can mend. It returns nil after a clean
+// stop. All goroutines that it starts have ended when it returns.
+func Run(ctx context.Context, cfg Config) error {
+	if err := cfg.Validate(); err != nil {
+		return err
+	}
+	cfg = cfg.withDefaults()
+	h, err := openHome(cfg)
+	if err != nil {
+		return err
+	}
+	defer h.release()
+	ports, err := listen(cfg)
+	if err != nil {
+		return errors.Join(err, h.closeCleanly())
+	}
+	n, err := newNode(cfg, h, ports)
+	if err != nil {
+		ports.close()
+		return errors.Join(err, h.closeCleanly())
+	}
+	if cfg.started != nil {
+		cfg.started(n)
+	}
+	err = n.run(ctx, ports)
+	if err == nil {
+		err = h.closeCleanly()
+	} else {
+		// What the log holds may be suspect: no clean mark. The next start finds out.
+		err = errors.Join(err, ignoreClosed(h.log.Close(), h.log.Err()))
+	}
+	return err
+}
+
+// ignoreClosed drops the error of closing a log that had failed before: it was reported.
+func ignoreClosed(err, before error) error {
+	if before != nil {
+		return nil
+	}
+	return err
+}
+
+// listeners are the ports of a replicator.
+type listeners struct{ data, manage, local net.Listener }
+
+func listen(cfg Config) (ports listeners, err error) {
+	defer func() {
+		if err != nil {
+			ports.close()
+		}
+	}()
+	config := net.ListenConfig{KeepAliveConfig: keepAlive}
+	if ports.data, err = config.Listen(context.Background(), "tcp", cfg.DataAddr); err != nil {
+		return ports, fmt.Errorf("listen on the data port: %w", err)
+	}
+	if ports.manage, err = config.Listen(context.Background(), "tcp", cfg.ManageAddr); err != nil {
+		return ports, fmt.Errorf("listen on the management port: %w", err)
+	}
+	ports.local, err = listenLocal(cfg.Socket)
+	return ports, err
+}
+
+func (p listeners) close() {
+	for _, listener := range []net.Listener{p.data, p.manage, p.local} {
+		if listener != nil {
+			listener.Close() // an error here changes nothing
+		}
+	}
+}
+
+func newNode(cfg Config, h *home, ports listeners) (*node, error) {
+	logDir, err := filepath.Abs(h.logDir())
+	if err != nil {
+		return nil, fmt.Errorf("name the log directory: %w", err)
+	}
+	n := &node{
+		cfg: cfg, home: identity{incarnation: h.saved.Incarnation}, logDir: logDir, life: smr.Life(randomID()), announce: cfg.AnnounceAddr,
+		clients: newClients(cfg.MaxClients), local: newLocal(), snapshot: newSnapshot(), events: newEvents(cfg.Logger.With("group", cfg.Group, "node", cfg.Node)),
+		bigSlots: semaphore.NewWeighted(bigSlots),
+	}
+	if n.announce == "" {
+		n.announce = ports.data.Addr().String()
+	}
+	n.disk = newDisk(h)
+	n.stream = newStream(n.disk, h.log.End())
+	n.dialer = newDialer(n)
+	n.loop = newLoop(n, replica.New(replica.Options{
+		Self: smr.Member{Node: smr.NodeID(cfg.Node), Incarnation: h.saved.Incarnation}, Life: n.life,
+		Cluster: cfg.Cluster, Group: cfg.Group,
+		Blank: h.saved.Promise == 0, Promise: h.saved.Promise,
+		Start: h.log.Start(), End: h.log.End(), History: h.log.History(),
+		Commit: h.log.LastCommit(), Stamp: h.log.LastStamp(), Config: h.config,
+	}))
+	n.loop.publish() // who asks before the loop's first round must not be shown a replica that holds nothing and is stuck
+	return n, nil
+}
+
+// run starts all goroutines and waits for their end.
+func (n *node) run(ctx context.Context, ports listeners) error {
+	group, ctx := errgroup.WithContext(ctx)
+	n.group = group
+	// The log writer goes on until the loop has ended: what was handed over is carried out.
+	diskCtx, stopDisk := context.WithCancel(context.WithoutCancel(ctx))
+	group.Go(func() error { return n.disk.run(diskCtx) })
+	group.Go(func() error { defer stopDisk(); return n.loop.run(ctx) })
+	group.Go(func() error { return n.dialer.run(ctx) })
+	group.Go(func() error { return n.events.run(ctx) })
+	group.Go(func() error { return n.serveManage(ctx, ports.manage) })
+	group.Go(func() error {
+		return n.accept(ctx, ports.data, n.cfg.MaxClients+n.cfg.MaxSlaves+2*maxUnchecked, n.serveData)
+	})
+	group.Go(func() error { return n.accept(ctx, ports.local, maxLocal, n.serveLocal) })
+	group.Go(func() error {
+		<-ctx.Done()
+		ports.close()
+		return nil
+	})
+	n.cfg.Logger.Info("replicator started", "cluster", n.cfg.Cluster, "group", n.cfg.Group, "node", n.cfg.Node,
+		"incarnation", uint64(n.home.incarnation), "data", ports.data.Addr().String(), "manage", ports.manage.Addr().String(),
+		"socket", n.cfg.Socket, "lsn", uint64(n.stream.end), "sync", n.cfg.Sync.String())
+	if n.cfg.Ready != nil {
+		n.cfg.Ready(Endpoints{Data: ports.data.Addr(), Manage: ports.manage.Addr(), Socket: n.cfg.Socket})
+	}
+	return group.Wait()
+}
+
+// post sends to the loop and waits while its queue is full.
+func (n *node) post(ctx context.Context, queue chan<- item, in item) error {
+	select {
+	case queue <- in:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (n *node) nextConn() replica.ConnID { return replica.ConnID(n.conns.Add(1)) }
+
+// handshake is what this replica says of itself.
+func (n *node) handshake() smr.Handshake { return n.handshakeOf(smr.NodeID(n.cfg.Node)) }
+
+// handshakeOf is what a peer of that name has to say.
+func (n *node) handshakeOf(peer smr.NodeID) smr.Handshake {
+	return smr.Handshake{Cluster: n.cfg.Cluster, Group: n.cfg.Group, Node: peer}
+}

@@ -1,0 +1,347 @@
+package sim
+
+import (
+	"bytes"
+	"errors"
+	"strconv"
+
+	"lockstep/internal/kv"
+	"lockstep/log"
+	"lockstep/log/simfs"
+	"lockstep/smr"
+	"lockstep/smr/replica"
+)
+
+// checker holds what is true for ever, and compares with it what everybody does.
+type checker struct {
+	w *world
+
+	// committed is the prefix of the log that somebody has called committed. It only grows.
+	committed []byte
+	sessions  smr.SessionTable
+	lists     [][]uint64 // by key: ids in the order of execution
+	floors    []int      // by key: so many elements are known to have been there when somebody was answered
+	results   []uint64   // hashes of replies, by number of the request in the log
+	digests   map[smr.LSN][32]byte
+	owners    map[requestID]*operation
+	writers   map[smr.Epoch]smr.Life
+}
+
+type requestID struct {
+	session  smr.SessionID
+	sequence uint64
+}
+
+func newChecker(w *world) *checker {
+	return &checker{w: w, lists: make([][]uint64, len(listKeys)), floors: make([]int, len(listKeys)),
+		digests: make(map[smr.LSN][32]byte), owners: make(map[requestID]*operation), writers: make(map[smr.Epoch]smr.Life)}
+}
+
+func (c *checker) floor(key int) int { return c.floors[key] }
+
+func (c *checker) end() smr.LSN { return smr.LSN(len(c.committed)) }
+
+// recovered is called when a replicator has opened its directory. It returns the log.
+func (c *checker) recovered(h *host, m *home) ([]byte, error) {
+	w := c.w
+	end := m.log.End()
+	shadow := make([]byte, end, end+4096)
+	reader, err := log.OpenReader(h.disk, dirLog)
+	if err == nil {
+		_, err = reader.ReadAt(shadow, 0, end)
+		_ = reader.Close()
+	}
+	switch {
+	case errors.Is(err, simfs.ErrCrashed):
+		return nil, err
+	case err != nil:
+		w.violate("a recovered log cannot be read", "%s: %v", h.id, err)
+	}
+	d := h.drive
+	if d.node != "" && d.node != h.id {
+		w.violate("a directory of another node was opened", "%s opened that of %s", h.id, d.node)
+	}
+	if m.saved.Incarnation != d.incarnation {
+		switch {
+		case d.incarnation != 0 && !d.harmed:
+			w.violate("a healthy replica became a new incarnation", "%s: %s", h.id, m.renewd)
+		case d.incarnation != 0:
+			w.hit(probeReborn)
+		}
+		*d = drive{home: d.home, node: h.id, incarnation: m.saved.Incarnation}
+	}
+	if m.saved.Promise < d.promised {
+		w.violate("a promise is lost", "%s promised %d, after the restart %d", h.id, d.promised, m.saved.Promise)
+	}
+	if end < d.durable {
+		w.violate("durable bytes are lost", "%s: durable %d, after the restart the log ends at %d", h.id, d.durable, end)
+	}
+	if m.report.CutBytes > 0 {
+		w.hit(probeTailCut)
+	}
+	if known := min(len(d.last), int(d.durable), len(shadow)); !bytes.Equal(shadow[:known], d.last[:known]) {
+		w.violate("durable bytes have changed", "%s below %d", h.id, known)
+	}
+	c.agree(h, shadow, 0, min(m.log.LastCommit(), end))
+	d.harmed, d.durable, d.judged = false, end, min(d.judged, end) // what Open has found is durable
+	return shadow, nil
+}
+
+// appended is called for every append that a core gives out.
+func (c *checker) appended(r *replicator, at smr.LSN, frames []byte) {
+	c.w.fold(uint64(at)<<16 ^ uint64(len(frames)))
+	if r.core.Commit() > at+smr.LSN(len(frames)) {
+		c.w.hit(probeLagging)
+	}
+}
+
+// event is called for every event of a core.
+func (c *checker) event(r *replicator, e *replica.Event) {
+	w := c.w
+	if w.trace != nil {
+		w.say(string(r.h.id), "%s epoch %d lsn %d %s %s", e.Name, e.Epoch, e.LSN, e.Node, e.Text)
+	}
+	switch e.Name {
+	case replica.EventBroken:
+		w.violate("a log contradicts its master's", "%s: %s", r.h.id, e.Text)
+	case replica.EventLeading, replica.EventReconfigure:
+		if life, known := c.writers[e.Epoch]; known && life != r.life {
+			w.violate("two writers in one epoch", "epoch %d: life %x, then %x on %s", e.Epoch, life, r.life, r.h.id)
+		}
+		c.writers[e.Epoch] = r.life
+		if e.Name == replica.EventLeading {
+			w.stats.Elections++
+		} else {
+			w.stats.Reconfigured++
+			w.hit(probeReconfigured)
+		}
+	case replica.EventEstablished:
+		w.stats.Established++
+	case replica.EventRejected:
+		w.hit(probeRejected)
+	case replica.EventNeedImage:
+		w.violate("a checkpoint is needed", "%s: nothing was trimmed: %s", r.h.id, e.Text)
+	}
+}
+
+// status is called when a replicator's loop has come round.
+func (c *checker) status(r *replicator, before, after *replica.Status) {
+	w := c.w
+	switch {
+	case after.Safe < before.Safe:
+		w.violate("safe went back", "%s: %d after %d", r.h.id, after.Safe, before.Safe)
+	case after.Safe > after.Commit || after.Safe > after.Durable || after.Durable > after.End || after.Start > after.Safe && after.Start > 0:
+		w.violate("the order of LSNs is broken", "%s: start %d safe %d commit %d durable %d end %d", r.h.id,
+			after.Start, after.Safe, after.Commit, after.Durable, after.End)
+	case after.Durable > r.h.drive.durable:
+		w.violate("counted as durable before it is", "%s: %d, the disk has %d", r.h.id, after.Durable, r.h.drive.durable)
+	case int(after.End) != len(r.shadow):
+		w.violate("the log is not what was ordered", "%s: end %d, %d bytes ordered", r.h.id, after.End, len(r.shadow))
+	case after.Commit < before.Commit:
+		w.violate("commit went back", "%s: %d after %d", r.h.id, after.Commit, before.Commit)
+	}
+	if after.Leading && after.Commit > after.Durable {
+		w.hit(probeMasterLags)
+	}
+	if after.Commit != before.Commit || after.End != before.End {
+		w.fold(uint64(after.Commit)<<32 ^ uint64(after.End))
+		from := min(before.Commit, before.End)
+		c.agree(r.h, r.shadow, min(from, after.End), min(after.Commit, after.End))
+	}
+}
+
+// agree compares a part of a log with the committed prefix, which it makes longer if it can.
+func (c *checker) agree(h *host, shadow []byte, from, end smr.LSN) {
+	if from >= end {
+		return
+	}
+	known := min(end, c.end())
+	if from < known && !bytes.Equal(shadow[from:known], c.committed[from:known]) {
+		at := from
+		for shadow[at] == c.committed[at] {
+			at++
+		}
+		c.w.violate("committed bytes differ", "%s at %d", h.id, at)
+	}
+	if from > c.end() {
+		from = c.end()
+	}
+	if end > c.end() {
+		c.commit(shadow[c.end():end])
+	}
+}
+
+// commit takes new committed bytes in: whole frames.
+func (c *checker) commit(frames []byte) {
+	for len(frames) > 0 {
+		f, err := smr.DecodeFrame(frames, c.end())
+		if err != nil {
+			c.w.violate("committed bytes are no frames", "%v", err)
+		}
+		c.committed = append(c.committed, frames[:f.Size()]...)
+		c.w.stats.Frames++
+		if f.Kind == smr.KindRequests {
+			c.requests(f)
+		}
+		frames = frames[f.Size():]
+	}
+}
+
+func (c *checker) requests(f smr.Frame) {
+	w := c.w
+	for rest := f.Body; len(rest) > 0; {
+		request, behind, err := smr.CutRequest(rest)
+		if err != nil {
+			w.violate("committed bytes are no frames", "%v", err)
+		}
+		rest = behind
+		op := c.owners[requestID{request.Session, request.Sequence}]
+		if op == nil || !bytes.Equal(op.payload, request.Payload) {
+			w.violate("a request that nobody made is committed", "session %x sequence %d at %d", request.Session, request.Sequence, f.LSN)
+		}
+		admission := c.sessions.Admit(request.Session, request.Sequence, f.LSN)
+		if admission != smr.Execute {
+			continue
+		}
+		switch {
+		case op.executed:
+			w.violate("a request executes twice", "operation %d at %d", op.id, f.LSN)
+		case op.outcome == outcomeRefused:
+			w.violate("a refused request executes", "operation %d at %d", op.id, f.LSN)
+		}
+		op.executed = true
+		if op.outcome == outcomeUncertain {
+			w.hit(probeUncertainDone)
+		}
+		if op.key >= 0 {
+			if len(c.lists[op.key]) < op.floor {
+				w.violate("a write is ordered before what was answered before it", "operation %d is element %d, %d were known",
+					op.id, len(c.lists[op.key]), op.floor)
+			}
+			op.floor = len(c.lists[op.key]) // from here on: its place
+			c.lists[op.key] = append(c.lists[op.key], op.id)
+		}
+	}
+}
+
+// applying is called before a KV node executes a frame that it has read from its files.
+func (c *checker) applying(k *kvnode, f smr.Frame, raw []byte) {
+	switch {
+	case f.LSN != k.applied:
+		c.w.violate("a frame is skipped or repeated", "%s executed up to %d, next is %d", k.h.id, k.applied, f.LSN)
+	case f.End() > c.end():
+		c.w.violate("executed above commit", "%s executes up to %d, committed is %d", k.h.id, f.End(), c.end())
+	case !bytes.Equal(raw, c.committed[f.LSN:f.End()]):
+		c.w.violate("executed bytes differ from committed ones", "%s at %d", k.h.id, f.LSN)
+	}
+}
+
+// executed is called with every result of every KV node.
+func (c *checker) executed(k *kvnode, at kv.Instant, request smr.Request, admission smr.Admission, reply []byte) {
+	hash := hashOf(reply) ^ uint64(admission)
+	if k.requests == len(c.results) {
+		c.results = append(c.results, hash)
+	} else if c.results[k.requests] != hash {
+		c.w.violate("nodes give different replies", "%s: request %d of session %x at %d: admission %d, %q", k.h.id, request.Sequence,
+			request.Session, at.LSN, admission, reply)
+	}
+	k.requests++
+}
+
+// applied is called when a KV node has executed a frame.
+func (c *checker) applied(k *kvnode) {
+	if (uint64(k.applied)*0x9E3779B97F4A7C15)>>57 == 0 {
+		c.digest(k)
+	}
+}
+
+// digest compares the state of a node with that of others at the same LSN.
+func (c *checker) digest(k *kvnode) {
+	digest := k.machine.Digest()
+	if known, ok := c.digests[k.applied]; ok && known != digest {
+		c.w.violate("states differ", "%s at %d", k.h.id, k.applied)
+	}
+	c.digests[k.applied] = digest
+}
+
+// numbered is called when a request gets its sequence, before it is sent.
+func (c *checker) numbered(k *kvnode, op *operation) {
+	c.owners[requestID{k.id, op.sequence}] = op
+}
+
+// acknowledged is called when a client gets the reply to its write.
+func (c *checker) acknowledged(k *kvnode, op *operation, at kv.Instant, reply []byte) {
+	switch {
+	case op.outcome != outcomePending:
+		c.w.violate("answered twice", "operation %d", op.id)
+	case !op.executed || at.LSN >= c.end():
+		c.w.violate("acknowledged before commit", "operation %d at %d, committed is %d", op.id, at.LSN, c.end())
+	}
+	op.outcome = outcomeDone
+	c.w.stats.Acknowledged++
+	if op.key >= 0 {
+		if want := op.floor + 1; reply[0] == ':' && string(reply) != ":"+strconv.Itoa(want)+"\r\n" {
+			c.w.violate("a wrong reply", "operation %d: %q, it is element %d", op.id, reply, want)
+		}
+		c.floors[op.key] = max(c.floors[op.key], op.floor+1)
+	}
+	c.succeeded(op)
+}
+
+// answered is called when an operation ended without a result.
+func (c *checker) answered(_ *kvnode, op *operation, result outcome) {
+	if op.outcome != outcomePending {
+		c.w.violate("answered twice", "operation %d", op.id)
+	}
+	op.outcome = result
+	switch result {
+	case outcomeRefused:
+		c.w.stats.Refused++
+		if op.executed {
+			c.w.violate("a refused request executes", "operation %d", op.id)
+		}
+	case outcomeUncertain:
+		c.w.stats.Uncertain++
+		c.w.hit(probeUncertain)
+	}
+}
+
+// read is called with the reply to a linearizable read.
+func (c *checker) read(k *kvnode, op *operation, reply []byte) {
+	op.outcome = outcomeDone
+	c.w.stats.Reads++
+	line := bytes.IndexByte(reply, '\r')
+	n, err := strconv.Atoi(string(reply[1:max(line, 1)]))
+	list := c.lists[op.key]
+	switch {
+	case err != nil || n > len(list):
+		c.w.violate("a wrong reply", "operation %d: %q, %d elements are committed", op.id, reply, len(list))
+	case n < op.floor:
+		c.w.violate("a linearizable read misses what was answered before", "operation %d on %s: %d elements, %d were known; read at %d, applied %d",
+			op.id, k.h.id, n, op.floor, op.index, k.applied)
+	}
+	if reply[0] == '*' {
+		rest := reply[line+2:]
+		var want []byte
+		for _, id := range list[:n] {
+			digits := strconv.FormatUint(id, 10)
+			want = append(want, '$')
+			want = strconv.AppendInt(want, int64(len(digits)), 10)
+			want = append(want, "\r\n"...)
+			want = append(want, digits...)
+			want = append(want, "\r\n"...)
+		}
+		if !bytes.Equal(rest, want) {
+			c.w.violate("a wrong reply", "operation %d: %q, committed is %v", op.id, rest, list[:n])
+		}
+	}
+	c.floors[op.key] = max(c.floors[op.key], n)
+	c.succeeded(op)
+}
+
+func (c *checker) succeeded(op *operation) {
+	if op.final {
+		op.final = false
+		c.w.work.finals--
+	}
+}

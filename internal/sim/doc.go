@@ -1,0 +1,59 @@
+// Package sim runs a whole group of replicas, with all that can go wrong around it, on one goroutine in virtual time.
+//
+// One uint64 seed decides everything: options, faults, network, disks, clocks and workload each draw from a stream of
+// their own. The same seed gives the same events on any machine. What runs is the real thing: smr/replica, smr/session,
+// internal/failover, internal/kv and package log on log/simfs. Only the shells around them are written again here, because
+// the real ones live on goroutines and sockets; they follow internal/replicator, smr/client and internal/confmaster.
+//
+// # A schedule
+//
+//	0 ........................ faultsEnd ................ at most options.HealMillis more
+//	anything may fail;         everything is mended; within that time a write and a linearizable read must
+//	nothing wrong may be       succeed on every KV node, and all nodes must hold the same state
+//	committed
+//
+// # What goes wrong
+//
+// Faults are a list, drawn from the seed, each with a number of its own from which it draws what it needs: so leaving one out
+// changes no other, and a failure can be shrunk. Each kind has a probe.
+//
+//	disk       power cuts that lose, tear (at sectors) or reorder what was not synced; crashes within a call; failed writes
+//	           and syncs; a full and a slow disk; one flipped bit at rest in log, metadata or hard state; the log, the hard state
+//	           or all of it gone; the disks of two machines exchanged
+//	network    cuts one way and both ways, delay, connections that end for one side or both and at any byte, old and new
+//	           ones at once; control messages lost, repeated and late
+//	processes  killed, stopped and resumed; machines suspended; clocks that jump and run at other rates
+//	decisions  wrong suspicion, reconfigurations that nothing calls for, switch-overs, other policies, fail-over of the
+//	           configuration master
+//
+// A bit is flipped only where package log promises to tell damage from a torn tail: not in what was synced last before a
+// power cut, whose durable mark the same cut may take (see "Recovery" there).
+//
+// # What is checked, after every event that could change it
+//
+//   - bytes: any two replicas agree on every byte below their Commit, for ever; also what a KV node reads from the files;
+//   - Safe never goes back in a process life, nor does Applied; Safe <= Commit, Safe <= Durable <= End; nothing counts as
+//     durable before the disk has it;
+//   - one writer per epoch;
+//   - a restart loses no byte that was reported durable and no promise, unless the disk was harmed, and then it is a new
+//     incarnation; a log that was not harmed is never called damaged; a directory of another node is refused, one's own is not;
+//   - an acknowledged request is in the committed log and executes exactly once; a refused one never does; no request twice;
+//   - replies of every request, and digests of the state, are equal on all nodes at the same LSN;
+//   - a linearizable read, and a write, is ordered after everything that was answered before it was asked;
+//   - no replica stops because its log contradicts its master's.
+//
+// # Parts
+//
+//	world.go       time, events, hash of events          network.go    connections, datagrams, cuts
+//	options.go     what a seed draws                     replicator.go shell of smr/replica; disk.go, home.go, feed.go
+//	faults.go      faults as a list with identities      kvnode.go     shell of smr/session and internal/kv
+//	workload.go    what clients do                       confmaster.go oracle; raft.go: three etcd-raft members
+//	check.go       the checks above                      shrink.go     fewer faults, same violation; regressions
+//
+// # The configuration master
+//
+// In fast mode one State and one Driver decide, with a delay; fail-overs of the configuration master itself are a fault that
+// replaces the Driver by a fresh one. In full mode three raft.RawNodes with simulated storage carry three of them. etcd raft
+// draws its election time-outs from crypto/rand.Reader; while a full schedule runs that variable is replaced by a
+// reader that draws from the seed. So only one full schedule runs at a time in a process.
+package sim

@@ -1,0 +1,118 @@
+package sim
+
+import "strings"
+
+// probe marks a rare place. A long run that never came there has not tested what it claims to test.
+type probe uint8
+
+const (
+	probeRewind probe = iota
+	probeTailCut
+	probeReborn
+	probeSetAside
+	probeForeign
+	probeCrashInCall
+	probeDiskFailed
+	probeDiskFull
+	probeFeedFiles
+	probeFeedFailed
+	probeApplyFailed
+	probeLateControl
+	probeBrokenMidway
+	probeReconfigured
+	probeRejected
+	probeMasterLags
+	probeLagging
+	probeDuplicate
+	probeUncertain
+	probeUncertainDone
+	probeSessionDrop
+	probeReadWaits
+	probeRetarget
+	probeSwitchover
+	probeLowered
+	probeAdmitted
+	probeDropped
+	probeSuperseded
+	probeStaleOrder
+	probeOtherLife
+	probeMasterChange
+	probeUnavailable
+	probeHopeless
+	probeRaftSnapshot
+	probeWriteFailed
+	probeSyncFailed
+	probeTwoConnections
+	probeStateless
+	probeCount // behind it one for each kind of fault
+)
+
+var probeNames = [probeCount]string{
+	"rewind", "tail-cut", "reborn", "log-set-aside", "foreign-disk", "crash-in-call", "disk-failed", "disk-full", "feed-from-files",
+	"feed-failed", "apply-failed", "late-control", "broken-midway", "reconfigured", "rejected", "master-disk-lags", "commit-above-end",
+	"duplicate-skipped", "uncertain", "uncertain-then-done", "session-drop", "read-waits", "retarget",
+	"switch-over", "copies-lowered", "admitted", "dropped", "superseded-report", "stale-order", "other-life", "confmaster-change",
+	"unavailable", "beyond-repair", "raft-snapshot", "write-failed", "sync-failed", "two-connections", "state-lost",
+}
+
+// probeSet counts the hits in one schedule.
+type probeSet [probeCount + maxFaultKinds]uint32
+
+// maxFaultKinds bounds the kinds of faults.
+const maxFaultKinds = 32
+
+// probeName names a probe, "" if there is none with this number.
+func probeName(i int) string {
+	switch kind := i - int(probeCount); {
+	case kind < 0:
+		return probeNames[i]
+	case kind < len(faultKinds):
+		return "fault " + string(faultKinds[kind])
+	}
+	return ""
+}
+
+// allProbes is how many there are.
+func allProbes() int { return int(probeCount) + len(faultKinds) }
+
+func (w *world) hit(p probe) { w.probes[p]++ }
+
+// Probes counts the schedules in which each probe was hit.
+type Probes [probeCount + maxFaultKinds]uint64
+
+func (p *Probes) add(s *probeSet) {
+	for i, n := range s {
+		if n > 0 {
+			p[i]++
+		}
+	}
+}
+
+// Add adds the counts of another run.
+func (p *Probes) Add(q Probes) {
+	for i, n := range q {
+		p[i] += n
+	}
+}
+
+// Missed names the probes that were never hit.
+func (p *Probes) Missed() []string {
+	var missed []string
+	for i, n := range p {
+		if name := probeName(i); name != "" && n == 0 {
+			missed = append(missed, name)
+		}
+	}
+	return missed
+}
+
+// Lines lists all probes with their counts.
+func (p *Probes) Lines() []string {
+	var lines []string
+	for i, n := range p {
+		if name := probeName(i); name != "" {
+			lines = append(lines, name+strings.Repeat(" ", max(1, 24-len(name)))+itoa(n))
+		}
+	}
+	return lines
+}

@@ -1,0 +1,142 @@
+package tidy
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "lockstep"
+
+// pure lists the packages that are functions: no clock, randomness, I/O, goroutine, lock, log call, order of a map.
+var pure = []string{
+	"smr", "smr/replica", "smr/session", "smr/wire", "internal/failover", "internal/kv", "internal/resp", "internal/acl",
+	"internal/invariant",
+	"internal/script",
+}
+
+// pureModules lists modules that a pure package may import nevertheless, and why.
+var pureModules = map[string][]string{
+	// The Lua virtual machine executes what it is given. What of it reaches the world (its os, io, math.random and
+	// channel libraries, print, the addresses of tables) is not opened: internal/script has libraries of its own.
+	"internal/script": {"github.com/yuin/gopher-lua"},
+}
+
+// arrows says which packages of this module each package may import. Arrows point downwards: cmd, shells, pure cores,
+// smr; shells never import each other.
+var arrows = map[string][]string{
+	"smr":                {},
+	"smr/replica":        {"smr", "internal/invariant", "internal/mutant"},
+	"smr/session":        {"smr", "internal/invariant", "internal/mutant"},
+	"smr/wire":           {"smr", "internal/invariant"},
+	"smr/client":         {"smr", "smr/session", "smr/wire", "log", "internal/invariant", "internal/obs"},
+	"log":                {"smr", "internal/invariant", "internal/mutant"},
+	"proto":              {},
+	"internal/invariant": {},
+	"internal/resp":      {},
+	"internal/acl":       {},
+	"internal/failover":  {"smr", "internal/invariant", "internal/mutant"},
+	"internal/script":    {"internal/resp", "internal/script/meter"},
+	"internal/kv":        {"smr", "internal/script", "internal/script/meter", "internal/acl", "internal/kv/alike", "internal/view", "internal/resp", "internal/invariant", "internal/mutant"},
+	"internal/mutant":    {},
+	"internal/release":   {},
+	"internal/view":      {},
+	"internal/obs":       {"smr"},
+	"internal/replicator": {
+		"smr", "smr/replica", "smr/wire", "log", "proto", "internal/invariant", "internal/obs",
+	},
+	"internal/kvnode": {
+		"smr", "smr/client", "smr/session", "log", "proto", "internal/kv", "internal/resp", "internal/acl", "internal/invariant", "internal/obs",
+	},
+	"internal/confmaster": {"smr", "proto", "internal/failover", "internal/resp", "internal/invariant", "internal/obs"},
+
+	// Tools around the running system.
+	"internal/admin": {"proto"},
+	"internal/local": {"smr", "proto", "internal/admin"},
+	"internal/bench": {"internal/admin", "internal/local"},
+	"internal/ctl":   {"smr", "log", "proto", "internal/admin", "internal/local", "internal/bench", "internal/chaos", "internal/release"},
+	"internal/e2e":   {"smr", "log", "proto", "internal/admin", "internal/local"},
+	"internal/tidy":  {},
+
+	// Proof: whatever exists may be taken apart.
+	"internal/sim": {
+		"smr", "smr/replica", "smr/session", "smr/wire", "log", "log/simfs", "internal/failover", "internal/kv", "internal/resp",
+		"internal/invariant", "internal/mutant",
+	},
+	"internal/explore": {"smr", "smr/replica", "internal/failover", "internal/invariant", "internal/mutant"},
+	"internal/score":   {"internal/sim", "internal/explore", "internal/mutant"},
+	"internal/chaos":   {"smr", "smr/wire", "log", "proto", "internal/admin", "internal/local", "internal/resp"},
+
+	"log/simfs":             {"log"},
+	"internal/script/meter": {},
+	"internal/kv/oracle":    {"smr", "internal/kv", "internal/kv/alike", "internal/resp"},
+	"internal/kv/alike":     {"internal/resp"},
+
+	"cmd/replicator": {"internal/replicator", "internal/release", "internal/obs", "log", "smr"},
+	"cmd/kvnode":     {"internal/kvnode", "internal/release", "internal/obs", "smr"},
+	"cmd/confmaster": {"internal/confmaster", "internal/release", "internal/obs", "smr"},
+	"cmd/smrctl":     {"internal/ctl"},
+	"cmd/smrsim":     {"internal/sim", "internal/mutant"},
+	"cmd/smrmutants": {"internal/score"},
+}
+
+// testOnly lists modules that only test files may import.
+var testOnly = []string{
+	"github.com/redis/go-redis", "github.com/redis/rueidis", "pgregory.net/rapid", "go.uber.org/goleak", "github.com/rogpeppe/go-internal",
+}
+
+// What could go wrong: a core that begins to know sockets, or two shells that hold on to each other, and after a year
+// nothing can be simulated or read alone. Every import of every file is held against the table.
+func TestImportsPointDownwards(t *testing.T) {
+	for _, p := range loadModule(t) {
+		for _, problem := range checkImports(p) {
+			t.Error(problem)
+		}
+	}
+}
+
+func checkImports(p *sourcePackage) []string {
+	var problems []string
+	allowed, known := arrows[p.path]
+	if !known {
+		return []string{p.dir + ": package " + p.path + " has no row in the table of arrows (internal/tidy): add one, with what it may import"}
+	}
+	for _, f := range p.files {
+		for _, spec := range f.syntax.Imports {
+			path, err := strconv.Unquote(spec.Path.Value)
+			if err != nil {
+				problems = append(problems, f.at(spec.Pos())+err.Error())
+				continue
+			}
+			if problem := checkImport(p, f, path, allowed); problem != "" {
+				problems = append(problems, f.at(spec.Pos())+problem)
+			}
+		}
+	}
+	return problems
+}
+
+func checkImport(p *sourcePackage, f *sourceFile, path string, allowed []string) string {
+	own, isOwn := strings.CutPrefix(path, module+"/")
+	switch {
+	case f.isTest:
+		return "" // tests may look from outside at whatever they need
+	case isOwn && !slices.Contains(allowed, own):
+		return p.path + " imports " + own + ", which is not below it"
+	case isOwn:
+		return ""
+	case slices.ContainsFunc(pureModules[p.path], func(module string) bool { return strings.HasPrefix(path, module) }):
+		return ""
+	case isPure(p.path) && strings.Contains(path, "."):
+		return p.path + " is pure and imports " + path + ": the standard library only"
+	}
+	for _, prefix := range testOnly {
+		if strings.HasPrefix(path, prefix) {
+			return path + " is for tests only"
+		}
+	}
+	return ""
+}
+
+func isPure(path string) bool { return slices.Contains(pure, path) }

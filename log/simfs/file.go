@@ -1,0 +1,197 @@
+package simfs
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"syscall"
+
+	"lockstep/log"
+)
+
+// file is an open handle.
+type file struct {
+	fs       *FS
+	node     *node
+	name     string
+	writable bool
+	closed   bool
+}
+
+func (h *file) enter(label log.Label, op string) (Verdict, error) {
+	v, err := h.fs.enter(label, op, h.name)
+	if err == nil && h.closed {
+		err = fmt.Errorf("%s: %s: file is closed", label, h.name)
+	}
+	return v, err
+}
+
+func (h *file) ReadAt(label log.Label, p []byte, at int64) (int, error) {
+	h.fs.mu.Lock()
+	defer h.fs.mu.Unlock()
+	v, err := h.enter(label, "read")
+	if err != nil {
+		return 0, err
+	}
+	if at >= h.node.size && len(p) > 0 {
+		return 0, io.EOF
+	}
+	n := copy(p, h.node.view[at:])
+	if n < len(p) {
+		return n, io.ErrUnexpectedEOF
+	}
+	return n, h.fs.leave(v, label)
+}
+
+func (h *file) WriteAt(label log.Label, p []byte, at int64) error {
+	h.fs.mu.Lock()
+	defer h.fs.mu.Unlock()
+	v, err := h.enter(label, "write")
+	if err != nil {
+		if v.Err != nil && v.Part > 0 {
+			h.node.write(p[:min(v.Part, len(p))], at)
+		}
+		return err
+	}
+	if err := h.grow(label, at+int64(len(p))); err != nil {
+		return err
+	}
+	h.node.write(p, at)
+	return h.fs.leave(v, label)
+}
+
+// grow checks that the file may become that long.
+func (h *file) grow(label log.Label, size int64) error {
+	if !h.writable {
+		return fmt.Errorf("%s: %s: %w", label, h.name, syscall.EBADF)
+	}
+	if more := size - h.node.size; more > 0 && h.fs.capacity > 0 && h.fs.used()+more > h.fs.capacity {
+		return fmt.Errorf("%s: %s: %w", label, h.name, syscall.ENOSPC)
+	}
+	return nil
+}
+
+// write notes a write that is not durable yet.
+func (n *node) write(p []byte, at int64) {
+	n.size = max(n.size, at+int64(len(p)))
+	w := write{at: at, bytes: copyOf(p), size: n.size}
+	n.writes = append(n.writes, w)
+	n.ownView()
+	n.view = applied(n.view, w)
+}
+
+// zeros stands for the bytes of writes that have no others.
+var zeros [64 << 10]byte
+
+// copyOf returns a copy of p, which nobody may change.
+func copyOf(p []byte) []byte {
+	if len(p) >= 512 && len(p) <= len(zeros) && bytes.Equal(p, zeros[:len(p)]) {
+		return zeros[:len(p):len(p)]
+	}
+	return append([]byte(nil), p...)
+}
+
+// applied returns b after w, longer if needed.
+func applied(b []byte, w write) []byte {
+	b = extended(b, w.size)
+	copy(b[w.at:], w.bytes)
+	return b
+}
+
+func extended(b []byte, size int64) []byte {
+	if int64(len(b)) < size {
+		longer := make([]byte, size)
+		copy(longer, b)
+		b = longer
+	}
+	return b
+}
+
+func (h *file) Allocate(label log.Label, size int64) error {
+	h.fs.mu.Lock()
+	defer h.fs.mu.Unlock()
+	v, err := h.enter(label, "allocate")
+	if err != nil {
+		return err
+	}
+	if err := h.grow(label, size); err != nil {
+		return err
+	}
+	if size > h.node.size {
+		h.node.size = size
+		h.node.write(nil, size)
+	}
+	return h.fs.leave(v, label)
+}
+
+func (h *file) Size(label log.Label) (int64, error) {
+	h.fs.mu.Lock()
+	defer h.fs.mu.Unlock()
+	v, err := h.enter(label, "size")
+	if err != nil {
+		return 0, err
+	}
+	return h.node.size, h.fs.leave(v, label)
+}
+
+func (h *file) Sync(label log.Label) error {
+	h.fs.mu.Lock()
+	defer h.fs.mu.Unlock()
+	v, err := h.enter(label, "sync")
+	if err != nil {
+		if v.Err != nil && !errors.Is(err, ErrCrashed) {
+			h.node.lost = append(h.node.lost, h.node.writes...)
+			h.node.writes = nil
+		}
+		return err
+	}
+	if len(h.node.writes) > 0 {
+		h.node.ownDisk()
+	}
+	for _, w := range h.node.writes {
+		h.node.disk = applied(h.node.disk, w)
+	}
+	h.node.writes = nil
+	return h.fs.leave(v, label)
+}
+
+func (h *file) DropCache(label log.Label) error {
+	h.fs.mu.Lock()
+	defer h.fs.mu.Unlock()
+	v, err := h.enter(label, "dropcache")
+	if err != nil {
+		return err
+	}
+	if h.node.lost != nil {
+		h.node.forget()
+	}
+	return h.fs.leave(v, label)
+}
+
+// forget takes what a failed sync has left in memory only away.
+func (n *node) forget() {
+	n.view, n.viewShared = append([]byte(nil), n.disk...), false
+	for _, w := range n.writes {
+		n.view = applied(n.view, w)
+	}
+	n.view = extended(n.view, n.size) // the length is file-system metadata; the journal has it
+	n.lost = nil
+}
+
+func (h *file) Removed(label log.Label) (bool, error) {
+	h.fs.mu.Lock()
+	defer h.fs.mu.Unlock()
+	v, err := h.enter(label, "removed")
+	if err != nil {
+		return false, err
+	}
+	return h.node.removed, h.fs.leave(v, label)
+}
+
+func (h *file) Close() error {
+	h.fs.mu.Lock()
+	defer h.fs.mu.Unlock()
+	h.closed = true
+	return nil
+}

@@ -1,0 +1,186 @@
+package log_test
+
+import (
+	"bytes"
+	"errors"
+	"syscall"
+	"testing"
+
+	"lockstep/log"
+	"lockstep/log/simfs"
+	"lockstep/smr"
+)
+
+// What could go wrong: a full device makes the log unusable, or bytes of the refused append stay. The device is full at
+// every possible level; the log takes what fits, refuses the rest, rewinds, syncs and trims, goes on when there is room,
+// and nothing is lost.
+func TestFullDeviceRefusesAppendsAndNothingElse(t *testing.T) {
+	each(t, 60, func(n int) error {
+		fs := simfs.New()
+		l, _, err := log.Open(options(fs))
+		if err != nil {
+			return err
+		}
+		w := &twin{}
+		if err := l.Append(w.epoch()); err != nil {
+			return err
+		}
+		fs.SetCapacity(fs.Used() + int64(n)*1711)
+		refused := 0
+		for i := range 40 {
+			before := w.clone()
+			frame := append([]byte(nil), w.frame(i*397%9000)...)
+			if err := l.Append(frame); err != nil {
+				if !errors.Is(err, log.ErrFull) || !errors.Is(err, syscall.ENOSPC) {
+					return err
+				}
+				refused++
+				w = before
+			}
+			if l.Err() != nil || l.End() != w.end() {
+				return errors.New("an append that was refused changed the log")
+			}
+			if err := l.Sync(); err != nil {
+				return err
+			}
+		}
+		if refused == 0 && n < 40 {
+			return errors.New("the device was never full")
+		}
+		if err := w.check(fs, l); err != nil {
+			return err
+		}
+		if err := l.TrimTo(l.Durable()); err != nil {
+			return err
+		}
+		to := w.last().LSN
+		if to >= l.Start() && to > 0 {
+			if err := l.Rewind(to); err != nil {
+				return err
+			}
+			w.rewindTo(to)
+		}
+		fs.SetCapacity(0)
+		if err := l.Append(w.frame(9000)); err != nil {
+			return err
+		}
+		if err := w.check(fs, l); err != nil {
+			return err
+		}
+		if err := l.Close(); err != nil {
+			return err
+		}
+		if l, _, err = log.Open(options(fs)); err != nil {
+			return err
+		}
+		return w.check(fs, l)
+	})
+}
+
+// What could go wrong: a damaged log on a full device cannot be moved away, and the replica does not come back. The
+// reserve gives way to the report.
+func TestFullDeviceDoesNotKeepDamageFromQuarantine(t *testing.T) {
+	base := finished(t)
+	must(t, base.fs.FlipBit(logFiles(base.fs)[0], 100, 1))
+	base.fs.SetCapacity(base.fs.Used())
+	_, report, err := log.Open(options(base.fs))
+	must(t, err)
+	if report.Damage == nil || len(logFiles(base.fs)) != 0 {
+		t.Fatalf("%+v", report)
+	}
+}
+
+// What could go wrong: the helper goroutine finds the device full and nobody asks again.
+func TestHelperThatFoundTheDeviceFullIsAskedAgain(t *testing.T) {
+	fs := simfs.New()
+	o := options(fs)
+	o.Synchronous = false
+	fs.SetCapacity(192 << 10)
+	l, _, err := log.Open(o)
+	must(t, err)
+	w := &twin{}
+	must(t, l.Append(w.epoch()))
+	var full error
+	for full == nil {
+		before := w.clone()
+		if full = l.Append(append([]byte(nil), w.frame(3000)...)); full != nil {
+			w = before
+		}
+	}
+	if !errors.Is(full, log.ErrFull) {
+		t.Fatal(full)
+	}
+	fs.SetCapacity(0)
+	for range 10 {
+		must(t, l.Append(w.frame(3000)))
+	}
+	must(t, w.check(fs, l))
+	must(t, l.Close())
+	for _, name := range fs.Files() {
+		if bytes.Contains([]byte(name), []byte("spare-")) {
+			t.Errorf("%s stays after Close", name)
+		}
+	}
+}
+
+// What could go wrong: a long History does not fit into the file that was prepared.
+func TestLongHistoryFitsIntoTheNextFile(t *testing.T) {
+	fs := simfs.New()
+	l, _, err := log.Open(options(fs))
+	must(t, err)
+	w := &twin{}
+	for range 600 {
+		must(t, l.Append(w.epoch()))
+	}
+	must(t, w.check(fs, l))
+	must(t, l.Close())
+	l, report, err := log.Open(options(fs))
+	must(t, err)
+	if report.Damage != nil {
+		t.Fatal(report.Damage)
+	}
+	must(t, w.check(fs, l))
+	to := w.frames[300].LSN
+	must(t, l.Rewind(to))
+	w.rewindTo(to)
+	for range 100 {
+		must(t, l.Append(w.frame(100)))
+	}
+	must(t, w.check(fs, l))
+	must(t, l.Close())
+}
+
+// What could go wrong: a relaxed sync mode calls bytes durable in the mark on the disk that never were, and recovery
+// takes their loss for damage.
+func TestRelaxedModesDoNotOverstateTheMark(t *testing.T) {
+	for _, mode := range []smr.SyncMode{smr.SyncInterval, smr.SyncOS} {
+		fs := simfs.New()
+		o := options(fs)
+		o.Sync = mode
+		l, _, err := log.Open(o)
+		must(t, err)
+		w := &twin{}
+		must(t, l.Append(w.epoch()))
+		must(t, l.SyncNow())
+		synced := l.End()
+		for range 10 {
+			must(t, l.Append(w.frame(200)))
+			must(t, l.Sync())
+			must(t, l.Settle())
+			if l.Durable() != l.End() || l.Synced() != synced {
+				t.Fatalf("%v: Durable %d Synced %d End %d", mode, l.Durable(), l.Synced(), l.End())
+			}
+		}
+		l, report, err := log.Open(optionsOf(fs.Crashed(simfs.Image{}), mode))
+		must(t, err)
+		if report.Damage != nil || l.End() < synced {
+			t.Fatalf("%v: %+v", mode, report)
+		}
+	}
+}
+
+func optionsOf(fs log.FS, mode smr.SyncMode) log.Options {
+	o := options(fs)
+	o.Sync = mode
+	return o
+}

@@ -1,0 +1,247 @@
+package log
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"lockstep/internal/mutant"
+)
+
+const (
+	lockName    = "lock"
+	sparePrefix = "spare-"
+	reserveName = "reserve"
+	reserveSize = 64 << 10
+	// Files are zeroed in pieces, with a sync after every so many bytes, so that the log's own syncs never wait for
+	// a whole file.
+	zeroPiece     = 256 << 10
+	zeroSyncEvery = 4 << 20
+)
+
+// spare is a file that is allocated, zeroed and durable, but has no LSN yet.
+type spare struct {
+	name string
+	file File
+}
+
+// spares prepares files ahead of need. The owner of the Log calls all methods; unless Options.Synchronous, one
+// goroutine prepares the next file between begin and end.
+type spares struct {
+	fs       FS
+	dir      string
+	fileSize int64 // length of the data part
+	ready    []spare
+	count    int // spares named so far in this process
+	// With a helper goroutine: at most one order is under way.
+	orders  chan string
+	results chan spareResult
+	ordered bool
+	helper  sync.WaitGroup
+}
+
+type spareResult struct {
+	spare spare
+	err   error
+}
+
+func (s *spares) begin(fs FS, o Options) {
+	s.fs, s.dir, s.fileSize = fs, o.Dir, o.FileSize
+	if o.Synchronous {
+		return
+	}
+	s.orders = make(chan string, 1)
+	s.results = make(chan spareResult, 1)
+	s.helper.Go(func() {
+		for name := range s.orders {
+			made, err := makeSpare(fs, name, s.fileSize)
+			s.results <- spareResult{made, err}
+		}
+	})
+	s.order()
+}
+
+// order asks the helper for a further file.
+func (s *spares) order() {
+	if s.orders == nil || s.ordered {
+		return
+	}
+	s.ordered = true
+	s.orders <- s.nextName()
+}
+
+func (s *spares) nextName() string {
+	s.count++
+	return filepath.Join(s.dir, fmt.Sprintf("%s%d", sparePrefix, s.count))
+}
+
+// provide returns once count files are ready, or why they cannot be.
+func (s *spares) provide(count int) error {
+	for len(s.ready) < count {
+		if s.ordered {
+			result := <-s.results
+			s.ordered = false
+			if result.err != nil && !isFull(result.err) {
+				return result.err
+			}
+			if result.err == nil {
+				s.ready = append(s.ready, result.spare)
+			}
+			continue // the device may have room again by now: a full one is asked once more below
+		}
+		made, err := makeSpare(s.fs, s.nextName(), s.fileSize)
+		if err != nil {
+			return err
+		}
+		s.ready = append(s.ready, made)
+	}
+	return nil
+}
+
+// take hands a file out that provide has got ready.
+func (s *spares) take() (spare, error) {
+	assert(len(s.ready) > 0, "provide was called before take")
+	taken := s.ready[0]
+	s.ready = append(s.ready[:0], s.ready[1:]...)
+	if len(s.ready) == 0 {
+		s.order()
+	}
+	return taken, nil
+}
+
+// end stops the helper and removes what was not used.
+func (s *spares) end() error {
+	if s.orders != nil {
+		close(s.orders)
+		s.helper.Wait()
+		if s.ordered {
+			if result := <-s.results; result.err == nil {
+				s.ready = append(s.ready, result.spare)
+			}
+		}
+		s.orders = nil
+	}
+	var first error
+	for _, unused := range s.ready {
+		_ = unused.file.Close()
+		if err := s.fs.Remove(LabelSpareRemove, unused.name); err != nil && first == nil {
+			first = err
+		}
+	}
+	s.ready = nil
+	return first
+}
+
+// makeSpare allocates a file, writes zeros over all of it (an extent that was only reserved would have to be converted
+// by each first write, a change of file-system metadata that fdatasync waits for) and syncs it.
+func makeSpare(fs FS, name string, dataSize int64) (spare, error) {
+	size := layoutOf(dataSize).fileSize(0)
+	file, err := fs.Create(LabelSpareCreate, name)
+	if err != nil {
+		return spare{}, err
+	}
+	if err = zeroFile(file, size); err != nil {
+		_ = file.Close()
+		_ = fs.Remove(LabelSpareRemove, name) // gives the space back; a leftover is removed by the next Open
+		return spare{}, err
+	}
+	if mutant.On(mutant.SpareRecycled) {
+		if err := recycle(fs, file, filepath.Dir(name), dataSize); err != nil {
+			return spare{}, err
+		}
+	}
+	return spare{name: name, file: file}, nil
+}
+
+// recycle is a mutant at work: it fills the data part of a spare file with that of the oldest log file.
+func recycle(fs FS, file File, dir string, dataSize int64) error {
+	names, err := fs.List(LabelList, dir)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if _, ok := parseFileName(name); !ok {
+			continue
+		}
+		old, err := fs.OpenRead(LabelOpen, filepath.Join(dir, name))
+		if err != nil {
+			return err
+		}
+		defer old.Close()
+		b := make([]byte, dataSize)
+		if _, err := old.ReadAt(LabelOpen, b, 0); err != nil {
+			return err
+		}
+		if err := file.WriteAt(LabelSpareZero, b, 0); err != nil {
+			return err
+		}
+		return file.Sync(LabelSpareSync)
+	}
+	return nil
+}
+
+// zeros is never written.
+var zeros [zeroPiece]byte
+
+func zeroFile(file File, size int64) error {
+	if err := file.Allocate(LabelSpareAllocate, size); err != nil {
+		return err
+	}
+	for at := int64(0); at < size; at += zeroPiece {
+		if err := file.WriteAt(LabelSpareZero, zeros[:min(size-at, zeroPiece)], at); err != nil {
+			return err
+		}
+		if (at+zeroPiece)%zeroSyncEvery == 0 {
+			if err := file.Sync(LabelSpareSync); err != nil {
+				return err
+			}
+		}
+	}
+	return file.Sync(LabelSpareSync)
+}
+
+// removeLeftovers removes the spare files of an earlier process: nobody knows how far their zeros are durable.
+func removeLeftovers(fs FS, dir string, names []string) error {
+	for _, name := range names {
+		if strings.HasPrefix(name, sparePrefix) {
+			if err := fs.Remove(LabelSpareRemove, filepath.Join(dir, name)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// holdReserve makes sure that the reserve is there: a little space that is freed when the device is full and metadata
+// must be written all the same. Without room for it the log works too.
+func holdReserve(fs FS, dir string, names []string) error {
+	for _, name := range names {
+		if name == reserveName {
+			return nil
+		}
+	}
+	file, err := fs.Create(LabelReserve, filepath.Join(dir, reserveName))
+	if err == nil {
+		err = file.Allocate(LabelReserve, reserveSize)
+		_ = file.Close()
+	}
+	if isFull(err) {
+		return nil
+	}
+	return err
+}
+
+// withReserve calls write, and if the device is full once more after it has freed the reserve.
+func withReserve(fs FS, dir string, write func() error) error {
+	err := write()
+	if !isFull(err) {
+		return err
+	}
+	if freeErr := fs.Remove(LabelFreeReserve, filepath.Join(dir, reserveName)); freeErr != nil {
+		return err
+	}
+	return write()
+}
+
+func (s *spares) withReserve(write func() error) error { return withReserve(s.fs, s.dir, write) }

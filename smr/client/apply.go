@@ -1,0 +1,260 @@
+package client
+
+import (
+	"container/heap"
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"lockstep/log"
+	"lockstep/smr"
+)
+
+// chunkSize is about how many bytes of the log are read at once.
+const chunkSize = 1 << 20
+
+// applyLoop reads committed frames and has the Machine execute them.
+type applyLoop struct {
+	client *Client
+	reader *log.Reader
+	opened place // what reader reads
+	buffer []byte
+	told   smr.Status // to the Machine
+}
+
+// runApply is the apply loop. The errors it returns come from the Machine.
+func (c *Client) runApply(ctx context.Context) error {
+	a := &applyLoop{client: c, buffer: make([]byte, chunkSize)}
+	defer a.close()
+	again := pause{least: readPauseMin, most: readPauseMax}
+	late := time.NewTicker(progressEvery)
+	defer late.Stop()
+	for {
+		tried, err := a.advance(ctx)
+		if err != nil {
+			return err
+		}
+		if tried != nil {
+			if text := tried.Error(); c.view.note(text) {
+				c.config.Logger.Warn("log unreadable", "group", c.config.Group, "node", string(c.config.Node),
+					"lsn", uint64(c.Applied()), "why", text)
+			}
+			a.close() // the next try looks at the files anew
+			again.wait(ctx, nil)
+		} else {
+			c.view.note("")
+			again.reset()
+			select {
+			case <-c.view.statusChanged:
+			case <-late.C:
+			case <-ctx.Done():
+			}
+		}
+		c.applied.answerLate(time.Now())
+		if ctx.Err() != nil {
+			return nil
+		}
+	}
+}
+
+// advance executes everything that is safe. tried is why it cannot be read at present; err comes from the Machine.
+func (a *applyLoop) advance(ctx context.Context) (tried, err error) {
+	c := a.client
+	for ctx.Err() == nil {
+		status, where := c.view.load()
+		a.tell(status)
+		from := c.Applied()
+		if from >= status.Safe {
+			return nil, nil
+		}
+		if tried := a.open(where); tried != nil {
+			return tried, nil
+		}
+		next, tried, err := a.chunk(from, status.Safe)
+		c.applied.advance(next)
+		c.applied.answerLate(time.Now())
+		if c.inbox.isBlocked() {
+			signal(c.inbox.wake) // there may be room
+		}
+		switch {
+		case err != nil:
+			return nil, err
+		case tried != nil:
+			return tried, nil
+		case next == from:
+			return fmt.Errorf("no whole frame at LSN %d, although the log is safe up to %d", from, status.Safe), nil
+		}
+	}
+	return nil, nil
+}
+
+// tell passes a status to the Machine if more than positions in the log has changed.
+func (a *applyLoop) tell(status smr.Status) {
+	told := a.told
+	told.Start, told.Safe, told.Commit = status.Start, status.Safe, status.Commit
+	if told != status {
+		a.client.machine.StatusChanged(status)
+	}
+	a.told = status
+}
+
+// open makes the reader read the log that was named last.
+func (a *applyLoop) open(where place) error {
+	if a.reader != nil && a.opened == where {
+		return nil
+	}
+	a.close()
+	reader, err := log.OpenReader(nil, where.logDir)
+	if err != nil {
+		return err
+	}
+	a.reader, a.opened = reader, where
+	return nil
+}
+
+func (a *applyLoop) close() {
+	if a.reader != nil {
+		a.reader.Close()
+		a.reader = nil
+	}
+}
+
+// chunk executes some frames of [from, limit) and returns where it stopped.
+func (a *applyLoop) chunk(from, limit smr.LSN) (next smr.LSN, tried, err error) {
+	next, a.buffer, tried = a.reader.Frames(a.buffer, from, limit, func(f smr.Frame, _ []byte) error {
+		err = a.client.machine.ApplyFrame(f)
+		return err
+	})
+	if len(a.buffer) > 4*chunkSize {
+		a.buffer = make([]byte, chunkSize)
+	}
+	if err != nil {
+		return next, nil, fmt.Errorf("execute the log at LSN %d: %w", next, err)
+	}
+	return next, tried, nil
+}
+
+// applied is how far the log was executed, and who waits for it to get further.
+type applied struct {
+	limit   int
+	timeout time.Duration
+	lsn     atomic.Uint64
+
+	mu      sync.Mutex
+	waiting lsnHeap
+	order   uint64
+	looked  time.Time // for those who have waited too long
+	closed  bool
+}
+
+// lsnWait is somebody who waits for an LSN.
+type lsnWait struct {
+	lsn      smr.LSN
+	order    uint64 // of arrival
+	deadline time.Time
+	done     func(error)
+}
+
+func (a *applied) init(lsn smr.LSN, config Config) {
+	a.limit, a.timeout = config.MaxReads, config.Timeout
+	a.lsn.Store(uint64(lsn))
+}
+
+func (a *applied) load() smr.LSN { return smr.LSN(a.lsn.Load()) }
+
+// wait has done called once everything below lsn is executed.
+func (a *applied) wait(lsn smr.LSN, done func(error)) {
+	if err, now := a.enqueue(lsn, done); now {
+		done(err)
+	}
+}
+
+// enqueue reports with now that done is to be called at once.
+func (a *applied) enqueue(lsn smr.LSN, done func(error)) (err error, now bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case a.load() >= lsn:
+		return nil, true
+	case a.closed:
+		return ErrClosed, true
+	case len(a.waiting) >= a.limit:
+		return ErrOverloaded, true
+	}
+	a.order++
+	heap.Push(&a.waiting, lsnWait{lsn: lsn, order: a.order, deadline: time.Now().Add(a.timeout), done: done})
+	return nil, false
+}
+
+// advance says that everything below lsn is executed and answers those who waited for it. Called by the apply loop.
+func (a *applied) advance(lsn smr.LSN) {
+	a.mu.Lock()
+	a.lsn.Store(uint64(lsn)) // under the lock, so that nobody is enqueued for an LSN that has been reached
+	var ready []lsnWait
+	for len(a.waiting) > 0 && a.waiting[0].lsn <= lsn {
+		ready = append(ready, heap.Pop(&a.waiting).(lsnWait))
+	}
+	a.mu.Unlock()
+	for _, w := range ready {
+		w.done(nil)
+	}
+}
+
+// answerLate answers those who have waited too long; it looks for them every so often. Called by the apply loop.
+func (a *applied) answerLate(now time.Time) {
+	a.mu.Lock()
+	if now.Sub(a.looked) < progressEvery {
+		a.mu.Unlock()
+		return
+	}
+	a.looked = now
+	var late []lsnWait
+	kept := a.waiting[:0]
+	for _, w := range a.waiting {
+		if now.Before(w.deadline) {
+			kept = append(kept, w)
+		} else {
+			late = append(late, w)
+		}
+	}
+	if len(late) > 0 {
+		clear(a.waiting[len(kept):])
+		a.waiting = kept
+		heap.Init(&a.waiting)
+	}
+	a.mu.Unlock()
+	for _, w := range late {
+		w.done(fmt.Errorf("%w: this node has executed the log up to LSN %d and needed it up to %d", ErrNoAnswer, a.load(), w.lsn))
+	}
+}
+
+// close answers everybody.
+func (a *applied) close() {
+	a.mu.Lock()
+	a.closed = true
+	left := a.waiting
+	a.waiting = nil
+	a.mu.Unlock()
+	for _, w := range left {
+		w.done(ErrClosed)
+	}
+}
+
+// lsnHeap is a heap of waits, lowest LSN first, then in order of arrival.
+type lsnHeap []lsnWait
+
+func (h lsnHeap) Len() int { return len(h) }
+func (h lsnHeap) Less(i, j int) bool {
+	return h[i].lsn < h[j].lsn || h[i].lsn == h[j].lsn && h[i].order < h[j].order
+}
+func (h lsnHeap) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
+func (h *lsnHeap) Push(w any)   { *h = append(*h, w.(lsnWait)) }
+func (h *lsnHeap) Pop() any {
+	last := len(*h) - 1
+	w := (*h)[last]
+	(*h)[last] = lsnWait{}
+	*h = (*h)[:last]
+	return w
+}

@@ -1,0 +1,126 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"time"
+
+	"lockstep/smr"
+	"lockstep/smr/session"
+)
+
+// Config of a Client. Zero values of optional fields stand for their defaults.
+type Config struct {
+	Cluster string // cluster id, as the replicators have it
+	Group   string
+	Node    smr.NodeID
+	// Session is drawn anew for every life of the process: with a sequence it is the identity of a request.
+	Session smr.SessionID
+	// SocketPath is the unix socket of the replicator beside this node.
+	SocketPath string
+	// KVAddr is where clients reach this node, host:port. The replicator passes it on.
+	KVAddr string
+	// Pid is told to the replicator. Default: this process.
+	Pid int
+	// Applied is where the Machine's state stands, a frame boundary: 0, or the LSN of the checkpoint it was loaded
+	// from. Checkpoint is from where it could be started again.
+	Applied, Checkpoint smr.LSN
+
+	// MaxPending and MaxPendingBytes bound what was submitted and is not executed, in requests and bytes. Default
+	// 65536, and 256 MiB: several of the largest requests.
+	MaxPending, MaxPendingBytes int
+	// MaxReads bounds waiting reads. Default 65536.
+	MaxReads int
+	// RefuseWhenFull: Submit answers Overloaded at once instead of waiting for room. Default false, so that a full
+	// client stops whoever reads from sockets.
+	RefuseWhenFull bool
+	// RefuseAfter is how long the group may have no writable master before requests are refused. Default 5 s: several
+	// fail-overs.
+	RefuseAfter time.Duration
+	// Timeout is how long a caller waits at most. Default 10 s.
+	Timeout time.Duration
+	// Dial opens a connection to a master. Default net.Dialer; TLS goes here.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Logger gets state changes. Default slog.Default().
+	Logger *slog.Logger
+}
+
+const (
+	tick = session.TickMillis * time.Millisecond
+
+	batchBytes = 1 << 20 // of requests in one Propose
+	// askAfter and deadAfter: a master's connection that is silent is asked for a sign of life, then dropped.
+	askAfter, deadAfter = 500 * time.Millisecond, 1500 * time.Millisecond
+
+	handshakePatience = time.Second
+	// replicatorPatience is how long the replicator may be silent. It tells its status every second.
+	replicatorPatience = 3 * time.Second
+	progressEvery      = 100 * time.Millisecond
+
+	localPauseMin, localPauseMax   = 10 * time.Millisecond, 500 * time.Millisecond
+	masterPauseMin, masterPauseMax = 5 * time.Millisecond, 200 * time.Millisecond
+	readPauseMin, readPauseMax     = 20 * time.Millisecond, time.Second
+)
+
+func orDefault[T comparable](value *T, otherwise T) {
+	var zero T
+	if *value == zero {
+		*value = otherwise
+	}
+}
+
+func (c Config) withDefaults() Config {
+	orDefault(&c.Pid, os.Getpid())
+	orDefault(&c.MaxPending, 1<<16)
+	orDefault(&c.MaxPendingBytes, 256<<20)
+	orDefault(&c.MaxReads, 1<<16)
+	orDefault(&c.RefuseAfter, 5*time.Second)
+	orDefault(&c.Timeout, 10*time.Second)
+	orDefault(&c.Logger, slog.Default())
+	if c.Dial == nil {
+		c.Dial = (&net.Dialer{Timeout: handshakePatience}).DialContext
+	}
+	return c
+}
+
+// Validate returns all problems of c, after its defaults are filled in.
+func (c Config) Validate() error {
+	c = c.withDefaults()
+	var problems []error
+	check := func(fine bool, format string, arguments ...any) {
+		if !fine {
+			problems = append(problems, fmt.Errorf(format, arguments...))
+		}
+	}
+	const longest = 255 // of a name or an address on the wire
+	check(c.Cluster != "" && len(c.Cluster) <= longest, "cluster id of %d bytes: use 1 to %d", len(c.Cluster), longest)
+	check(c.Group != "" && len(c.Group) <= longest, "group name of %d bytes: use 1 to %d", len(c.Group), longest)
+	if err := smr.CheckNodeID(string(c.Node)); err != nil {
+		problems = append(problems, err)
+	}
+	check(c.SocketPath != "", "the path of the replicator's socket is missing")
+	check(len(c.KVAddr) <= longest, "address of %d bytes: at most %d are possible", len(c.KVAddr), longest)
+	check(c.Checkpoint <= c.Applied, "checkpoint at LSN %d is above applied %d", c.Checkpoint, c.Applied)
+	if err := c.sessionOptions().Validate(); err != nil {
+		problems = append(problems, err)
+	}
+	return errors.Join(problems...)
+}
+
+func (c Config) sessionOptions() session.Options {
+	return session.Options{
+		ID:         c.Session,
+		MaxPending: c.MaxPending, MaxPendingBytes: c.MaxPendingBytes, MaxReads: c.MaxReads,
+		BatchBytes:       batchBytes,
+		RefuseAfterTicks: int(c.RefuseAfter / tick), TimeoutTicks: int(c.Timeout / tick),
+		AskTicks: int(askAfter / tick), DeadTicks: int(deadAfter / tick),
+	}
+}
+
+func (c Config) handshake() smr.Handshake {
+	return smr.Handshake{Cluster: c.Cluster, Group: c.Group, Node: c.Node}
+}

@@ -1,0 +1,45 @@
+// Package client is what a deterministic program links to be replicated: goroutines and sockets around smr/session.
+// A KV node has one Client for its life. It keeps two connections, the local one to the replicator beside it and one to
+// the master's replicator, reads committed frames from the local replicator's log files, and hands them to its
+// Machine in order. It knows nothing of what requests mean.
+//
+// # A request's way
+//
+// Submit copies the payload into the inbox; the session loop gives all that has gathered their sequences, notes the
+// Waiters under them, and sends one Propose. When the frame comes up in the committed log, the Machine takes the Waiter
+// of each request of its own session (Take) just before it executes it, and writes the reply straight into it. So the
+// client never carries replies, and no look-up is needed but the one in a queue: sequences are executed in order. Only
+// when a request is not executed in time the client itself calls the Waiter (Finish).
+//
+// # Goroutines
+//
+//	goroutine       owns                      waits for                      is sent
+//	session loop    session.Session, waiters  inbox, ticks                   inbox: requests, reads, what masters say
+//	apply loop      log.Reader, the Machine   a new status, retries          status, by the local reader
+//	local           local connection          the replicator (3 s)           status messages
+//	  local writer  writes of it              100 ms, a checkpoint           -
+//	master          dialling                  a new master, the connection   target, by the local reader
+//	  reader        reads of it               the master                     ReadReady, CopiesCounted
+//	  writer        writes of it              link queue                     messages, by the session loop
+//
+// All are started by Run and end before it returns. Machine methods and the callbacks of WaitApplied and Read run on the
+// apply loop; Finish and the callbacks of ReadIndex and CountCopies run on the session loop or on the goroutine that
+// called. None may block, and none may call Run.
+//
+// # Queues
+//
+//	inbox       bounded by Config.MaxPending and MaxPendingBytes together with what the session keeps. Full: Submit waits
+//	            for room, at most Config.Timeout (or, with RefuseWhenFull, does not wait), then Overloaded.
+//	reads       bounded by Config.MaxReads in the session. Full: ErrOverloaded.
+//	LSN waiters bounded by Config.MaxReads. Full: ErrOverloaded.
+//	link queue  holds references to what the session keeps anyway.
+//
+// # Faults
+//
+//   - Replicator gone: dialled for ever. What was executed stays right; reads at an LSN go on. New requests are refused
+//     once it has been away for Config.RefuseAfter, because nobody here would see them executed.
+//   - Replicator back with another log that does not reach as far: nothing is executed until it does.
+//   - Log begins behind Applied: Run ends with ErrTrimmed.
+//   - Master gone or silent: dialled again, also when nothing says that it changed; everything pending is sent again.
+//   - Log damaged: reading is tried again; Stats tells why nothing moves. The replicator mends its log or refills it.
+package client

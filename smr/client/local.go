@@ -1,0 +1,169 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"lockstep/smr"
+	"lockstep/smr/session"
+	"lockstep/smr/wire"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// pause is a growing pause between tries.
+type pause struct{ least, most, next time.Duration }
+
+// wait waits for a while, longer each time, or until early or ctx says so. Either may be nil. It reports whether ctx
+// has not ended.
+func (p *pause) wait(ctx context.Context, early <-chan struct{}) bool {
+	p.next = min(max(p.next, p.least), p.most)
+	timer := time.NewTimer(p.next)
+	defer timer.Stop()
+	p.next *= 2
+	select {
+	case <-timer.C:
+	case <-early:
+	case <-ctx.Done():
+	}
+	return ctx.Err() == nil
+}
+
+func (p *pause) reset() { p.next = 0 }
+
+// runLocal keeps the connection to the replicator beside this node. Errors it returns are final.
+func (c *Client) runLocal(ctx context.Context) error {
+	again := pause{least: localPauseMin, most: localPauseMax}
+	logger := c.config.Logger.With("group", c.config.Group, "node", string(c.config.Node))
+	said := ""
+	for {
+		welcomed, err := c.attachOnce(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if isFinal(err) {
+			return err
+		}
+		if welcomed {
+			again.reset()
+		}
+		if text := fmt.Sprint(err); welcomed || text != said {
+			logger.Warn("replicator away", "why", text, "socket", c.config.SocketPath)
+			said = text
+		}
+		if !again.wait(ctx, nil) {
+			return nil
+		}
+	}
+}
+
+// isFinal reports whether trying again is of no use: we are at the wrong door, or the log does not reach us.
+func isFinal(err error) bool {
+	var rejected *wire.RejectedError
+	if errors.As(err, &rejected) {
+		return rejected.Code == smr.RejectForeign || rejected.Code == smr.RejectVersion
+	}
+	return errors.Is(err, ErrTrimmed) || errors.Is(err, wire.ErrVersion)
+}
+
+// attachOnce dials the replicator and listens to it until the connection ends. welcomed: it had been accepted.
+func (c *Client) attachOnce(ctx context.Context) (welcomed bool, err error) {
+	dialer := net.Dialer{Timeout: handshakePatience}
+	conn, err := dialer.DialContext(ctx, "unix", c.config.SocketPath)
+	if err != nil {
+		return false, fmt.Errorf("dial the replicator: %w", err)
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	reader := wire.NewReader(conn, wire.HelloLimit)
+	welcome, err := c.greetReplicator(conn, reader)
+	if err != nil {
+		return false, fmt.Errorf("attach to the replicator: %w", err)
+	}
+	c.config.Logger.Info("replicator attached", "group", c.config.Group, "node", string(c.config.Node),
+		"lsn", uint64(c.Applied()), "log", welcome.LogDir)
+	c.view.attach(welcome.LogDir)
+	defer func() {
+		if c.view.detach() {
+			c.inbox.post(event{input: &session.Writable{Writable: false}})
+		}
+	}()
+	group, inner := errgroup.WithContext(ctx)
+	group.Go(func() error { return c.tellProgress(inner, conn) })
+	group.Go(func() error {
+		defer conn.Close() // ends the writer too
+		return c.hearStatus(conn, reader)
+	})
+	return true, group.Wait()
+}
+
+func (c *Client) greetReplicator(conn net.Conn, reader *wire.Reader) (*smr.LocalWelcome, error) {
+	if err := conn.SetDeadline(time.Now().Add(handshakePatience)); err != nil {
+		return nil, err
+	}
+	hello := &smr.LocalHello{Handshake: c.config.handshake(), Session: c.config.Session, Pid: c.config.Pid,
+		KVAddr: c.config.KVAddr, Applied: c.Applied(), Checkpoint: smr.LSN(c.checkpoint.Load())}
+	if _, err := conn.Write(wire.AppendMessage(nil, hello)); err != nil {
+		return nil, err
+	}
+	welcome, err := wire.Expect[smr.LocalWelcome](reader)
+	if err != nil {
+		return nil, err
+	}
+	if reject := wire.CheckHandshake(welcome.Handshake, c.config.handshake()); reject != nil {
+		return nil, &wire.RejectedError{Reject: *reject}
+	}
+	return welcome, conn.SetDeadline(time.Time{})
+}
+
+// hearStatus takes in what the replicator says until the connection ends.
+func (c *Client) hearStatus(conn net.Conn, reader *wire.Reader) error {
+	for {
+		if err := conn.SetReadDeadline(time.Now().Add(replicatorPatience)); err != nil {
+			return err
+		}
+		message, err := reader.Next()
+		if err != nil {
+			return fmt.Errorf("hear the replicator: %w", err)
+		}
+		status, ok := message.(*smr.Status)
+		if !ok {
+			return fmt.Errorf("%w: %T from the replicator", wire.ErrBadMessage, message)
+		}
+		if applied := c.Applied(); status.Start > applied {
+			return fmt.Errorf("%w: it begins at LSN %d, and this node has executed up to %d; start it from a checkpoint at %d or later",
+				ErrTrimmed, status.Start, applied, status.Start)
+		}
+		if c.view.show(*status) {
+			c.inbox.post(event{input: &session.Writable{Writable: status.Writable}})
+		}
+	}
+}
+
+// tellProgress reports how far this node is, every so often and when there is a new checkpoint.
+func (c *Client) tellProgress(ctx context.Context, conn net.Conn) error {
+	ticker := time.NewTicker(progressEvery)
+	defer ticker.Stop()
+	defer conn.Close() // a replicator that cannot be told is not heard either
+	var buffer []byte
+	for {
+		select {
+		case <-ticker.C:
+		case <-c.saved:
+		case <-ctx.Done():
+			return nil
+		}
+		applied := c.Applied()
+		checkpoint := min(smr.LSN(c.checkpoint.Load()), applied)
+		buffer = wire.AppendMessage(buffer[:0], &smr.Progress{Applied: applied, Checkpoint: checkpoint})
+		if err := conn.SetWriteDeadline(time.Now().Add(replicatorPatience)); err != nil {
+			return err
+		}
+		if _, err := conn.Write(buffer); err != nil {
+			return fmt.Errorf("tell the replicator: %w", err)
+		}
+	}
+}

@@ -1,0 +1,212 @@
+package client
+
+import (
+	"context"
+	"time"
+
+	"lockstep/internal/invariant"
+	"lockstep/smr/session"
+)
+
+// maxTicks bounds the ticks that are made up for at once: a process that was stopped for long first hears what its
+// connections have to say.
+const maxTicks = 25
+
+// sessionLoop owns the session and everybody who waits for its answers.
+type sessionLoop struct {
+	client  *Client
+	session *session.Session
+	effects session.Effects
+	link    *link // the connection to the master, nil if none
+
+	// In order of their tickets. unsent are the waiters of requests that have no sequence yet.
+	unsent     []ticketed[Waiter]
+	reads      []ticketed[readCall]
+	counts     map[session.Ticket]countCall
+	lastTicket session.Ticket
+
+	written uint64 // by link at the last tick
+	writing bool   // link was at it then
+
+	// Inputs, used again and again.
+	submitInput   session.Submit
+	readInput     session.Read
+	countInput    session.Count
+	executedInput session.Executed
+}
+
+type ticketed[T any] struct {
+	ticket session.Ticket
+	who    T
+}
+
+// runSession is the session loop. When ctx ends it answers everybody.
+func (c *Client) runSession(ctx context.Context) {
+	l := &sessionLoop{client: c, session: session.New(c.config.sessionOptions()), counts: map[session.Ticket]countCall{}}
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	last := time.Now()
+	for {
+		ticks := 0
+		select {
+		case <-c.inbox.wake:
+		case now := <-ticker.C:
+			ticks = int(now.Sub(last) / tick)
+			last = last.Add(time.Duration(ticks) * tick)
+			ticks = min(ticks, maxTicks)
+		case <-ctx.Done():
+			c.inbox.close()
+			l.handle(c.inbox.take(), 0)
+			l.step(&session.Stop{})
+			l.finish()
+			return
+		}
+		l.handle(c.inbox.take(), ticks)
+		l.finish()
+	}
+}
+
+func (l *sessionLoop) step(in session.Input) { l.session.Step(in, &l.effects) }
+
+// finish flushes the session and carries out what it wants.
+func (l *sessionLoop) finish() {
+	l.session.Flush(&l.effects)
+	l.carryOut()
+	l.effects.Reset()
+	pending, bytes := l.session.Pending()
+	l.client.inbox.settle(pending, bytes, l.session.Refusing())
+}
+
+// handle gives the session all inputs of one wake-up.
+func (l *sessionLoop) handle(w *work, ticks int) {
+	l.executedInput.Through = l.client.owners.taken()
+	l.step(&l.executedInput)
+	for i := range w.events {
+		e := &w.events[i]
+		switch in := e.input.(type) {
+		case *session.Connected:
+			l.link, l.written, l.writing = e.link, 0, false
+		case *session.Disconnected:
+			if l.link != nil && l.link.id == in.Conn {
+				l.link = nil
+			}
+		}
+		l.step(e.input)
+	}
+	for i := range w.submissions {
+		l.submit(&w.submissions[i])
+	}
+	for _, done := range w.reads {
+		l.read(done)
+	}
+	for _, call := range w.counts {
+		l.lastTicket++
+		l.counts[l.lastTicket] = call
+		l.countInput = session.Count{Ticket: l.lastTicket, LSN: call.lsn}
+		l.step(&l.countInput)
+	}
+	if ticks > 0 {
+		l.watchLink()
+	}
+	for range ticks {
+		l.step(&session.Tick{})
+	}
+}
+
+// submit gives the session one request. If it is turned away that is answered at once, so that the queue of the
+// unsent holds what the session's does.
+func (l *sessionLoop) submit(s *submission) {
+	l.lastTicket++
+	l.submitInput = session.Submit{Ticket: l.lastTicket, Slot: s.slot, Flags: s.flags, Payload: s.payload}
+	before := len(l.effects.Done)
+	l.step(&l.submitInput)
+	if len(l.effects.Done) > before {
+		outcome := l.effects.Done[before].Outcome
+		l.effects.Done = l.effects.Done[:before]
+		s.waiter.Finish(outcome)
+		return
+	}
+	l.unsent = append(l.unsent, ticketed[Waiter]{l.lastTicket, s.waiter})
+}
+
+func (l *sessionLoop) read(done readCall) {
+	l.lastTicket++
+	l.readInput.Ticket = l.lastTicket
+	l.step(&l.readInput)
+	if refused := l.effects.ReadsRefused; len(refused) > 0 {
+		l.effects.ReadsRefused = refused[:0]
+		done(0, failure(refused[0].Outcome))
+		return
+	}
+	l.reads = append(l.reads, ticketed[readCall]{l.lastTicket, done})
+}
+
+// watchLink tells the session that a silent connection is busy: it was writing at this tick and at the last one, and
+// has got on with it.
+func (l *sessionLoop) watchLink() {
+	if l.link == nil {
+		return
+	}
+	written, writing := l.link.progress()
+	if writing && l.writing && written != l.written {
+		l.step(&session.Busy{Conn: l.link.id})
+	}
+	l.written, l.writing = written, writing
+}
+
+func (l *sessionLoop) carryOut() {
+	for _, done := range l.effects.Done { // before number: what is refused stood in front of what is sent
+		l.answer(done)
+	}
+	l.number()
+	if l.link != nil && len(l.effects.Send) > 0 {
+		l.link.push(l.effects.Send)
+	}
+	for _, conn := range l.effects.Drop {
+		l.client.links.drop(conn)
+	}
+	answered := 0
+	for _, done := range l.effects.Reads {
+		for ; answered < len(l.reads) && l.reads[answered].ticket <= done.Through; answered++ {
+			l.reads[answered].who(done.LSN, failure(done.Outcome))
+		}
+	}
+	l.reads = cut(l.reads, answered)
+	for _, done := range l.effects.Counts {
+		call := l.counts[done.Ticket]
+		delete(l.counts, done.Ticket)
+		call.done(done.Copies, failure(done.Outcome))
+	}
+}
+
+// number notes who waits for a sequence before it is sent, so that the Machine finds it.
+func (l *sessionLoop) number() {
+	for i, n := range l.effects.Numbered {
+		invariant.Assert(l.unsent[i].ticket == n.Ticket, "requests are sent in the order of submission", n.Ticket, n.Sequence)
+		l.client.owners.add(l.unsent[i].who)
+	}
+	l.unsent = cut(l.unsent, len(l.effects.Numbered))
+}
+
+// answer tells a waiter what became of its request.
+func (l *sessionLoop) answer(done session.Done) {
+	if done.Sequence != 0 {
+		if waiter := l.client.owners.withdraw(done.Sequence); waiter != nil {
+			waiter.Finish(done.Outcome)
+		}
+		return
+	}
+	invariant.Assert(l.unsent[0].ticket == done.Ticket, "requests are refused in the order of submission", done.Ticket)
+	waiter := l.unsent[0].who
+	l.unsent = cut(l.unsent, 1)
+	waiter.Finish(done.Outcome)
+}
+
+// cut removes the first items; an empty queue starts again at the front of its memory.
+func cut[T any](queue []T, number int) []T {
+	clear(queue[:number])
+	if number == len(queue) && cap(queue) <= keptEntries {
+		return queue[:0]
+	}
+	return queue[number:]
+}

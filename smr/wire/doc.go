@@ -1,0 +1,54 @@
+// Package wire turns the messages of smr/message.go into bytes and back: slave, client and local connections.
+// It is pure, it bounds every length before it takes memory, and its decoder is canonical: what it accepts,
+// AppendMessage writes again byte for byte.
+//
+// It knows nothing of sockets, deadlines or epochs; Reader wraps any io.Reader.
+//
+// # Messages
+//
+// A connection carries one message after the other. All integers are little endian.
+//
+//	offset size
+//	     0    4  length of the rest, that is, of all bytes behind offset 8
+//	     4    4  CRC32C (Castagnoli) of the rest
+//	     8    1  type
+//	     9    1  flags, zero
+//	    10       body
+//
+// In bodies, "string" is 2 bytes length and the bytes, "bool" is one byte 0 or 1, "handshake" is what each hello
+// and each welcome begins with, so that the first message in either direction tells who is speaking:
+//
+//	0    4  "LSTP"
+//	4    2  wire version (Version)
+//	6       cluster string, group string, node string
+//
+// Bodies by type:
+//
+//	 1 Reject         1 code, 8 epoch, reason string
+//	 2 SlaveHello     handshake, 8 epoch, 8 incarnation
+//	 3 MasterHello    handshake, 8 epoch, 8 start, 8 end, 4 count of spans, each span: 8 epoch, 8 from
+//	 4 SlaveStart     8 epoch, 8 from
+//	 5 Append         8 epoch, 8 commit, 8 from, frames to the end of the message
+//	 6 Heartbeat      8 epoch, 8 commit, 8 round, writable bool
+//	 7 Ack            8 epoch, 8 durable, 8 round
+//	16 ClientHello    handshake, 8 session
+//	17 ClientWelcome  handshake, 8 epoch
+//	18 Propose        4 count, requests (smr.AppendRequest) to the end of the message
+//	19 ReadIndex      8 id
+//	20 ReadReady      8 id, 8 LSN
+//	21 CountCopies    8 id, 8 LSN
+//	22 CopiesCounted  8 id, 4 copies
+//	32 LocalHello     handshake, 8 session, 4 pid, KV address string, 8 applied, 8 checkpoint
+//	33 LocalWelcome   handshake, 8 incarnation, log directory string
+//	34 Status         1 role, 8 epoch, master string, master address string, 8 start, 8 safe, 8 commit,
+//	                  writable bool
+//	35 Progress       8 applied, 8 checkpoint
+//
+// Version 1 of Reject, and the first 14 bytes of every hello, stay as they are in all versions: that is what two
+// peers of different versions need in order to refuse each other with a reason.
+//
+// # Ownership
+//
+// Append.Frames and Propose.Requests share memory with the bytes that were decoded; every other message is a copy.
+// Reader gives each Append and each Propose fresh memory, which belongs to the receiver.
+package wire
