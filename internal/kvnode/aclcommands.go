@@ -54,7 +54,7 @@ func (n *Node) UsersChanged(users *acl.Users) {
 			continue
 		}
 		if user := n.shell.users.Load().Get(before.Name()); user == nil || !c.mayGoOn(user) {
-			c.net.Close() // its goroutine finds out by itself
+			c.disconnect()
 		}
 	}
 }

@@ -24,25 +24,31 @@ type clients struct {
 	lastID int64
 }
 
-// list returns the open connections in the order in which they came.
+// list returns the open connections in the order in which they came, without those that were ended.
 func (l *clients) list() []*conn {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	all := make([]*conn, 0, len(l.byID))
 	for _, c := range l.byID {
-		all = append(all, c)
+		if !c.ended.Load() {
+			all = append(all, c)
+		}
 	}
 	slices.SortFunc(all, func(a, b *conn) int { return int(a.id - b.id) })
 	return all
 }
 
-// get returns the connection of that id, or nil.
+// get returns the connection of that id, or nil if it is none or was ended.
 func (l *clients) get(id int64) *conn {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.byID[id]
+	if c := l.byID[id]; c != nil && !c.ended.Load() {
+		return c
+	}
+	return nil
 }
 
+// count returns how many connections there are, those that were ended but have not left yet included.
 func (l *clients) count() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -362,7 +368,7 @@ func clientKill(c *conn, args [][]byte) {
 			c.closing = true // behind the reply
 			continue
 		}
-		o.net.Close() // its goroutine finds out by itself
+		o.disconnect()
 	}
 	switch {
 	case len(args) > 3:

@@ -52,7 +52,7 @@ type conn struct {
 
 	standing standing
 	names    names       // what it listens to; guarded by the node's pubsub.mu
-	cutNow   atomic.Bool // a push has closed it
+	ended    atomic.Bool // somebody has closed it; others see it no more
 
 	consistency consistency // of its reads
 	copies      int         // that must hold its writes beyond what the group demands; 0: none
@@ -228,7 +228,7 @@ func (c *conn) executeBatch() bool {
 	c.timed = false
 	c.out.hold()
 	c.about.busy.Store(true)
-	for !c.closing && c.from < c.end {
+	for !c.closing && !c.ended.Load() && c.from < c.end {
 		inline := c.buf[c.from] != '*'
 		args, used, err := c.parser.Next(c.buf[c.from:c.end])
 		if err != nil {
@@ -293,6 +293,14 @@ func (c *conn) sendReplies(last bool) bool {
 	}
 	c.reply.Reset()
 	return true
+}
+
+// disconnect closes the connection from any goroutine; its own finds out by itself. No further command is executed and nobody sees the
+// client any more, as if it were gone already. It reports false if somebody else was first.
+func (c *conn) disconnect() (first bool) {
+	first = !c.ended.Swap(true)
+	c.net.Close()
+	return first
 }
 
 // cut gives the connection up.

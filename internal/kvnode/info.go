@@ -123,11 +123,12 @@ func (n *Node) infoServer(w *infoWriter) {
 
 func (n *Node) infoClients(w *infoWriter) {
 	var query, output int64
-	for _, c := range n.clients.list() {
+	clients := n.clients.list()
+	for _, c := range clients {
 		query = max(query, c.about.pending.Load())
 		output = max(output, c.out.waiting.Load())
 	}
-	w.line("connected_clients", n.clients.count())
+	w.line("connected_clients", len(clients))
 	w.line("cluster_connections", 0)
 	w.line("maxclients", n.settings.maxClients.Load())
 	w.line("client_recent_max_input_buffer", query)

@@ -36,7 +36,7 @@ func (o *orphan) look(n *Node) (closed int) {
 		if _, _, _, _, _, readonly := c.about.text(); readonly || c.about.blocked.Load() != nil {
 			continue
 		}
-		c.net.Close() // its goroutine finds out by itself
+		c.disconnect()
 		closed++
 	}
 	return closed

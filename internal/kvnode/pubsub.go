@@ -190,9 +190,8 @@ func (p *pubsub) publish(channel, text []byte, sharded bool) int {
 
 // push sends an out-of-band message, from any goroutine. A client that does not read is cut.
 func (c *conn) push(b []byte) {
-	if err := c.out.push(b); err != nil && !c.cutNow.Swap(true) {
+	if err := c.out.push(b); err != nil && c.disconnect() {
 		c.noteCut(err)
-		c.net.Close() // its goroutine finds out by itself
 	}
 }
 

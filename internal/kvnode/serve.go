@@ -189,13 +189,12 @@ func (n *Node) closeSilent() {
 	timeout := time.Duration(n.settings.timeout.Load())
 	for _, c := range n.clients.list() {
 		a := &c.about
-		if err := c.out.overdue(); err != nil && !c.cutNow.Swap(true) {
+		if err := c.out.overdue(); err != nil && c.disconnect() {
 			c.noteCut(err)
-			c.net.Close()
 		}
 		silent := n.now() - time.Duration(a.seen.Load())
 		if timeout > 0 && silent > timeout && !a.listening() && !a.monitoring.Load() && a.blocked.Load() == nil && !a.busy.Load() {
-			c.net.Close()
+			c.disconnect()
 		}
 	}
 }
