@@ -145,7 +145,10 @@ type GroupStatus struct {
 	State         string                 `protobuf:"bytes,8,opt,name=state,proto3" json:"state,omitempty"`   // ok, degraded, electing, unavailable, creating
 	Detail        string                 `protobuf:"bytes,9,opt,name=detail,proto3" json:"detail,omitempty"` // why, for people: names what is missing
 	Replicas      []*ReplicaStatus       `protobuf:"bytes,10,rep,name=replicas,proto3" json:"replicas,omitempty"`
-	Plan          string                 `protobuf:"bytes,11,opt,name=plan,proto3" json:"plan,omitempty"` // what is being done now, "" if nothing
+	Plan          string                 `protobuf:"bytes,11,opt,name=plan,proto3" json:"plan,omitempty"`        // what is being done now, "" if nothing
+	Version       uint64                 `protobuf:"varint,12,opt,name=version,proto3" json:"version,omitempty"` // of policy and replicas: grows with every change of them
+	Policy        *Policy                `protobuf:"bytes,13,opt,name=policy,proto3" json:"policy,omitempty"`
+	Recoveries    []*Recovery            `protobuf:"bytes,14,rep,name=recoveries,proto3" json:"recoveries,omitempty"` // forced ones, oldest first: they stay for ever
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -257,6 +260,215 @@ func (x *GroupStatus) GetPlan() string {
 	return ""
 }
 
+func (x *GroupStatus) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *GroupStatus) GetPolicy() *Policy {
+	if x != nil {
+		return x.Policy
+	}
+	return nil
+}
+
+func (x *GroupStatus) GetRecoveries() []*Recovery {
+	if x != nil {
+		return x.Recoveries
+	}
+	return nil
+}
+
+// Policy of a group. In SetPolicy 0 leaves a field as it is, except where said otherwise.
+type Policy struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Copies    uint32                 `protobuf:"varint,1,opt,name=copies,proto3" json:"copies,omitempty"`
+	MinCopies uint32                 `protobuf:"varint,2,opt,name=min_copies,json=minCopies,proto3" json:"min_copies,omitempty"`
+	Sync      string                 `protobuf:"bytes,3,opt,name=sync,proto3" json:"sync,omitempty"`
+	// A member is slow while it is more than slow_bytes or slow_ms behind its master. One that is slow for slow_for_ms is
+	// dropped. 0: that bound does not count.
+	SlowBytes     *uint64 `protobuf:"varint,4,opt,name=slow_bytes,json=slowBytes,proto3,oneof" json:"slow_bytes,omitempty"`
+	SlowMs        *uint32 `protobuf:"varint,5,opt,name=slow_ms,json=slowMs,proto3,oneof" json:"slow_ms,omitempty"`
+	SlowForMs     *uint32 `protobuf:"varint,6,opt,name=slow_for_ms,json=slowForMs,proto3,oneof" json:"slow_for_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Policy) Reset() {
+	*x = Policy{}
+	mi := &file_confmaster_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Policy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Policy) ProtoMessage() {}
+
+func (x *Policy) ProtoReflect() protoreflect.Message {
+	mi := &file_confmaster_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Policy.ProtoReflect.Descriptor instead.
+func (*Policy) Descriptor() ([]byte, []int) {
+	return file_confmaster_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Policy) GetCopies() uint32 {
+	if x != nil {
+		return x.Copies
+	}
+	return 0
+}
+
+func (x *Policy) GetMinCopies() uint32 {
+	if x != nil {
+		return x.MinCopies
+	}
+	return 0
+}
+
+func (x *Policy) GetSync() string {
+	if x != nil {
+		return x.Sync
+	}
+	return ""
+}
+
+func (x *Policy) GetSlowBytes() uint64 {
+	if x != nil && x.SlowBytes != nil {
+		return *x.SlowBytes
+	}
+	return 0
+}
+
+func (x *Policy) GetSlowMs() uint32 {
+	if x != nil && x.SlowMs != nil {
+		return *x.SlowMs
+	}
+	return 0
+}
+
+func (x *Policy) GetSlowForMs() uint32 {
+	if x != nil && x.SlowForMs != nil {
+		return *x.SlowForMs
+	}
+	return 0
+}
+
+// Recovery tells of a forced recovery: what may have been lost.
+type Recovery struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Epoch         uint64                 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"` // of the configuration that was forced
+	TimeMs        int64                  `protobuf:"varint,2,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
+	Kept          []string               `protobuf:"bytes,3,rep,name=kept,proto3" json:"kept,omitempty"`
+	Lost          []string               `protobuf:"bytes,4,rep,name=lost,proto3" json:"lost,omitempty"`
+	From          uint64                 `protobuf:"varint,5,opt,name=from,proto3" json:"from,omitempty"`                      // the kept replicas' logs end here: acknowledged writes at and above may be lost
+	Seen          uint64                 `protobuf:"varint,6,opt,name=seen,proto3" json:"seen,omitempty"`                      // end of the highest log that was seen of anybody, at least from
+	SinceMs       int64                  `protobuf:"varint,7,opt,name=since_ms,json=sinceMs,proto3" json:"since_ms,omitempty"` // wall clock: acknowledged writes since then may be lost, 0 if it is not known
+	Text          string                 `protobuf:"bytes,8,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Recovery) Reset() {
+	*x = Recovery{}
+	mi := &file_confmaster_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Recovery) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Recovery) ProtoMessage() {}
+
+func (x *Recovery) ProtoReflect() protoreflect.Message {
+	mi := &file_confmaster_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Recovery.ProtoReflect.Descriptor instead.
+func (*Recovery) Descriptor() ([]byte, []int) {
+	return file_confmaster_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Recovery) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *Recovery) GetTimeMs() int64 {
+	if x != nil {
+		return x.TimeMs
+	}
+	return 0
+}
+
+func (x *Recovery) GetKept() []string {
+	if x != nil {
+		return x.Kept
+	}
+	return nil
+}
+
+func (x *Recovery) GetLost() []string {
+	if x != nil {
+		return x.Lost
+	}
+	return nil
+}
+
+func (x *Recovery) GetFrom() uint64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *Recovery) GetSeen() uint64 {
+	if x != nil {
+		return x.Seen
+	}
+	return 0
+}
+
+func (x *Recovery) GetSinceMs() int64 {
+	if x != nil {
+		return x.SinceMs
+	}
+	return 0
+}
+
+func (x *Recovery) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
 type ReplicaStatus struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
@@ -267,13 +479,17 @@ type ReplicaStatus struct {
 	ManageAddr    string                 `protobuf:"bytes,6,opt,name=manage_addr,json=manageAddr,proto3" json:"manage_addr,omitempty"`
 	Member        bool                   `protobuf:"varint,7,opt,name=member,proto3" json:"member,omitempty"`
 	Up            bool                   `protobuf:"varint,8,opt,name=up,proto3" json:"up,omitempty"`
+	Standing      string                 `protobuf:"bytes,9,opt,name=standing,proto3" json:"standing,omitempty"`                   // "" (a member or on the way to become one), drained, leaving
+	Saw           string                 `protobuf:"bytes,10,opt,name=saw,proto3" json:"saw,omitempty"`                            // why it is thought down
+	LagBytes      uint64                 `protobuf:"varint,11,opt,name=lag_bytes,json=lagBytes,proto3" json:"lag_bytes,omitempty"` // behind the master's end, as the master sees it; of replicas that stream
+	LagMs         uint32                 `protobuf:"varint,12,opt,name=lag_ms,json=lagMs,proto3" json:"lag_ms,omitempty"`          // the same in time
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReplicaStatus) Reset() {
 	*x = ReplicaStatus{}
-	mi := &file_confmaster_proto_msgTypes[3]
+	mi := &file_confmaster_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -285,7 +501,7 @@ func (x *ReplicaStatus) String() string {
 func (*ReplicaStatus) ProtoMessage() {}
 
 func (x *ReplicaStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[3]
+	mi := &file_confmaster_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -298,7 +514,7 @@ func (x *ReplicaStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaStatus.ProtoReflect.Descriptor instead.
 func (*ReplicaStatus) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{3}
+	return file_confmaster_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ReplicaStatus) GetNode() string {
@@ -357,6 +573,34 @@ func (x *ReplicaStatus) GetUp() bool {
 	return false
 }
 
+func (x *ReplicaStatus) GetStanding() string {
+	if x != nil {
+		return x.Standing
+	}
+	return ""
+}
+
+func (x *ReplicaStatus) GetSaw() string {
+	if x != nil {
+		return x.Saw
+	}
+	return ""
+}
+
+func (x *ReplicaStatus) GetLagBytes() uint64 {
+	if x != nil {
+		return x.LagBytes
+	}
+	return 0
+}
+
+func (x *ReplicaStatus) GetLagMs() uint32 {
+	if x != nil {
+		return x.LagMs
+	}
+	return 0
+}
+
 type ConfmasterStatus struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -371,7 +615,7 @@ type ConfmasterStatus struct {
 
 func (x *ConfmasterStatus) Reset() {
 	*x = ConfmasterStatus{}
-	mi := &file_confmaster_proto_msgTypes[4]
+	mi := &file_confmaster_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -383,7 +627,7 @@ func (x *ConfmasterStatus) String() string {
 func (*ConfmasterStatus) ProtoMessage() {}
 
 func (x *ConfmasterStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[4]
+	mi := &file_confmaster_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -396,7 +640,7 @@ func (x *ConfmasterStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfmasterStatus.ProtoReflect.Descriptor instead.
 func (*ConfmasterStatus) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{4}
+	return file_confmaster_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ConfmasterStatus) GetId() uint64 {
@@ -454,7 +698,7 @@ type ReplicaSpec struct {
 
 func (x *ReplicaSpec) Reset() {
 	*x = ReplicaSpec{}
-	mi := &file_confmaster_proto_msgTypes[5]
+	mi := &file_confmaster_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -466,7 +710,7 @@ func (x *ReplicaSpec) String() string {
 func (*ReplicaSpec) ProtoMessage() {}
 
 func (x *ReplicaSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[5]
+	mi := &file_confmaster_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -479,7 +723,7 @@ func (x *ReplicaSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaSpec.ProtoReflect.Descriptor instead.
 func (*ReplicaSpec) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{5}
+	return file_confmaster_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ReplicaSpec) GetNode() string {
@@ -530,7 +774,7 @@ type CreateGroupRequest struct {
 
 func (x *CreateGroupRequest) Reset() {
 	*x = CreateGroupRequest{}
-	mi := &file_confmaster_proto_msgTypes[6]
+	mi := &file_confmaster_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -542,7 +786,7 @@ func (x *CreateGroupRequest) String() string {
 func (*CreateGroupRequest) ProtoMessage() {}
 
 func (x *CreateGroupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[6]
+	mi := &file_confmaster_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -555,7 +799,7 @@ func (x *CreateGroupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateGroupRequest.ProtoReflect.Descriptor instead.
 func (*CreateGroupRequest) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{6}
+	return file_confmaster_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CreateGroupRequest) GetName() string {
@@ -603,7 +847,7 @@ type SwitchoverRequest struct {
 
 func (x *SwitchoverRequest) Reset() {
 	*x = SwitchoverRequest{}
-	mi := &file_confmaster_proto_msgTypes[7]
+	mi := &file_confmaster_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -615,7 +859,7 @@ func (x *SwitchoverRequest) String() string {
 func (*SwitchoverRequest) ProtoMessage() {}
 
 func (x *SwitchoverRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[7]
+	mi := &file_confmaster_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -628,7 +872,7 @@ func (x *SwitchoverRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SwitchoverRequest.ProtoReflect.Descriptor instead.
 func (*SwitchoverRequest) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{7}
+	return file_confmaster_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *SwitchoverRequest) GetGroup() string {
@@ -645,6 +889,622 @@ func (x *SwitchoverRequest) GetTo() string {
 	return ""
 }
 
+type ChangeRequest struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Group   string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	Version uint64                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"` // as in GroupStatus when the caller looked; 0: whatever it is
+	DryRun  bool                   `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// Types that are valid to be assigned to Change:
+	//
+	//	*ChangeRequest_SetPolicy
+	//	*ChangeRequest_AddReplica
+	//	*ChangeRequest_RemoveReplica
+	//	*ChangeRequest_DrainReplica
+	//	*ChangeRequest_ReplaceReplica
+	//	*ChangeRequest_Cancel
+	//	*ChangeRequest_Recover
+	//	*ChangeRequest_Create
+	Change        isChangeRequest_Change `protobuf_oneof:"change"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeRequest) Reset() {
+	*x = ChangeRequest{}
+	mi := &file_confmaster_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeRequest) ProtoMessage() {}
+
+func (x *ChangeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_confmaster_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeRequest.ProtoReflect.Descriptor instead.
+func (*ChangeRequest) Descriptor() ([]byte, []int) {
+	return file_confmaster_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ChangeRequest) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *ChangeRequest) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *ChangeRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *ChangeRequest) GetChange() isChangeRequest_Change {
+	if x != nil {
+		return x.Change
+	}
+	return nil
+}
+
+func (x *ChangeRequest) GetSetPolicy() *Policy {
+	if x != nil {
+		if x, ok := x.Change.(*ChangeRequest_SetPolicy); ok {
+			return x.SetPolicy
+		}
+	}
+	return nil
+}
+
+func (x *ChangeRequest) GetAddReplica() *ReplicaSpec {
+	if x != nil {
+		if x, ok := x.Change.(*ChangeRequest_AddReplica); ok {
+			return x.AddReplica
+		}
+	}
+	return nil
+}
+
+func (x *ChangeRequest) GetRemoveReplica() *RemoveReplica {
+	if x != nil {
+		if x, ok := x.Change.(*ChangeRequest_RemoveReplica); ok {
+			return x.RemoveReplica
+		}
+	}
+	return nil
+}
+
+func (x *ChangeRequest) GetDrainReplica() *DrainReplica {
+	if x != nil {
+		if x, ok := x.Change.(*ChangeRequest_DrainReplica); ok {
+			return x.DrainReplica
+		}
+	}
+	return nil
+}
+
+func (x *ChangeRequest) GetReplaceReplica() *ReplaceReplica {
+	if x != nil {
+		if x, ok := x.Change.(*ChangeRequest_ReplaceReplica); ok {
+			return x.ReplaceReplica
+		}
+	}
+	return nil
+}
+
+func (x *ChangeRequest) GetCancel() *CancelChange {
+	if x != nil {
+		if x, ok := x.Change.(*ChangeRequest_Cancel); ok {
+			return x.Cancel
+		}
+	}
+	return nil
+}
+
+func (x *ChangeRequest) GetRecover() *Recover {
+	if x != nil {
+		if x, ok := x.Change.(*ChangeRequest_Recover); ok {
+			return x.Recover
+		}
+	}
+	return nil
+}
+
+func (x *ChangeRequest) GetCreate() *CreateGroupRequest {
+	if x != nil {
+		if x, ok := x.Change.(*ChangeRequest_Create); ok {
+			return x.Create
+		}
+	}
+	return nil
+}
+
+type isChangeRequest_Change interface {
+	isChangeRequest_Change()
+}
+
+type ChangeRequest_SetPolicy struct {
+	SetPolicy *Policy `protobuf:"bytes,4,opt,name=set_policy,json=setPolicy,proto3,oneof"`
+}
+
+type ChangeRequest_AddReplica struct {
+	AddReplica *ReplicaSpec `protobuf:"bytes,5,opt,name=add_replica,json=addReplica,proto3,oneof"` // data_addr and kv_addr may be empty: the replica at manage_addr is asked
+}
+
+type ChangeRequest_RemoveReplica struct {
+	RemoveReplica *RemoveReplica `protobuf:"bytes,6,opt,name=remove_replica,json=removeReplica,proto3,oneof"`
+}
+
+type ChangeRequest_DrainReplica struct {
+	DrainReplica *DrainReplica `protobuf:"bytes,7,opt,name=drain_replica,json=drainReplica,proto3,oneof"`
+}
+
+type ChangeRequest_ReplaceReplica struct {
+	ReplaceReplica *ReplaceReplica `protobuf:"bytes,8,opt,name=replace_replica,json=replaceReplica,proto3,oneof"`
+}
+
+type ChangeRequest_Cancel struct {
+	Cancel *CancelChange `protobuf:"bytes,9,opt,name=cancel,proto3,oneof"`
+}
+
+type ChangeRequest_Recover struct {
+	Recover *Recover `protobuf:"bytes,10,opt,name=recover,proto3,oneof"`
+}
+
+type ChangeRequest_Create struct {
+	Create *CreateGroupRequest `protobuf:"bytes,11,opt,name=create,proto3,oneof"`
+}
+
+func (*ChangeRequest_SetPolicy) isChangeRequest_Change() {}
+
+func (*ChangeRequest_AddReplica) isChangeRequest_Change() {}
+
+func (*ChangeRequest_RemoveReplica) isChangeRequest_Change() {}
+
+func (*ChangeRequest_DrainReplica) isChangeRequest_Change() {}
+
+func (*ChangeRequest_ReplaceReplica) isChangeRequest_Change() {}
+
+func (*ChangeRequest_Cancel) isChangeRequest_Change() {}
+
+func (*ChangeRequest_Recover) isChangeRequest_Change() {}
+
+func (*ChangeRequest_Create) isChangeRequest_Change() {}
+
+type RemoveReplica struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Switchover    bool                   `protobuf:"varint,2,opt,name=switchover,proto3" json:"switchover,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveReplica) Reset() {
+	*x = RemoveReplica{}
+	mi := &file_confmaster_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveReplica) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveReplica) ProtoMessage() {}
+
+func (x *RemoveReplica) ProtoReflect() protoreflect.Message {
+	mi := &file_confmaster_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveReplica.ProtoReflect.Descriptor instead.
+func (*RemoveReplica) Descriptor() ([]byte, []int) {
+	return file_confmaster_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *RemoveReplica) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *RemoveReplica) GetSwitchover() bool {
+	if x != nil {
+		return x.Switchover
+	}
+	return false
+}
+
+type DrainReplica struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Switchover    bool                   `protobuf:"varint,2,opt,name=switchover,proto3" json:"switchover,omitempty"`
+	Undo          bool                   `protobuf:"varint,3,opt,name=undo,proto3" json:"undo,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainReplica) Reset() {
+	*x = DrainReplica{}
+	mi := &file_confmaster_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainReplica) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainReplica) ProtoMessage() {}
+
+func (x *DrainReplica) ProtoReflect() protoreflect.Message {
+	mi := &file_confmaster_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainReplica.ProtoReflect.Descriptor instead.
+func (*DrainReplica) Descriptor() ([]byte, []int) {
+	return file_confmaster_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *DrainReplica) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *DrainReplica) GetSwitchover() bool {
+	if x != nil {
+		return x.Switchover
+	}
+	return false
+}
+
+func (x *DrainReplica) GetUndo() bool {
+	if x != nil {
+		return x.Undo
+	}
+	return false
+}
+
+type ReplaceReplica struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	By            *ReplicaSpec           `protobuf:"bytes,2,opt,name=by,proto3" json:"by,omitempty"`
+	Switchover    bool                   `protobuf:"varint,3,opt,name=switchover,proto3" json:"switchover,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplaceReplica) Reset() {
+	*x = ReplaceReplica{}
+	mi := &file_confmaster_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplaceReplica) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplaceReplica) ProtoMessage() {}
+
+func (x *ReplaceReplica) ProtoReflect() protoreflect.Message {
+	mi := &file_confmaster_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplaceReplica.ProtoReflect.Descriptor instead.
+func (*ReplaceReplica) Descriptor() ([]byte, []int) {
+	return file_confmaster_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ReplaceReplica) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *ReplaceReplica) GetBy() *ReplicaSpec {
+	if x != nil {
+		return x.By
+	}
+	return nil
+}
+
+func (x *ReplaceReplica) GetSwitchover() bool {
+	if x != nil {
+		return x.Switchover
+	}
+	return false
+}
+
+type CancelChange struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CancelChange) Reset() {
+	*x = CancelChange{}
+	mi := &file_confmaster_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelChange) ProtoMessage() {}
+
+func (x *CancelChange) ProtoReflect() protoreflect.Message {
+	mi := &file_confmaster_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelChange.ProtoReflect.Descriptor instead.
+func (*CancelChange) Descriptor() ([]byte, []int) {
+	return file_confmaster_proto_rawDescGZIP(), []int{14}
+}
+
+// Recover goes on with the replicas that are left. confirm is the group's name, typed by the operator.
+type Recover struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Confirm       string                 `protobuf:"bytes,1,opt,name=confirm,proto3" json:"confirm,omitempty"`
+	AcceptLoss    bool                   `protobuf:"varint,2,opt,name=accept_loss,json=acceptLoss,proto3" json:"accept_loss,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Recover) Reset() {
+	*x = Recover{}
+	mi := &file_confmaster_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Recover) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Recover) ProtoMessage() {}
+
+func (x *Recover) ProtoReflect() protoreflect.Message {
+	mi := &file_confmaster_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Recover.ProtoReflect.Descriptor instead.
+func (*Recover) Descriptor() ([]byte, []int) {
+	return file_confmaster_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Recover) GetConfirm() string {
+	if x != nil {
+		return x.Confirm
+	}
+	return ""
+}
+
+func (x *Recover) GetAcceptLoss() bool {
+	if x != nil {
+		return x.AcceptLoss
+	}
+	return false
+}
+
+// ChangePlan says what is, or with dry_run would be, done.
+type ChangePlan struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"` // with dry_run: to send with the change; else after it
+	Epoch         uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Checks        []string               `protobuf:"bytes,3,rep,name=checks,proto3" json:"checks,omitempty"` // what was looked at, and what was found
+	Steps         []string               `protobuf:"bytes,4,rep,name=steps,proto3" json:"steps,omitempty"`
+	Text          string                 `protobuf:"bytes,5,opt,name=text,proto3" json:"text,omitempty"`
+	Recovery      *Recovery              `protobuf:"bytes,6,opt,name=recovery,proto3" json:"recovery,omitempty"` // of Recover
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangePlan) Reset() {
+	*x = ChangePlan{}
+	mi := &file_confmaster_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangePlan) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangePlan) ProtoMessage() {}
+
+func (x *ChangePlan) ProtoReflect() protoreflect.Message {
+	mi := &file_confmaster_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangePlan.ProtoReflect.Descriptor instead.
+func (*ChangePlan) Descriptor() ([]byte, []int) {
+	return file_confmaster_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ChangePlan) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *ChangePlan) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *ChangePlan) GetChecks() []string {
+	if x != nil {
+		return x.Checks
+	}
+	return nil
+}
+
+func (x *ChangePlan) GetSteps() []string {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+func (x *ChangePlan) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *ChangePlan) GetRecovery() *Recovery {
+	if x != nil {
+		return x.Recovery
+	}
+	return nil
+}
+
+type JoinRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cluster       string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Group         string                 `protobuf:"bytes,2,opt,name=group,proto3" json:"group,omitempty"`
+	Replica       *ReplicaSpec           `protobuf:"bytes,3,opt,name=replica,proto3" json:"replica,omitempty"`
+	Incarnation   uint64                 `protobuf:"varint,4,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JoinRequest) Reset() {
+	*x = JoinRequest{}
+	mi := &file_confmaster_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JoinRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JoinRequest) ProtoMessage() {}
+
+func (x *JoinRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_confmaster_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
+func (*JoinRequest) Descriptor() ([]byte, []int) {
+	return file_confmaster_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *JoinRequest) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *JoinRequest) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *JoinRequest) GetReplica() *ReplicaSpec {
+	if x != nil {
+		return x.Replica
+	}
+	return nil
+}
+
+func (x *JoinRequest) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
 type ChangeReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Epoch         uint64                 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
@@ -655,7 +1515,7 @@ type ChangeReply struct {
 
 func (x *ChangeReply) Reset() {
 	*x = ChangeReply{}
-	mi := &file_confmaster_proto_msgTypes[8]
+	mi := &file_confmaster_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -667,7 +1527,7 @@ func (x *ChangeReply) String() string {
 func (*ChangeReply) ProtoMessage() {}
 
 func (x *ChangeReply) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[8]
+	mi := &file_confmaster_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -680,7 +1540,7 @@ func (x *ChangeReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeReply.ProtoReflect.Descriptor instead.
 func (*ChangeReply) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{8}
+	return file_confmaster_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ChangeReply) GetEpoch() uint64 {
@@ -707,7 +1567,7 @@ type WorkLogRequest struct {
 
 func (x *WorkLogRequest) Reset() {
 	*x = WorkLogRequest{}
-	mi := &file_confmaster_proto_msgTypes[9]
+	mi := &file_confmaster_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -719,7 +1579,7 @@ func (x *WorkLogRequest) String() string {
 func (*WorkLogRequest) ProtoMessage() {}
 
 func (x *WorkLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[9]
+	mi := &file_confmaster_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -732,7 +1592,7 @@ func (x *WorkLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkLogRequest.ProtoReflect.Descriptor instead.
 func (*WorkLogRequest) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{9}
+	return file_confmaster_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *WorkLogRequest) GetGroup() string {
@@ -758,7 +1618,7 @@ type WorkLogReply struct {
 
 func (x *WorkLogReply) Reset() {
 	*x = WorkLogReply{}
-	mi := &file_confmaster_proto_msgTypes[10]
+	mi := &file_confmaster_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -770,7 +1630,7 @@ func (x *WorkLogReply) String() string {
 func (*WorkLogReply) ProtoMessage() {}
 
 func (x *WorkLogReply) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[10]
+	mi := &file_confmaster_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -783,7 +1643,7 @@ func (x *WorkLogReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkLogReply.ProtoReflect.Descriptor instead.
 func (*WorkLogReply) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{10}
+	return file_confmaster_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *WorkLogReply) GetEntries() []*WorkEntry {
@@ -811,7 +1671,7 @@ type WorkEntry struct {
 
 func (x *WorkEntry) Reset() {
 	*x = WorkEntry{}
-	mi := &file_confmaster_proto_msgTypes[11]
+	mi := &file_confmaster_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -823,7 +1683,7 @@ func (x *WorkEntry) String() string {
 func (*WorkEntry) ProtoMessage() {}
 
 func (x *WorkEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[11]
+	mi := &file_confmaster_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -836,7 +1696,7 @@ func (x *WorkEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkEntry.ProtoReflect.Descriptor instead.
 func (*WorkEntry) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{11}
+	return file_confmaster_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *WorkEntry) GetId() uint64 {
@@ -921,7 +1781,7 @@ type Witness struct {
 
 func (x *Witness) Reset() {
 	*x = Witness{}
-	mi := &file_confmaster_proto_msgTypes[12]
+	mi := &file_confmaster_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -933,7 +1793,7 @@ func (x *Witness) String() string {
 func (*Witness) ProtoMessage() {}
 
 func (x *Witness) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[12]
+	mi := &file_confmaster_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -946,7 +1806,7 @@ func (x *Witness) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Witness.ProtoReflect.Descriptor instead.
 func (*Witness) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{12}
+	return file_confmaster_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Witness) GetConfmaster() uint64 {
@@ -993,7 +1853,7 @@ type Candidate struct {
 
 func (x *Candidate) Reset() {
 	*x = Candidate{}
-	mi := &file_confmaster_proto_msgTypes[13]
+	mi := &file_confmaster_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1005,7 +1865,7 @@ func (x *Candidate) String() string {
 func (*Candidate) ProtoMessage() {}
 
 func (x *Candidate) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[13]
+	mi := &file_confmaster_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1018,7 +1878,7 @@ func (x *Candidate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Candidate.ProtoReflect.Descriptor instead.
 func (*Candidate) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{13}
+	return file_confmaster_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Candidate) GetNode() string {
@@ -1087,7 +1947,7 @@ type EventsRequest struct {
 
 func (x *EventsRequest) Reset() {
 	*x = EventsRequest{}
-	mi := &file_confmaster_proto_msgTypes[14]
+	mi := &file_confmaster_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1099,7 +1959,7 @@ func (x *EventsRequest) String() string {
 func (*EventsRequest) ProtoMessage() {}
 
 func (x *EventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[14]
+	mi := &file_confmaster_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1112,7 +1972,7 @@ func (x *EventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsRequest.ProtoReflect.Descriptor instead.
 func (*EventsRequest) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{14}
+	return file_confmaster_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *EventsRequest) GetGroup() string {
@@ -1146,7 +2006,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_confmaster_proto_msgTypes[15]
+	mi := &file_confmaster_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1158,7 +2018,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[15]
+	mi := &file_confmaster_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1171,7 +2031,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{15}
+	return file_confmaster_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Event) GetId() uint64 {
@@ -1248,7 +2108,7 @@ type RaftMessage struct {
 
 func (x *RaftMessage) Reset() {
 	*x = RaftMessage{}
-	mi := &file_confmaster_proto_msgTypes[16]
+	mi := &file_confmaster_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1260,7 +2120,7 @@ func (x *RaftMessage) String() string {
 func (*RaftMessage) ProtoMessage() {}
 
 func (x *RaftMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[16]
+	mi := &file_confmaster_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1273,7 +2133,7 @@ func (x *RaftMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaftMessage.ProtoReflect.Descriptor instead.
 func (*RaftMessage) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{16}
+	return file_confmaster_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RaftMessage) GetData() []byte {
@@ -1305,7 +2165,7 @@ type RaftDone struct {
 
 func (x *RaftDone) Reset() {
 	*x = RaftDone{}
-	mi := &file_confmaster_proto_msgTypes[17]
+	mi := &file_confmaster_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1317,7 +2177,7 @@ func (x *RaftDone) String() string {
 func (*RaftDone) ProtoMessage() {}
 
 func (x *RaftDone) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[17]
+	mi := &file_confmaster_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1330,7 +2190,7 @@ func (x *RaftDone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaftDone.ProtoReflect.Descriptor instead.
 func (*RaftDone) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{17}
+	return file_confmaster_proto_rawDescGZIP(), []int{27}
 }
 
 type Opinions struct {
@@ -1346,7 +2206,7 @@ type Opinions struct {
 
 func (x *Opinions) Reset() {
 	*x = Opinions{}
-	mi := &file_confmaster_proto_msgTypes[18]
+	mi := &file_confmaster_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1358,7 +2218,7 @@ func (x *Opinions) String() string {
 func (*Opinions) ProtoMessage() {}
 
 func (x *Opinions) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[18]
+	mi := &file_confmaster_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1371,7 +2231,7 @@ func (x *Opinions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Opinions.ProtoReflect.Descriptor instead.
 func (*Opinions) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{18}
+	return file_confmaster_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Opinions) GetFrom() uint64 {
@@ -1422,7 +2282,7 @@ type Opinion struct {
 
 func (x *Opinion) Reset() {
 	*x = Opinion{}
-	mi := &file_confmaster_proto_msgTypes[19]
+	mi := &file_confmaster_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1434,7 +2294,7 @@ func (x *Opinion) String() string {
 func (*Opinion) ProtoMessage() {}
 
 func (x *Opinion) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[19]
+	mi := &file_confmaster_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1447,7 +2307,7 @@ func (x *Opinion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Opinion.ProtoReflect.Descriptor instead.
 func (*Opinion) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{19}
+	return file_confmaster_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Opinion) GetGroup() string {
@@ -1495,7 +2355,7 @@ type OpinionsReply struct {
 
 func (x *OpinionsReply) Reset() {
 	*x = OpinionsReply{}
-	mi := &file_confmaster_proto_msgTypes[20]
+	mi := &file_confmaster_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1507,7 +2367,7 @@ func (x *OpinionsReply) String() string {
 func (*OpinionsReply) ProtoMessage() {}
 
 func (x *OpinionsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[20]
+	mi := &file_confmaster_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1520,7 +2380,7 @@ func (x *OpinionsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpinionsReply.ProtoReflect.Descriptor instead.
 func (*OpinionsReply) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{20}
+	return file_confmaster_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *OpinionsReply) GetConfmasters() []*ConfmasterStatus {
@@ -1542,7 +2402,7 @@ const file_confmaster_proto_rawDesc = "" +
 	"\x06groups\x18\x02 \x03(\v2\x18.lockstep.v1.GroupStatusR\x06groups\x12?\n" +
 	"\vconfmasters\x18\x03 \x03(\v2\x1d.lockstep.v1.ConfmasterStatusR\vconfmasters\x12\x1d\n" +
 	"\n" +
-	"has_leader\x18\x04 \x01(\bR\thasLeader\"\xb6\x02\n" +
+	"has_leader\x18\x04 \x01(\bR\thasLeader\"\xb4\x03\n" +
 	"\vGroupStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12 \n" +
@@ -1556,7 +2416,34 @@ const file_confmaster_proto_rawDesc = "" +
 	"\x06detail\x18\t \x01(\tR\x06detail\x126\n" +
 	"\breplicas\x18\n" +
 	" \x03(\v2\x1a.lockstep.v1.ReplicaStatusR\breplicas\x12\x12\n" +
-	"\x04plan\x18\v \x01(\tR\x04plan\"\xf5\x01\n" +
+	"\x04plan\x18\v \x01(\tR\x04plan\x12\x18\n" +
+	"\aversion\x18\f \x01(\x04R\aversion\x12+\n" +
+	"\x06policy\x18\r \x01(\v2\x13.lockstep.v1.PolicyR\x06policy\x125\n" +
+	"\n" +
+	"recoveries\x18\x0e \x03(\v2\x15.lockstep.v1.RecoveryR\n" +
+	"recoveries\"\xe5\x01\n" +
+	"\x06Policy\x12\x16\n" +
+	"\x06copies\x18\x01 \x01(\rR\x06copies\x12\x1d\n" +
+	"\n" +
+	"min_copies\x18\x02 \x01(\rR\tminCopies\x12\x12\n" +
+	"\x04sync\x18\x03 \x01(\tR\x04sync\x12\"\n" +
+	"\n" +
+	"slow_bytes\x18\x04 \x01(\x04H\x00R\tslowBytes\x88\x01\x01\x12\x1c\n" +
+	"\aslow_ms\x18\x05 \x01(\rH\x01R\x06slowMs\x88\x01\x01\x12#\n" +
+	"\vslow_for_ms\x18\x06 \x01(\rH\x02R\tslowForMs\x88\x01\x01B\r\n" +
+	"\v_slow_bytesB\n" +
+	"\n" +
+	"\b_slow_msB\x0e\n" +
+	"\f_slow_for_ms\"\xb8\x01\n" +
+	"\bRecovery\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x17\n" +
+	"\atime_ms\x18\x02 \x01(\x03R\x06timeMs\x12\x12\n" +
+	"\x04kept\x18\x03 \x03(\tR\x04kept\x12\x12\n" +
+	"\x04lost\x18\x04 \x03(\tR\x04lost\x12\x12\n" +
+	"\x04from\x18\x05 \x01(\x04R\x04from\x12\x12\n" +
+	"\x04seen\x18\x06 \x01(\x04R\x04seen\x12\x19\n" +
+	"\bsince_ms\x18\a \x01(\x03R\asinceMs\x12\x12\n" +
+	"\x04text\x18\b \x01(\tR\x04text\"\xd7\x02\n" +
 	"\rReplicaStatus\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12/\n" +
 	"\x05state\x18\x02 \x01(\v2\x19.lockstep.v1.ReplicaStateR\x05state\x12 \n" +
@@ -1567,7 +2454,12 @@ const file_confmaster_proto_rawDesc = "" +
 	"\vmanage_addr\x18\x06 \x01(\tR\n" +
 	"manageAddr\x12\x16\n" +
 	"\x06member\x18\a \x01(\bR\x06member\x12\x0e\n" +
-	"\x02up\x18\b \x01(\bR\x02up\"\x95\x01\n" +
+	"\x02up\x18\b \x01(\bR\x02up\x12\x1a\n" +
+	"\bstanding\x18\t \x01(\tR\bstanding\x12\x10\n" +
+	"\x03saw\x18\n" +
+	" \x01(\tR\x03saw\x12\x1b\n" +
+	"\tlag_bytes\x18\v \x01(\x04R\blagBytes\x12\x15\n" +
+	"\x06lag_ms\x18\f \x01(\rR\x05lagMs\"\x95\x01\n" +
 	"\x10ConfmasterStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04addr\x18\x02 \x01(\tR\x04addr\x12#\n" +
@@ -1593,7 +2485,58 @@ const file_confmaster_proto_rawDesc = "" +
 	"\breplicas\x18\x05 \x03(\v2\x18.lockstep.v1.ReplicaSpecR\breplicas\"9\n" +
 	"\x11SwitchoverRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x0e\n" +
-	"\x02to\x18\x02 \x01(\tR\x02to\"7\n" +
+	"\x02to\x18\x02 \x01(\tR\x02to\"\xc6\x04\n" +
+	"\rChangeRequest\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\tR\x05group\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x04R\aversion\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\x124\n" +
+	"\n" +
+	"set_policy\x18\x04 \x01(\v2\x13.lockstep.v1.PolicyH\x00R\tsetPolicy\x12;\n" +
+	"\vadd_replica\x18\x05 \x01(\v2\x18.lockstep.v1.ReplicaSpecH\x00R\n" +
+	"addReplica\x12C\n" +
+	"\x0eremove_replica\x18\x06 \x01(\v2\x1a.lockstep.v1.RemoveReplicaH\x00R\rremoveReplica\x12@\n" +
+	"\rdrain_replica\x18\a \x01(\v2\x19.lockstep.v1.DrainReplicaH\x00R\fdrainReplica\x12F\n" +
+	"\x0freplace_replica\x18\b \x01(\v2\x1b.lockstep.v1.ReplaceReplicaH\x00R\x0ereplaceReplica\x123\n" +
+	"\x06cancel\x18\t \x01(\v2\x19.lockstep.v1.CancelChangeH\x00R\x06cancel\x120\n" +
+	"\arecover\x18\n" +
+	" \x01(\v2\x14.lockstep.v1.RecoverH\x00R\arecover\x129\n" +
+	"\x06create\x18\v \x01(\v2\x1f.lockstep.v1.CreateGroupRequestH\x00R\x06createB\b\n" +
+	"\x06change\"C\n" +
+	"\rRemoveReplica\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1e\n" +
+	"\n" +
+	"switchover\x18\x02 \x01(\bR\n" +
+	"switchover\"V\n" +
+	"\fDrainReplica\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1e\n" +
+	"\n" +
+	"switchover\x18\x02 \x01(\bR\n" +
+	"switchover\x12\x12\n" +
+	"\x04undo\x18\x03 \x01(\bR\x04undo\"n\n" +
+	"\x0eReplaceReplica\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12(\n" +
+	"\x02by\x18\x02 \x01(\v2\x18.lockstep.v1.ReplicaSpecR\x02by\x12\x1e\n" +
+	"\n" +
+	"switchover\x18\x03 \x01(\bR\n" +
+	"switchover\"\x0e\n" +
+	"\fCancelChange\"D\n" +
+	"\aRecover\x12\x18\n" +
+	"\aconfirm\x18\x01 \x01(\tR\aconfirm\x12\x1f\n" +
+	"\vaccept_loss\x18\x02 \x01(\bR\n" +
+	"acceptLoss\"\xb1\x01\n" +
+	"\n" +
+	"ChangePlan\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x16\n" +
+	"\x06checks\x18\x03 \x03(\tR\x06checks\x12\x14\n" +
+	"\x05steps\x18\x04 \x03(\tR\x05steps\x12\x12\n" +
+	"\x04text\x18\x05 \x01(\tR\x04text\x121\n" +
+	"\brecovery\x18\x06 \x01(\v2\x15.lockstep.v1.RecoveryR\brecovery\"\x93\x01\n" +
+	"\vJoinRequest\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\x12\x14\n" +
+	"\x05group\x18\x02 \x01(\tR\x05group\x122\n" +
+	"\areplica\x18\x03 \x01(\v2\x18.lockstep.v1.ReplicaSpecR\areplica\x12 \n" +
+	"\vincarnation\x18\x04 \x01(\x04R\vincarnation\"7\n" +
 	"\vChangeReply\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\"<\n" +
@@ -1666,11 +2609,13 @@ const file_confmaster_proto_rawDesc = "" +
 	"\tsilent_ms\x18\x04 \x01(\rR\bsilentMs\x12\x10\n" +
 	"\x03saw\x18\x05 \x01(\tR\x03saw\"P\n" +
 	"\rOpinionsReply\x12?\n" +
-	"\vconfmasters\x18\x01 \x03(\v2\x1d.lockstep.v1.ConfmasterStatusR\vconfmasters2\xdf\x02\n" +
+	"\vconfmasters\x18\x01 \x03(\v2\x1d.lockstep.v1.ConfmasterStatusR\vconfmasters2\xda\x03\n" +
 	"\n" +
 	"Confmaster\x12@\n" +
 	"\x06Status\x12\x1a.lockstep.v1.StatusRequest\x1a\x1a.lockstep.v1.ClusterStatus\x12H\n" +
-	"\vCreateGroup\x12\x1f.lockstep.v1.CreateGroupRequest\x1a\x18.lockstep.v1.ChangeReply\x12F\n" +
+	"\vCreateGroup\x12\x1f.lockstep.v1.CreateGroupRequest\x1a\x18.lockstep.v1.ChangeReply\x12=\n" +
+	"\x06Change\x12\x1a.lockstep.v1.ChangeRequest\x1a\x17.lockstep.v1.ChangePlan\x12:\n" +
+	"\x04Join\x12\x18.lockstep.v1.JoinRequest\x1a\x18.lockstep.v1.ChangeReply\x12F\n" +
 	"\n" +
 	"Switchover\x12\x1e.lockstep.v1.SwitchoverRequest\x1a\x18.lockstep.v1.ChangeReply\x12A\n" +
 	"\aWorkLog\x12\x1b.lockstep.v1.WorkLogRequest\x1a\x19.lockstep.v1.WorkLogReply\x12:\n" +
@@ -1691,61 +2636,88 @@ func file_confmaster_proto_rawDescGZIP() []byte {
 	return file_confmaster_proto_rawDescData
 }
 
-var file_confmaster_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_confmaster_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_confmaster_proto_goTypes = []any{
 	(*StatusRequest)(nil),      // 0: lockstep.v1.StatusRequest
 	(*ClusterStatus)(nil),      // 1: lockstep.v1.ClusterStatus
 	(*GroupStatus)(nil),        // 2: lockstep.v1.GroupStatus
-	(*ReplicaStatus)(nil),      // 3: lockstep.v1.ReplicaStatus
-	(*ConfmasterStatus)(nil),   // 4: lockstep.v1.ConfmasterStatus
-	(*ReplicaSpec)(nil),        // 5: lockstep.v1.ReplicaSpec
-	(*CreateGroupRequest)(nil), // 6: lockstep.v1.CreateGroupRequest
-	(*SwitchoverRequest)(nil),  // 7: lockstep.v1.SwitchoverRequest
-	(*ChangeReply)(nil),        // 8: lockstep.v1.ChangeReply
-	(*WorkLogRequest)(nil),     // 9: lockstep.v1.WorkLogRequest
-	(*WorkLogReply)(nil),       // 10: lockstep.v1.WorkLogReply
-	(*WorkEntry)(nil),          // 11: lockstep.v1.WorkEntry
-	(*Witness)(nil),            // 12: lockstep.v1.Witness
-	(*Candidate)(nil),          // 13: lockstep.v1.Candidate
-	(*EventsRequest)(nil),      // 14: lockstep.v1.EventsRequest
-	(*Event)(nil),              // 15: lockstep.v1.Event
-	(*RaftMessage)(nil),        // 16: lockstep.v1.RaftMessage
-	(*RaftDone)(nil),           // 17: lockstep.v1.RaftDone
-	(*Opinions)(nil),           // 18: lockstep.v1.Opinions
-	(*Opinion)(nil),            // 19: lockstep.v1.Opinion
-	(*OpinionsReply)(nil),      // 20: lockstep.v1.OpinionsReply
-	(*ReplicaState)(nil),       // 21: lockstep.v1.ReplicaState
+	(*Policy)(nil),             // 3: lockstep.v1.Policy
+	(*Recovery)(nil),           // 4: lockstep.v1.Recovery
+	(*ReplicaStatus)(nil),      // 5: lockstep.v1.ReplicaStatus
+	(*ConfmasterStatus)(nil),   // 6: lockstep.v1.ConfmasterStatus
+	(*ReplicaSpec)(nil),        // 7: lockstep.v1.ReplicaSpec
+	(*CreateGroupRequest)(nil), // 8: lockstep.v1.CreateGroupRequest
+	(*SwitchoverRequest)(nil),  // 9: lockstep.v1.SwitchoverRequest
+	(*ChangeRequest)(nil),      // 10: lockstep.v1.ChangeRequest
+	(*RemoveReplica)(nil),      // 11: lockstep.v1.RemoveReplica
+	(*DrainReplica)(nil),       // 12: lockstep.v1.DrainReplica
+	(*ReplaceReplica)(nil),     // 13: lockstep.v1.ReplaceReplica
+	(*CancelChange)(nil),       // 14: lockstep.v1.CancelChange
+	(*Recover)(nil),            // 15: lockstep.v1.Recover
+	(*ChangePlan)(nil),         // 16: lockstep.v1.ChangePlan
+	(*JoinRequest)(nil),        // 17: lockstep.v1.JoinRequest
+	(*ChangeReply)(nil),        // 18: lockstep.v1.ChangeReply
+	(*WorkLogRequest)(nil),     // 19: lockstep.v1.WorkLogRequest
+	(*WorkLogReply)(nil),       // 20: lockstep.v1.WorkLogReply
+	(*WorkEntry)(nil),          // 21: lockstep.v1.WorkEntry
+	(*Witness)(nil),            // 22: lockstep.v1.Witness
+	(*Candidate)(nil),          // 23: lockstep.v1.Candidate
+	(*EventsRequest)(nil),      // 24: lockstep.v1.EventsRequest
+	(*Event)(nil),              // 25: lockstep.v1.Event
+	(*RaftMessage)(nil),        // 26: lockstep.v1.RaftMessage
+	(*RaftDone)(nil),           // 27: lockstep.v1.RaftDone
+	(*Opinions)(nil),           // 28: lockstep.v1.Opinions
+	(*Opinion)(nil),            // 29: lockstep.v1.Opinion
+	(*OpinionsReply)(nil),      // 30: lockstep.v1.OpinionsReply
+	(*ReplicaState)(nil),       // 31: lockstep.v1.ReplicaState
 }
 var file_confmaster_proto_depIdxs = []int32{
 	2,  // 0: lockstep.v1.ClusterStatus.groups:type_name -> lockstep.v1.GroupStatus
-	4,  // 1: lockstep.v1.ClusterStatus.confmasters:type_name -> lockstep.v1.ConfmasterStatus
-	3,  // 2: lockstep.v1.GroupStatus.replicas:type_name -> lockstep.v1.ReplicaStatus
-	21, // 3: lockstep.v1.ReplicaStatus.state:type_name -> lockstep.v1.ReplicaState
-	5,  // 4: lockstep.v1.CreateGroupRequest.replicas:type_name -> lockstep.v1.ReplicaSpec
-	11, // 5: lockstep.v1.WorkLogReply.entries:type_name -> lockstep.v1.WorkEntry
-	12, // 6: lockstep.v1.WorkEntry.witnesses:type_name -> lockstep.v1.Witness
-	13, // 7: lockstep.v1.WorkEntry.candidates:type_name -> lockstep.v1.Candidate
-	19, // 8: lockstep.v1.Opinions.opinions:type_name -> lockstep.v1.Opinion
-	4,  // 9: lockstep.v1.OpinionsReply.confmasters:type_name -> lockstep.v1.ConfmasterStatus
-	0,  // 10: lockstep.v1.Confmaster.Status:input_type -> lockstep.v1.StatusRequest
-	6,  // 11: lockstep.v1.Confmaster.CreateGroup:input_type -> lockstep.v1.CreateGroupRequest
-	7,  // 12: lockstep.v1.Confmaster.Switchover:input_type -> lockstep.v1.SwitchoverRequest
-	9,  // 13: lockstep.v1.Confmaster.WorkLog:input_type -> lockstep.v1.WorkLogRequest
-	14, // 14: lockstep.v1.Confmaster.Events:input_type -> lockstep.v1.EventsRequest
-	16, // 15: lockstep.v1.Peer.Raft:input_type -> lockstep.v1.RaftMessage
-	18, // 16: lockstep.v1.Peer.Opine:input_type -> lockstep.v1.Opinions
-	1,  // 17: lockstep.v1.Confmaster.Status:output_type -> lockstep.v1.ClusterStatus
-	8,  // 18: lockstep.v1.Confmaster.CreateGroup:output_type -> lockstep.v1.ChangeReply
-	8,  // 19: lockstep.v1.Confmaster.Switchover:output_type -> lockstep.v1.ChangeReply
-	10, // 20: lockstep.v1.Confmaster.WorkLog:output_type -> lockstep.v1.WorkLogReply
-	15, // 21: lockstep.v1.Confmaster.Events:output_type -> lockstep.v1.Event
-	17, // 22: lockstep.v1.Peer.Raft:output_type -> lockstep.v1.RaftDone
-	20, // 23: lockstep.v1.Peer.Opine:output_type -> lockstep.v1.OpinionsReply
-	17, // [17:24] is the sub-list for method output_type
-	10, // [10:17] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	6,  // 1: lockstep.v1.ClusterStatus.confmasters:type_name -> lockstep.v1.ConfmasterStatus
+	5,  // 2: lockstep.v1.GroupStatus.replicas:type_name -> lockstep.v1.ReplicaStatus
+	3,  // 3: lockstep.v1.GroupStatus.policy:type_name -> lockstep.v1.Policy
+	4,  // 4: lockstep.v1.GroupStatus.recoveries:type_name -> lockstep.v1.Recovery
+	31, // 5: lockstep.v1.ReplicaStatus.state:type_name -> lockstep.v1.ReplicaState
+	7,  // 6: lockstep.v1.CreateGroupRequest.replicas:type_name -> lockstep.v1.ReplicaSpec
+	3,  // 7: lockstep.v1.ChangeRequest.set_policy:type_name -> lockstep.v1.Policy
+	7,  // 8: lockstep.v1.ChangeRequest.add_replica:type_name -> lockstep.v1.ReplicaSpec
+	11, // 9: lockstep.v1.ChangeRequest.remove_replica:type_name -> lockstep.v1.RemoveReplica
+	12, // 10: lockstep.v1.ChangeRequest.drain_replica:type_name -> lockstep.v1.DrainReplica
+	13, // 11: lockstep.v1.ChangeRequest.replace_replica:type_name -> lockstep.v1.ReplaceReplica
+	14, // 12: lockstep.v1.ChangeRequest.cancel:type_name -> lockstep.v1.CancelChange
+	15, // 13: lockstep.v1.ChangeRequest.recover:type_name -> lockstep.v1.Recover
+	8,  // 14: lockstep.v1.ChangeRequest.create:type_name -> lockstep.v1.CreateGroupRequest
+	7,  // 15: lockstep.v1.ReplaceReplica.by:type_name -> lockstep.v1.ReplicaSpec
+	4,  // 16: lockstep.v1.ChangePlan.recovery:type_name -> lockstep.v1.Recovery
+	7,  // 17: lockstep.v1.JoinRequest.replica:type_name -> lockstep.v1.ReplicaSpec
+	21, // 18: lockstep.v1.WorkLogReply.entries:type_name -> lockstep.v1.WorkEntry
+	22, // 19: lockstep.v1.WorkEntry.witnesses:type_name -> lockstep.v1.Witness
+	23, // 20: lockstep.v1.WorkEntry.candidates:type_name -> lockstep.v1.Candidate
+	29, // 21: lockstep.v1.Opinions.opinions:type_name -> lockstep.v1.Opinion
+	6,  // 22: lockstep.v1.OpinionsReply.confmasters:type_name -> lockstep.v1.ConfmasterStatus
+	0,  // 23: lockstep.v1.Confmaster.Status:input_type -> lockstep.v1.StatusRequest
+	8,  // 24: lockstep.v1.Confmaster.CreateGroup:input_type -> lockstep.v1.CreateGroupRequest
+	10, // 25: lockstep.v1.Confmaster.Change:input_type -> lockstep.v1.ChangeRequest
+	17, // 26: lockstep.v1.Confmaster.Join:input_type -> lockstep.v1.JoinRequest
+	9,  // 27: lockstep.v1.Confmaster.Switchover:input_type -> lockstep.v1.SwitchoverRequest
+	19, // 28: lockstep.v1.Confmaster.WorkLog:input_type -> lockstep.v1.WorkLogRequest
+	24, // 29: lockstep.v1.Confmaster.Events:input_type -> lockstep.v1.EventsRequest
+	26, // 30: lockstep.v1.Peer.Raft:input_type -> lockstep.v1.RaftMessage
+	28, // 31: lockstep.v1.Peer.Opine:input_type -> lockstep.v1.Opinions
+	1,  // 32: lockstep.v1.Confmaster.Status:output_type -> lockstep.v1.ClusterStatus
+	18, // 33: lockstep.v1.Confmaster.CreateGroup:output_type -> lockstep.v1.ChangeReply
+	16, // 34: lockstep.v1.Confmaster.Change:output_type -> lockstep.v1.ChangePlan
+	18, // 35: lockstep.v1.Confmaster.Join:output_type -> lockstep.v1.ChangeReply
+	18, // 36: lockstep.v1.Confmaster.Switchover:output_type -> lockstep.v1.ChangeReply
+	20, // 37: lockstep.v1.Confmaster.WorkLog:output_type -> lockstep.v1.WorkLogReply
+	25, // 38: lockstep.v1.Confmaster.Events:output_type -> lockstep.v1.Event
+	27, // 39: lockstep.v1.Peer.Raft:output_type -> lockstep.v1.RaftDone
+	30, // 40: lockstep.v1.Peer.Opine:output_type -> lockstep.v1.OpinionsReply
+	32, // [32:41] is the sub-list for method output_type
+	23, // [23:32] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_confmaster_proto_init() }
@@ -1754,13 +2726,24 @@ func file_confmaster_proto_init() {
 		return
 	}
 	file_replicator_proto_init()
+	file_confmaster_proto_msgTypes[3].OneofWrappers = []any{}
+	file_confmaster_proto_msgTypes[10].OneofWrappers = []any{
+		(*ChangeRequest_SetPolicy)(nil),
+		(*ChangeRequest_AddReplica)(nil),
+		(*ChangeRequest_RemoveReplica)(nil),
+		(*ChangeRequest_DrainReplica)(nil),
+		(*ChangeRequest_ReplaceReplica)(nil),
+		(*ChangeRequest_Cancel)(nil),
+		(*ChangeRequest_Recover)(nil),
+		(*ChangeRequest_Create)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_confmaster_proto_rawDesc), len(file_confmaster_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -21,6 +21,8 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	Confmaster_Status_FullMethodName      = "/lockstep.v1.Confmaster/Status"
 	Confmaster_CreateGroup_FullMethodName = "/lockstep.v1.Confmaster/CreateGroup"
+	Confmaster_Change_FullMethodName      = "/lockstep.v1.Confmaster/Change"
+	Confmaster_Join_FullMethodName        = "/lockstep.v1.Confmaster/Join"
 	Confmaster_Switchover_FullMethodName  = "/lockstep.v1.Confmaster/Switchover"
 	Confmaster_WorkLog_FullMethodName     = "/lockstep.v1.Confmaster/WorkLog"
 	Confmaster_Events_FullMethodName      = "/lockstep.v1.Confmaster/Events"
@@ -36,6 +38,12 @@ type ConfmasterClient interface {
 	Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*ClusterStatus, error)
 	// CreateGroup registers a group and its first replicas. Idempotent for the same description.
 	CreateGroup(ctx context.Context, in *CreateGroupRequest, opts ...grpc.CallOption) (*ChangeReply, error)
+	// Change alters a group's policy or replicas, or, with dry_run, says what it would do. Refusals (FAILED_PRECONDITION)
+	// say what to do; ABORTED: the group is not as the caller saw it, look again.
+	Change(ctx context.Context, in *ChangeRequest, opts ...grpc.CallOption) (*ChangePlan, error)
+	// Join registers the replica that asks for it, as an operator's AddReplica does. Idempotent. FAILED_PRECONDITION: the
+	// name is in use; NOT_FOUND: no such group.
+	Join(ctx context.Context, in *JoinRequest, opts ...grpc.CallOption) (*ChangeReply, error)
 	// Switchover hands mastership over (to any suitable replica when to is empty) and returns when the new master is
 	// established or the attempt was given up.
 	Switchover(ctx context.Context, in *SwitchoverRequest, opts ...grpc.CallOption) (*ChangeReply, error)
@@ -67,6 +75,26 @@ func (c *confmasterClient) CreateGroup(ctx context.Context, in *CreateGroupReque
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ChangeReply)
 	err := c.cc.Invoke(ctx, Confmaster_CreateGroup_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *confmasterClient) Change(ctx context.Context, in *ChangeRequest, opts ...grpc.CallOption) (*ChangePlan, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ChangePlan)
+	err := c.cc.Invoke(ctx, Confmaster_Change_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *confmasterClient) Join(ctx context.Context, in *JoinRequest, opts ...grpc.CallOption) (*ChangeReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ChangeReply)
+	err := c.cc.Invoke(ctx, Confmaster_Join_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -122,6 +150,12 @@ type ConfmasterServer interface {
 	Status(context.Context, *StatusRequest) (*ClusterStatus, error)
 	// CreateGroup registers a group and its first replicas. Idempotent for the same description.
 	CreateGroup(context.Context, *CreateGroupRequest) (*ChangeReply, error)
+	// Change alters a group's policy or replicas, or, with dry_run, says what it would do. Refusals (FAILED_PRECONDITION)
+	// say what to do; ABORTED: the group is not as the caller saw it, look again.
+	Change(context.Context, *ChangeRequest) (*ChangePlan, error)
+	// Join registers the replica that asks for it, as an operator's AddReplica does. Idempotent. FAILED_PRECONDITION: the
+	// name is in use; NOT_FOUND: no such group.
+	Join(context.Context, *JoinRequest) (*ChangeReply, error)
 	// Switchover hands mastership over (to any suitable replica when to is empty) and returns when the new master is
 	// established or the attempt was given up.
 	Switchover(context.Context, *SwitchoverRequest) (*ChangeReply, error)
@@ -144,6 +178,12 @@ func (UnimplementedConfmasterServer) Status(context.Context, *StatusRequest) (*C
 }
 func (UnimplementedConfmasterServer) CreateGroup(context.Context, *CreateGroupRequest) (*ChangeReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method CreateGroup not implemented")
+}
+func (UnimplementedConfmasterServer) Change(context.Context, *ChangeRequest) (*ChangePlan, error) {
+	return nil, status.Error(codes.Unimplemented, "method Change not implemented")
+}
+func (UnimplementedConfmasterServer) Join(context.Context, *JoinRequest) (*ChangeReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Join not implemented")
 }
 func (UnimplementedConfmasterServer) Switchover(context.Context, *SwitchoverRequest) (*ChangeReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Switchover not implemented")
@@ -211,6 +251,42 @@ func _Confmaster_CreateGroup_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Confmaster_Change_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ChangeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ConfmasterServer).Change(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Confmaster_Change_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ConfmasterServer).Change(ctx, req.(*ChangeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Confmaster_Join_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(JoinRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ConfmasterServer).Join(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Confmaster_Join_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ConfmasterServer).Join(ctx, req.(*JoinRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Confmaster_Switchover_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(SwitchoverRequest)
 	if err := dec(in); err != nil {
@@ -272,6 +348,14 @@ var Confmaster_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CreateGroup",
 			Handler:    _Confmaster_CreateGroup_Handler,
+		},
+		{
+			MethodName: "Change",
+			Handler:    _Confmaster_Change_Handler,
+		},
+		{
+			MethodName: "Join",
+			Handler:    _Confmaster_Join_Handler,
 		},
 		{
 			MethodName: "Switchover",

@@ -354,8 +354,14 @@ type ReplicaState struct {
 	KvSilentMs    uint32                 `protobuf:"varint,34,opt,name=kv_silent_ms,json=kvSilentMs,proto3" json:"kv_silent_ms,omitempty"`    // since the KV node last reported progress while attached
 	Sync          string                 `protobuf:"bytes,35,opt,name=sync,proto3" json:"sync,omitempty"`
 	Version       string                 `protobuf:"bytes,36,opt,name=version,proto3" json:"version,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	KvAdminAddr   string                 `protobuf:"bytes,37,opt,name=kv_admin_addr,json=kvAdminAddr,proto3" json:"kv_admin_addr,omitempty"` // where the KV node beside serves images (gRPC), "" if it does not
+	// Transfer of an image to this replica; bytes_total 0 while none is going on.
+	BytesDone      uint64 `protobuf:"varint,38,opt,name=bytes_done,json=bytesDone,proto3" json:"bytes_done,omitempty"`
+	BytesTotal     uint64 `protobuf:"varint,39,opt,name=bytes_total,json=bytesTotal,proto3" json:"bytes_total,omitempty"`
+	BytesPerSecond uint64 `protobuf:"varint,40,opt,name=bytes_per_second,json=bytesPerSecond,proto3" json:"bytes_per_second,omitempty"` // lately
+	ImageFrom      string `protobuf:"bytes,41,opt,name=image_from,json=imageFrom,proto3" json:"image_from,omitempty"`                   // admin address that it is fetched from
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *ReplicaState) Reset() {
@@ -636,6 +642,41 @@ func (x *ReplicaState) GetSync() string {
 func (x *ReplicaState) GetVersion() string {
 	if x != nil {
 		return x.Version
+	}
+	return ""
+}
+
+func (x *ReplicaState) GetKvAdminAddr() string {
+	if x != nil {
+		return x.KvAdminAddr
+	}
+	return ""
+}
+
+func (x *ReplicaState) GetBytesDone() uint64 {
+	if x != nil {
+		return x.BytesDone
+	}
+	return 0
+}
+
+func (x *ReplicaState) GetBytesTotal() uint64 {
+	if x != nil {
+		return x.BytesTotal
+	}
+	return 0
+}
+
+func (x *ReplicaState) GetBytesPerSecond() uint64 {
+	if x != nil {
+		return x.BytesPerSecond
+	}
+	return 0
+}
+
+func (x *ReplicaState) GetImageFrom() string {
+	if x != nil {
+		return x.ImageFrom
 	}
 	return ""
 }
@@ -1002,6 +1043,8 @@ type FollowRequest struct {
 	Epoch         uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	Master        string                 `protobuf:"bytes,3,opt,name=master,proto3" json:"master,omitempty"`
 	MasterAddr    string                 `protobuf:"bytes,4,opt,name=master_addr,json=masterAddr,proto3" json:"master_addr,omitempty"`
+	Sources       []*ImageSource         `protobuf:"bytes,5,rep,name=sources,proto3" json:"sources,omitempty"`      // for a replica that needs an image: whom to ask, in order of preference; empty: all are busy
+	Recovered     uint64                 `protobuf:"varint,6,opt,name=recovered,proto3" json:"recovered,omitempty"` // epoch of the last forced recovery of the group, 0 if there was none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1064,6 +1107,73 @@ func (x *FollowRequest) GetMasterAddr() string {
 	return ""
 }
 
+func (x *FollowRequest) GetSources() []*ImageSource {
+	if x != nil {
+		return x.Sources
+	}
+	return nil
+}
+
+func (x *FollowRequest) GetRecovered() uint64 {
+	if x != nil {
+		return x.Recovered
+	}
+	return 0
+}
+
+// ImageSource is a KV node that has an image.
+type ImageSource struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	AdminAddr     string                 `protobuf:"bytes,2,opt,name=admin_addr,json=adminAddr,proto3" json:"admin_addr,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImageSource) Reset() {
+	*x = ImageSource{}
+	mi := &file_replicator_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImageSource) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImageSource) ProtoMessage() {}
+
+func (x *ImageSource) ProtoReflect() protoreflect.Message {
+	mi := &file_replicator_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImageSource.ProtoReflect.Descriptor instead.
+func (*ImageSource) Descriptor() ([]byte, []int) {
+	return file_replicator_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ImageSource) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *ImageSource) GetAdminAddr() string {
+	if x != nil {
+		return x.AdminAddr
+	}
+	return ""
+}
+
 type EstablishedRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Target        *Target                `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
@@ -1074,7 +1184,7 @@ type EstablishedRequest struct {
 
 func (x *EstablishedRequest) Reset() {
 	*x = EstablishedRequest{}
-	mi := &file_replicator_proto_msgTypes[12]
+	mi := &file_replicator_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1086,7 +1196,7 @@ func (x *EstablishedRequest) String() string {
 func (*EstablishedRequest) ProtoMessage() {}
 
 func (x *EstablishedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_replicator_proto_msgTypes[12]
+	mi := &file_replicator_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1099,7 +1209,7 @@ func (x *EstablishedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EstablishedRequest.ProtoReflect.Descriptor instead.
 func (*EstablishedRequest) Descriptor() ([]byte, []int) {
-	return file_replicator_proto_rawDescGZIP(), []int{12}
+	return file_replicator_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *EstablishedRequest) GetTarget() *Target {
@@ -1126,7 +1236,7 @@ type LearnRequest struct {
 
 func (x *LearnRequest) Reset() {
 	*x = LearnRequest{}
-	mi := &file_replicator_proto_msgTypes[13]
+	mi := &file_replicator_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1138,7 +1248,7 @@ func (x *LearnRequest) String() string {
 func (*LearnRequest) ProtoMessage() {}
 
 func (x *LearnRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_replicator_proto_msgTypes[13]
+	mi := &file_replicator_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1151,7 +1261,7 @@ func (x *LearnRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LearnRequest.ProtoReflect.Descriptor instead.
 func (*LearnRequest) Descriptor() ([]byte, []int) {
-	return file_replicator_proto_rawDescGZIP(), []int{13}
+	return file_replicator_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *LearnRequest) GetTarget() *Target {
@@ -1176,7 +1286,7 @@ type OrderReply struct {
 
 func (x *OrderReply) Reset() {
 	*x = OrderReply{}
-	mi := &file_replicator_proto_msgTypes[14]
+	mi := &file_replicator_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1188,7 +1298,7 @@ func (x *OrderReply) String() string {
 func (*OrderReply) ProtoMessage() {}
 
 func (x *OrderReply) ProtoReflect() protoreflect.Message {
-	mi := &file_replicator_proto_msgTypes[14]
+	mi := &file_replicator_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1201,7 +1311,7 @@ func (x *OrderReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrderReply.ProtoReflect.Descriptor instead.
 func (*OrderReply) Descriptor() ([]byte, []int) {
-	return file_replicator_proto_rawDescGZIP(), []int{14}
+	return file_replicator_proto_rawDescGZIP(), []int{15}
 }
 
 var File_replicator_proto protoreflect.FileDescriptor
@@ -1228,7 +1338,7 @@ const file_replicator_proto_rawDesc = "" +
 	"\fWatchRequest\x12+\n" +
 	"\x06target\x18\x01 \x01(\v2\x13.lockstep.v1.TargetR\x06target\x12\x1f\n" +
 	"\vinterval_ms\x18\x02 \x01(\rR\n" +
-	"intervalMs\"\xce\a\n" +
+	"intervalMs\"\xfb\b\n" +
 	"\fReplicaState\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x14\n" +
 	"\x05group\x18\x02 \x01(\tR\x05group\x12\x12\n" +
@@ -1274,7 +1384,15 @@ const file_replicator_proto_rawDesc = "" +
 	"\fkv_silent_ms\x18\" \x01(\rR\n" +
 	"kvSilentMs\x12\x12\n" +
 	"\x04sync\x18# \x01(\tR\x04sync\x12\x18\n" +
-	"\aversion\x18$ \x01(\tR\aversion\"u\n" +
+	"\aversion\x18$ \x01(\tR\aversion\x12\"\n" +
+	"\rkv_admin_addr\x18% \x01(\tR\vkvAdminAddr\x12\x1d\n" +
+	"\n" +
+	"bytes_done\x18& \x01(\x04R\tbytesDone\x12\x1f\n" +
+	"\vbytes_total\x18' \x01(\x04R\n" +
+	"bytesTotal\x12(\n" +
+	"\x10bytes_per_second\x18( \x01(\x04R\x0ebytesPerSecond\x12\x1d\n" +
+	"\n" +
+	"image_from\x18) \x01(\tR\timageFrom\"u\n" +
 	"\tPeerState\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x18\n" +
@@ -1302,13 +1420,19 @@ const file_replicator_proto_rawDesc = "" +
 	"\x04life\x18\x03 \x01(\x04R\x04life\x120\n" +
 	"\x06config\x18\x04 \x01(\v2\x18.lockstep.v1.GroupConfigR\x06config\x12,\n" +
 	"\x04base\x18\x05 \x01(\v2\x18.lockstep.v1.GroupConfigR\x04base\x122\n" +
-	"\taddresses\x18\x06 \x03(\v2\x14.lockstep.v1.AddressR\taddresses\"\x8b\x01\n" +
+	"\taddresses\x18\x06 \x03(\v2\x14.lockstep.v1.AddressR\taddresses\"\xdd\x01\n" +
 	"\rFollowRequest\x12+\n" +
 	"\x06target\x18\x01 \x01(\v2\x13.lockstep.v1.TargetR\x06target\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x16\n" +
 	"\x06master\x18\x03 \x01(\tR\x06master\x12\x1f\n" +
 	"\vmaster_addr\x18\x04 \x01(\tR\n" +
-	"masterAddr\"s\n" +
+	"masterAddr\x122\n" +
+	"\asources\x18\x05 \x03(\v2\x18.lockstep.v1.ImageSourceR\asources\x12\x1c\n" +
+	"\trecovered\x18\x06 \x01(\x04R\trecovered\"@\n" +
+	"\vImageSource\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1d\n" +
+	"\n" +
+	"admin_addr\x18\x02 \x01(\tR\tadminAddr\"s\n" +
 	"\x12EstablishedRequest\x12+\n" +
 	"\x06target\x18\x01 \x01(\v2\x13.lockstep.v1.TargetR\x06target\x120\n" +
 	"\x06config\x18\x02 \x01(\v2\x18.lockstep.v1.GroupConfigR\x06config\"Q\n" +
@@ -1340,7 +1464,7 @@ func file_replicator_proto_rawDescGZIP() []byte {
 	return file_replicator_proto_rawDescData
 }
 
-var file_replicator_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_replicator_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_replicator_proto_goTypes = []any{
 	(*Member)(nil),             // 0: lockstep.v1.Member
 	(*GroupConfig)(nil),        // 1: lockstep.v1.GroupConfig
@@ -1354,9 +1478,10 @@ var file_replicator_proto_goTypes = []any{
 	(*HistorySpan)(nil),        // 9: lockstep.v1.HistorySpan
 	(*LeadRequest)(nil),        // 10: lockstep.v1.LeadRequest
 	(*FollowRequest)(nil),      // 11: lockstep.v1.FollowRequest
-	(*EstablishedRequest)(nil), // 12: lockstep.v1.EstablishedRequest
-	(*LearnRequest)(nil),       // 13: lockstep.v1.LearnRequest
-	(*OrderReply)(nil),         // 14: lockstep.v1.OrderReply
+	(*ImageSource)(nil),        // 12: lockstep.v1.ImageSource
+	(*EstablishedRequest)(nil), // 13: lockstep.v1.EstablishedRequest
+	(*LearnRequest)(nil),       // 14: lockstep.v1.LearnRequest
+	(*OrderReply)(nil),         // 15: lockstep.v1.OrderReply
 }
 var file_replicator_proto_depIdxs = []int32{
 	0,  // 0: lockstep.v1.GroupConfig.members:type_name -> lockstep.v1.Member
@@ -1369,30 +1494,31 @@ var file_replicator_proto_depIdxs = []int32{
 	1,  // 7: lockstep.v1.LeadRequest.base:type_name -> lockstep.v1.GroupConfig
 	3,  // 8: lockstep.v1.LeadRequest.addresses:type_name -> lockstep.v1.Address
 	2,  // 9: lockstep.v1.FollowRequest.target:type_name -> lockstep.v1.Target
-	2,  // 10: lockstep.v1.EstablishedRequest.target:type_name -> lockstep.v1.Target
-	1,  // 11: lockstep.v1.EstablishedRequest.config:type_name -> lockstep.v1.GroupConfig
-	2,  // 12: lockstep.v1.LearnRequest.target:type_name -> lockstep.v1.Target
-	4,  // 13: lockstep.v1.Replicator.Watch:input_type -> lockstep.v1.WatchRequest
-	4,  // 14: lockstep.v1.Replicator.State:input_type -> lockstep.v1.WatchRequest
-	7,  // 15: lockstep.v1.Replicator.Fence:input_type -> lockstep.v1.FenceRequest
-	10, // 16: lockstep.v1.Replicator.Lead:input_type -> lockstep.v1.LeadRequest
-	11, // 17: lockstep.v1.Replicator.Follow:input_type -> lockstep.v1.FollowRequest
-	10, // 18: lockstep.v1.Replicator.Reconfigure:input_type -> lockstep.v1.LeadRequest
-	12, // 19: lockstep.v1.Replicator.Established:input_type -> lockstep.v1.EstablishedRequest
-	13, // 20: lockstep.v1.Replicator.Learn:input_type -> lockstep.v1.LearnRequest
-	5,  // 21: lockstep.v1.Replicator.Watch:output_type -> lockstep.v1.ReplicaState
-	5,  // 22: lockstep.v1.Replicator.State:output_type -> lockstep.v1.ReplicaState
-	8,  // 23: lockstep.v1.Replicator.Fence:output_type -> lockstep.v1.FenceReply
-	14, // 24: lockstep.v1.Replicator.Lead:output_type -> lockstep.v1.OrderReply
-	14, // 25: lockstep.v1.Replicator.Follow:output_type -> lockstep.v1.OrderReply
-	14, // 26: lockstep.v1.Replicator.Reconfigure:output_type -> lockstep.v1.OrderReply
-	14, // 27: lockstep.v1.Replicator.Established:output_type -> lockstep.v1.OrderReply
-	14, // 28: lockstep.v1.Replicator.Learn:output_type -> lockstep.v1.OrderReply
-	21, // [21:29] is the sub-list for method output_type
-	13, // [13:21] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	12, // 10: lockstep.v1.FollowRequest.sources:type_name -> lockstep.v1.ImageSource
+	2,  // 11: lockstep.v1.EstablishedRequest.target:type_name -> lockstep.v1.Target
+	1,  // 12: lockstep.v1.EstablishedRequest.config:type_name -> lockstep.v1.GroupConfig
+	2,  // 13: lockstep.v1.LearnRequest.target:type_name -> lockstep.v1.Target
+	4,  // 14: lockstep.v1.Replicator.Watch:input_type -> lockstep.v1.WatchRequest
+	4,  // 15: lockstep.v1.Replicator.State:input_type -> lockstep.v1.WatchRequest
+	7,  // 16: lockstep.v1.Replicator.Fence:input_type -> lockstep.v1.FenceRequest
+	10, // 17: lockstep.v1.Replicator.Lead:input_type -> lockstep.v1.LeadRequest
+	11, // 18: lockstep.v1.Replicator.Follow:input_type -> lockstep.v1.FollowRequest
+	10, // 19: lockstep.v1.Replicator.Reconfigure:input_type -> lockstep.v1.LeadRequest
+	13, // 20: lockstep.v1.Replicator.Established:input_type -> lockstep.v1.EstablishedRequest
+	14, // 21: lockstep.v1.Replicator.Learn:input_type -> lockstep.v1.LearnRequest
+	5,  // 22: lockstep.v1.Replicator.Watch:output_type -> lockstep.v1.ReplicaState
+	5,  // 23: lockstep.v1.Replicator.State:output_type -> lockstep.v1.ReplicaState
+	8,  // 24: lockstep.v1.Replicator.Fence:output_type -> lockstep.v1.FenceReply
+	15, // 25: lockstep.v1.Replicator.Lead:output_type -> lockstep.v1.OrderReply
+	15, // 26: lockstep.v1.Replicator.Follow:output_type -> lockstep.v1.OrderReply
+	15, // 27: lockstep.v1.Replicator.Reconfigure:output_type -> lockstep.v1.OrderReply
+	15, // 28: lockstep.v1.Replicator.Established:output_type -> lockstep.v1.OrderReply
+	15, // 29: lockstep.v1.Replicator.Learn:output_type -> lockstep.v1.OrderReply
+	22, // [22:30] is the sub-list for method output_type
+	14, // [14:22] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_replicator_proto_init() }
@@ -1406,7 +1532,7 @@ func file_replicator_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_replicator_proto_rawDesc), len(file_replicator_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
