@@ -556,8 +556,9 @@ func (x *ImagesReply) GetImages() []*Image {
 type HoldRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Target        *Target                `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
-	Borrower      string                 `protobuf:"bytes,2,opt,name=borrower,proto3" json:"borrower,omitempty"` // node that asks
-	Lsn           uint64                 `protobuf:"varint,3,opt,name=lsn,proto3" json:"lsn,omitempty"`          // of the image; 0 is the newest
+	Borrower      string                 `protobuf:"bytes,2,opt,name=borrower,proto3" json:"borrower,omitempty"`               // node that asks
+	Lsn           uint64                 `protobuf:"varint,3,opt,name=lsn,proto3" json:"lsn,omitempty"`                        // of the image; 0 is the newest
+	AtLeast       uint64                 `protobuf:"varint,4,opt,name=at_least,json=atLeast,proto3" json:"at_least,omitempty"` // NOT_FOUND if the image is older
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -609,6 +610,13 @@ func (x *HoldRequest) GetBorrower() string {
 func (x *HoldRequest) GetLsn() uint64 {
 	if x != nil {
 		return x.Lsn
+	}
+	return 0
+}
+
+func (x *HoldRequest) GetAtLeast() uint64 {
+	if x != nil {
+		return x.AtLeast
 	}
 	return 0
 }
@@ -921,11 +929,12 @@ const file_kvnode_proto_rawDesc = "" +
 	"\rImagesRequest\x12+\n" +
 	"\x06target\x18\x01 \x01(\v2\x13.lockstep.v1.TargetR\x06target\"9\n" +
 	"\vImagesReply\x12*\n" +
-	"\x06images\x18\x01 \x03(\v2\x12.lockstep.v1.ImageR\x06images\"h\n" +
+	"\x06images\x18\x01 \x03(\v2\x12.lockstep.v1.ImageR\x06images\"\x83\x01\n" +
 	"\vHoldRequest\x12+\n" +
 	"\x06target\x18\x01 \x01(\v2\x13.lockstep.v1.TargetR\x06target\x12\x1a\n" +
 	"\bborrower\x18\x02 \x01(\tR\bborrower\x12\x10\n" +
-	"\x03lsn\x18\x03 \x01(\x04R\x03lsn\"X\n" +
+	"\x03lsn\x18\x03 \x01(\x04R\x03lsn\x12\x19\n" +
+	"\bat_least\x18\x04 \x01(\x04R\aatLeast\"X\n" +
 	"\tHoldReply\x12\x14\n" +
 	"\x05lease\x18\x01 \x01(\x04R\x05lease\x12\x19\n" +
 	"\blease_ms\x18\x02 \x01(\rR\aleaseMs\x12\x1a\n" +
