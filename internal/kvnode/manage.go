@@ -1,0 +1,239 @@
+package kvnode
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+	"google.golang.org/grpc/status"
+
+	"lockstep/internal/checkpoint"
+	"lockstep/internal/kv"
+	"lockstep/internal/transfer"
+	"lockstep/proto"
+	"lockstep/smr"
+)
+
+const (
+	// maxManageMessage bounds a request to the management port in bytes.
+	maxManageMessage = 1 << 20
+	// maxManageConns bounds the connections to it, maxManageStreams the calls on each.
+	maxManageConns   = 64
+	maxManageStreams = 16
+	// helloPatience bounds how long a connection may take until it has shaken hands.
+	helloPatience = 10 * time.Second
+	// managePatience is how long calls under way may take when the process ends.
+	managePatience = 500 * time.Millisecond
+)
+
+// Images takes images of this node's state. The management port calls it, from any goroutine.
+type Images interface {
+	// Dir is where the images are.
+	Dir() string
+	// TakeImage takes an image of the state as it is now, or later, and returns its LSN when it is durable and verified. Calls that come
+	// while one is being taken may share the next.
+	TakeImage(ctx context.Context) (smr.LSN, error)
+}
+
+// manage answers the management port.
+type manage struct {
+	proto.UnimplementedKVNodeServer
+	node     *Node
+	images   Images
+	lender   *transfer.Source
+	incoming *transfer.Meter
+}
+
+// serveManage serves the management port on listener until ctx ends. incoming shows an image that this node fetches.
+func (n *Node) serveManage(ctx context.Context, listener net.Listener, images Images, lender *transfer.Source, incoming *transfer.Meter) error {
+	server := grpc.NewServer(
+		grpc.MaxRecvMsgSize(maxManageMessage),
+		grpc.MaxConcurrentStreams(maxManageStreams),
+		grpc.ConnectionTimeout(helloPatience),
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: 5 * time.Minute, Time: 5 * time.Second, Timeout: 5 * time.Second}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 200 * time.Millisecond, PermitWithoutStream: true}),
+	)
+	proto.RegisterKVNodeServer(server, &manage{node: n, images: images, lender: lender, incoming: incoming})
+	checks := health.NewServer()
+	checks.SetServingStatus(proto.KVNode_ServiceDesc.ServiceName, healthpb.HealthCheckResponse_SERVING)
+	healthpb.RegisterHealthServer(server, checks)
+	reflection.Register(server)
+
+	var tasks sync.WaitGroup
+	tasks.Go(func() {
+		<-ctx.Done()
+		checks.Shutdown()
+		hard := time.AfterFunc(managePatience, server.Stop)
+		server.GracefulStop()
+		hard.Stop()
+	})
+	err := server.Serve(limitListener(listener, maxManageConns))
+	if ctx.Err() != nil {
+		tasks.Wait()
+		lender.Run(ctx) // no stream runs any more: everything that is lent is taken back
+		return nil
+	}
+	return fmt.Errorf("management port: %w", err)
+}
+
+// checkTarget refuses what is meant for another node. What the target leaves empty is not compared.
+func (m *manage) checkTarget(target *proto.Target) error {
+	config := &m.node.config
+	for _, field := range []struct{ what, asked, here string }{
+		{"cluster", target.GetCluster(), config.Cluster},
+		{"group", target.GetGroup(), config.Group},
+		{"node", target.GetNode(), string(config.Node)},
+	} {
+		if field.asked != "" && field.asked != field.here {
+			return status.Errorf(codes.FailedPrecondition, "not the node that is meant: you ask for %s %q, here is %q", field.what, field.asked, field.here)
+		}
+	}
+	return nil
+}
+
+// State implements proto.KVNodeServer.
+func (m *manage) State(_ context.Context, in *proto.KVStateRequest) (*proto.KVState, error) {
+	if err := m.checkTarget(in.GetTarget()); err != nil {
+		return nil, err
+	}
+	n := m.node
+	role := n.log.Status()
+	state := &proto.KVState{
+		Cluster: n.config.Cluster, Group: n.config.Group, Node: string(n.config.Node), Version: n.config.Version, Pid: uint32(os.Getpid()),
+		Applied: uint64(n.Applied()), Safe: uint64(role.Safe), CatchingUp: n.catchingUp(role),
+		Receiving: m.incoming.Transfer(), Sending: m.lender.Transfers(),
+	}
+	if address := n.address.Load(); address != nil {
+		state.KvAddr = address.String()
+	}
+	n.lock.RLock()
+	for database := range kv.Databases {
+		state.Keys += uint64(n.machine.DBSize(database))
+	}
+	n.lock.RUnlock()
+	var err error
+	state.Images, err = m.list()
+	return state, err
+}
+
+// list returns the complete images, the newest first.
+func (m *manage) list() ([]*proto.Image, error) {
+	found, err := checkpoint.List(m.images.Dir())
+	if err != nil {
+		return nil, status.Errorf(codes.Unavailable, "list the images: %v", err)
+	}
+	var list []*proto.Image
+	for _, image := range found {
+		if image.Err == nil { // a damaged one is the engine's affair: it says so and falls back
+			list = append(list, imageMessage(image.Manifest))
+		}
+	}
+	return list, nil
+}
+
+func imageMessage(m *checkpoint.Manifest) *proto.Image {
+	return &proto.Image{
+		Lsn: uint64(m.LSN), StampMs: m.Stamp, CreatedMs: m.Created.UnixMilli(), Keys: uint64(m.Keys), Bytes: uint64(m.Bytes), Files: uint32(len(m.Files)),
+	}
+}
+
+// Checkpoint implements proto.KVNodeServer.
+func (m *manage) Checkpoint(ctx context.Context, in *proto.CheckpointRequest) (*proto.CheckpointReply, error) {
+	if err := m.checkTarget(in.GetTarget()); err != nil {
+		return nil, err
+	}
+	lsn, err := m.images.TakeImage(ctx)
+	switch {
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return nil, status.FromContextError(err).Err()
+	case err != nil:
+		return nil, status.Errorf(codes.FailedPrecondition, "take an image of node %s: %v", m.node.config.Node, err)
+	}
+	list, err := m.list()
+	if err != nil {
+		return nil, err
+	}
+	for _, image := range list {
+		if image.Lsn == uint64(lsn) {
+			return &proto.CheckpointReply{Image: image}, nil
+		}
+	}
+	// A newer one has replaced it already.
+	return &proto.CheckpointReply{Image: &proto.Image{Lsn: uint64(lsn)}}, nil
+}
+
+// Images implements proto.KVNodeServer.
+func (m *manage) Images(_ context.Context, in *proto.ImagesRequest) (*proto.ImagesReply, error) {
+	if err := m.checkTarget(in.GetTarget()); err != nil {
+		return nil, err
+	}
+	list, err := m.list()
+	return &proto.ImagesReply{Images: list}, err
+}
+
+// Hold implements proto.KVNodeServer. An image must not reach another cluster, so this target has to name cluster and group.
+func (m *manage) Hold(ctx context.Context, in *proto.HoldRequest) (*proto.HoldReply, error) {
+	if in.GetTarget().GetCluster() == "" || in.GetTarget().GetGroup() == "" {
+		return nil, status.Error(codes.FailedPrecondition, "name cluster and group that the image is for")
+	}
+	if err := m.checkTarget(in.GetTarget()); err != nil {
+		return nil, err
+	}
+	return m.lender.Hold(ctx, in)
+}
+
+// Fetch implements proto.KVNodeServer.
+func (m *manage) Fetch(in *proto.FetchRequest, out grpc.ServerStreamingServer[proto.Chunk]) error {
+	return m.lender.Fetch(in, out)
+}
+
+// Release implements proto.KVNodeServer.
+func (m *manage) Release(ctx context.Context, in *proto.ReleaseRequest) (*proto.ReleaseReply, error) {
+	return m.lender.Release(ctx, in)
+}
+
+// limitListener closes connections above the limit as they come.
+func limitListener(listener net.Listener, limit int) net.Listener {
+	return &limitedListener{Listener: listener, places: make(chan struct{}, limit)}
+}
+
+type limitedListener struct {
+	net.Listener
+	places chan struct{} // one for each open connection
+}
+
+func (l *limitedListener) Accept() (net.Conn, error) {
+	for {
+		conn, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		select {
+		case l.places <- struct{}{}:
+			return &limitedConn{Conn: conn, places: l.places}, nil
+		default:
+			conn.Close()
+		}
+	}
+}
+
+type limitedConn struct {
+	net.Conn
+	places chan struct{}
+	once   sync.Once
+}
+
+func (c *limitedConn) Close() error {
+	c.once.Do(func() { <-c.places })
+	return c.Conn.Close()
+}
