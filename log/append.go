@@ -169,23 +169,30 @@ func (l *Log) headerAt(base smr.LSN, frames []byte) *header {
 	return h
 }
 
-// activate makes a spare file the log file that h describes.
-func (l *Log) activate(s spare, h *header) (*tail, error) {
+// describe makes h and the durable mark of a spare file durable.
+func (l *Log) describe(s spare, h *header, mark slot) error {
 	y := h.layout()
 	if size := y.fileSize(len(h.history)); size > y.fileSize(0) {
 		// A long History needs more room than spare files have. So rare that it is done here.
 		if err := l.spares.withReserve(func() error { return s.file.Allocate(LabelActivate, size) }); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if err := s.file.WriteAt(LabelActivate, h.encode(), y.historyAt); err != nil {
-		return nil, err
+		return err
 	}
-	slot{kind: slotDurable, sequence: 1, base: h.base, lsn: l.synced, reached: l.tip.next}.encode(&l.scratch)
-	if err := s.file.WriteAt(LabelActivate, l.scratch[:], y.slotAt(1)); err != nil {
-		return nil, err
+	mark.encode(&l.scratch)
+	if err := s.file.WriteAt(LabelActivate, l.scratch[:], y.slotAt(mark.sequence)); err != nil {
+		return err
 	}
-	if err := s.file.Sync(LabelActivateSync); err != nil {
+	return s.file.Sync(LabelActivateSync)
+}
+
+// activate makes a spare file the log file that h describes.
+func (l *Log) activate(s spare, h *header) (*tail, error) {
+	y := h.layout()
+	mark := slot{kind: slotDurable, sequence: 1, base: h.base, lsn: l.synced, reached: l.tip.next}
+	if err := l.describe(s, h, mark); err != nil {
 		return nil, err
 	}
 	if err := l.fs.Rename(LabelActivateName, s.name, l.path(fileName(h.base))); err != nil {

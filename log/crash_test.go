@@ -38,6 +38,16 @@ func crashAt(n int, after bool) func(simfs.Call) simfs.Verdict {
 	}
 }
 
+// scripts are what the exhaustive tests cut and fail at every call.
+var scripts = map[string]func() []step{"append": script, "begin": beginScript}
+
+// eachScript runs test for each of them.
+func eachScript(t *testing.T, test func(t *testing.T, script func() []step)) {
+	for name, script := range scripts {
+		t.Run(name, func(t *testing.T) { test(t, script) })
+	}
+}
+
 func countCalls(t *testing.T, steps []step) int {
 	r := &run{fs: simfs.New(), w: &twin{}}
 	name, err := r.play(steps)
@@ -85,7 +95,9 @@ func sampled(do func(n int) error) func(n int) error {
 // What could go wrong: some order of writes and syncs leaves, at one moment, a disk that recovery reads wrongly. The
 // script is cut at every call to the file system, the cache is lost, kept or torn in several ways, and what recovery
 // finds is compared with a twin: all that was acknowledged is there, nothing else is, and the log can be used.
-func TestEveryCrashIsRecovered(t *testing.T) {
+func TestEveryCrashIsRecovered(t *testing.T) { eachScript(t, everyCrashIsRecovered) }
+
+func everyCrashIsRecovered(t *testing.T, script func() []step) {
 	calls := countCalls(t, script())
 	t.Logf("%d calls", calls)
 	each(t, calls, sampled(func(n int) error {
@@ -121,7 +133,7 @@ func afterCrash(r *run, image simfs.Image) error {
 		return fmt.Errorf("second recovery finds %d to %d, the first %d to %d", l2.Start(), l2.End(), l.Start(), end)
 	}
 	// And the log can be used.
-	next := &run{fs: again, log: l2, w: r.w.clone(), floor: end, ceiling: end, start: r.start}
+	next := &run{fs: again, log: l2, w: r.twinOf(end).clone(), floor: end, ceiling: end, start: r.start}
 	next.w.rewindTo(end)
 	if name, err := next.play([]step{epochStep, appendStep(5000), syncStep, closeStep}); err != nil {
 		return fmt.Errorf("%s after recovery: %w", name, err)
@@ -135,6 +147,10 @@ func afterCrash(r *run, image simfs.Image) error {
 
 // What could go wrong: recovery itself is cut by a crash and leaves something that a second recovery reads wrongly.
 func TestEveryCrashInRecoveryIsRecovered(t *testing.T) {
+	eachScript(t, everyCrashInRecoveryIsRecovered)
+}
+
+func everyCrashInRecoveryIsRecovered(t *testing.T, script func() []step) {
 	calls := countCalls(t, script())
 	each(t, calls, sampled(func(n int) error {
 		r := &run{fs: simfs.New(), w: &twin{}}
@@ -169,7 +185,9 @@ func TestEveryCrashInRecoveryIsRecovered(t *testing.T) {
 
 // What could go wrong: an error of the device is swallowed, and something is acknowledged that is not on the disk; or
 // the log is used on after it. Every call fails once.
-func TestEveryErrorIsFinal(t *testing.T) {
+func TestEveryErrorIsFinal(t *testing.T) { eachScript(t, everyErrorIsFinal) }
+
+func everyErrorIsFinal(t *testing.T, script func() []step) {
 	calls := countCalls(t, script())
 	each(t, calls, sampled(func(n int) error {
 		r := &run{fs: simfs.New(), w: &twin{}}
@@ -212,6 +230,10 @@ func TestEveryErrorIsFinal(t *testing.T) {
 // What could go wrong: a failed sync leaves a slot or a page in memory that is not on the disk; the next process builds
 // upon it and crashes as well.
 func TestEveryCrashAfterAFailedSyncIsRecovered(t *testing.T) {
+	eachScript(t, everyCrashAfterAFailedSyncIsRecovered)
+}
+
+func everyCrashAfterAFailedSyncIsRecovered(t *testing.T, script func() []step) {
 	calls := countCalls(t, script())
 	each(t, calls, sampled(func(n int) error {
 		r := &run{fs: simfs.New(), w: &twin{}}

@@ -19,7 +19,7 @@
 //
 // # Invariants
 //
-//   - Start <= End, Durable <= End. What Open returns as End is durable.
+//   - Start <= End, Durable <= End. What Open returns as End is durable. An empty log may stand at any LSN (BeginAt).
 //   - Files follow each other without a hole: base of the next = base + data size of the one before.
 //   - All files but the last are full, sealed, durable, and marked as continued.
 //   - In the last file every byte of the data part at or above End is zero, durably, whenever Append begins.
@@ -31,6 +31,7 @@
 //
 //	00000000000000000000   a log file; the name is its base, the LSN of its first byte, as 20 digits
 //	spare-N                a file prepared for later: allocated, zeros written over all of it, synced. Removed at Open and Close
+//	begin                  a log file that is to take the place of all others; a log that begins at a Base begins so
 //	reserve                64 KiB that are freed when a full device would keep a damage report or a long History from being written
 //	lock                   locked (flock) by the process that owns the log
 //	damage                 the damage report that waits for the first append of the new incarnation
@@ -100,11 +101,16 @@
 //	rewind    slot "rwin" in the file that holds the point, fdatasync | files above removed, from the back, sync directory |
 //	          seal and bytes behind the point zeroed, fdatasync | slot "mark", fdatasync | the other slot, fdatasync
 //	trim      one file removed, from the front, sync directory | the next
+//	begin     header, History and slot of a spare file, fdatasync | named "begin", sync directory | all log files removed, from
+//	          the front, sync directory | "begin" gets its 20 digits, sync directory
 //	close     sync, mark | slot "lean", fdatasync | the other slot, fdatasync
 //	damage    report durable under the name "damage" | files renamed into the quarantine, sync both directories |
 //	          at the first append: report removed, sync directory
 //
 // # Recovery
+//
+// A file named "begin" that checks says that all others were to go: Open finishes that first. One that does not check is
+// damage, as some of the others may be gone.
 //
 // Open reads the metadata of all files, finishes a rewind whose intent it finds, checks the chain, the seals and
 // (Options.VerifyBytes) the pages of the full files, and scans the frames of the last one. Before it trusts the last file it
@@ -141,6 +147,22 @@
 //
 // Lines of 64 bytes instead of sectors of 512: a page may be written back while a pwrite copies into it, and the device
 // then holds the front part of a sector. A copy moves whole lines.
+//
+// # Base
+//
+// A log may begin above 0: at the LSN of an image of the state, see Base and BeginAt. Start then is that LSN. As bytes, little
+// endian:
+//
+//	offset size
+//	     0    8  "lstpbase"
+//	     8    4  format version: 1
+//	    12    4  checksum of all bytes but these 4
+//	    16    8  LSN
+//	    24    8  timestamp of the last frame below it
+//	    32    8  highest commit LSN of the frames below it
+//	    40    4  number of spans in the History
+//	    44   76  running digest of all bytes of the stream below it, as in the header of a file
+//	   120       cluster and group: 1 byte length, bytes; then the spans, 16 bytes each
 //
 // # What the mark costs
 //

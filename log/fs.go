@@ -40,6 +40,8 @@ const (
 	LabelRewindDone    Label = "write rewind result"
 	LabelRewindRead    Label = "read up to rewind point"
 	LabelTrim          Label = "remove trimmed log file"
+	LabelBegin         Label = "begin log at a base"
+	LabelBeginRemove   Label = "remove log file below a base"
 	LabelReserve       Label = "allocate reserve"
 	LabelFreeReserve   Label = "free reserve"
 	LabelDamage        Label = "write damage report"

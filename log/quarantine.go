@@ -91,7 +91,7 @@ func (l *Log) moveAll(names []string, target, text string) error {
 		return err
 	}
 	for _, name := range names {
-		if _, ok := parseFileName(name); !ok {
+		if _, ok := parseFileName(name); !ok && name != beginName {
 			continue
 		}
 		if err := l.fs.Rename(LabelQuarantine, l.path(name), filepath.Join(target, name)); err != nil {

@@ -128,6 +128,15 @@ func (r *Reader) Frames(buf []byte, from, limit smr.LSN, visit func(f smr.Frame,
 
 // find returns the open file that holds the byte at lsn.
 func (r *Reader) find(lsn smr.LSN) (*readFile, error) {
+	f, err := r.locate(lsn)
+	if err != nil {
+		return nil, err
+	}
+	return f, r.checkStart(f, lsn)
+}
+
+// locate is find for bytes in front of the first whole frame, too.
+func (r *Reader) locate(lsn smr.LSN) (*readFile, error) {
 	for i, f := range r.files {
 		if lsn < f.base || lsn >= f.end() {
 			continue
@@ -144,7 +153,7 @@ func (r *Reader) find(lsn smr.LSN) (*readFile, error) {
 		}
 		copy(r.files[1:i+1], r.files[:i])
 		r.files[0] = f
-		return f, r.checkStart(f, lsn)
+		return f, nil
 	}
 	const tries = 8 // files may come and go between listing and opening
 	for range tries {
@@ -160,7 +169,7 @@ func (r *Reader) find(lsn smr.LSN) (*readFile, error) {
 			r.files = r.files[:maxReaderFiles-1]
 		}
 		r.files = append([]*readFile{f}, r.files...)
-		return f, r.checkStart(f, lsn)
+		return f, nil
 	}
 	return nil, fmt.Errorf("read log at %d: its file comes and goes", lsn)
 }

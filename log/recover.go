@@ -53,6 +53,16 @@ func (l *Log) recover() (Report, error) {
 	if slices.Contains(names, damageName) {
 		return l.finishQuarantine(names)
 	}
+	if slices.Contains(names, beginName) {
+		err := l.resumeBegin(names)
+		var bad *damageError
+		if errors.As(err, &bad) {
+			return l.quarantine(bad)
+		}
+		if err != nil {
+			return report, err
+		}
+	}
 	for round := 1; ; round++ {
 		assert(round <= maxRounds, "each round of recovery takes a step")
 		again, err := l.recoverRound(&report)
