@@ -49,6 +49,9 @@ type MasterHello struct {
 	History History
 	Start   LSN
 	End     LSN
+	// Config is the configuration that the master writes in, so that a slave whose log has lost its epoch start by trimming
+	// knows whether it is a member. Zero if unknown.
+	Config Config
 }
 
 // SlaveStart asks for the stream from this LSN, after the slave has rewound to it.
@@ -131,6 +134,7 @@ type LocalHello struct {
 	Session    SessionID
 	Pid        int
 	KVAddr     string // where clients reach this KV node, host:port
+	AdminAddr  string // where it lends images and takes orders (gRPC), host:port; "" if nowhere
 	Applied    LSN
 	Checkpoint LSN
 }
@@ -152,6 +156,32 @@ type Status struct {
 	Safe       LSN
 	Commit     LSN
 	Writable   bool
+	// NeedImage is not 0 if the log can only go on from an image of the state at this LSN or above: the master's log no
+	// longer reaches back to where ours ends. A KV node answers with LocalBase. (A KV node that has executed less than Start
+	// needs an image for itself, whatever stands here.)
+	NeedImage LSN
+}
+
+// ImageSource is a KV node that lends images.
+type ImageSource struct {
+	Node NodeID
+	Addr string // its AdminAddr
+}
+
+// MaxImageSources bounds a list of them.
+const MaxImageSources = 64
+
+// ImageSources tells a KV node whom to ask for an image, in order of preference. Sent behind the first Status and whenever it
+// changes.
+type ImageSources struct{ Sources []ImageSource }
+
+// LocalBase answers Status.NeedImage: the KV node has the state at the LSN of this Base (log.Base, encoded), durably.
+type LocalBase struct{ Base []byte }
+
+// Transfer is how far a KV node has come with fetching an image, for people; Total 0: none is being fetched.
+type Transfer struct {
+	Done, Total, PerSecond uint64 // bytes
+	From                   string // address that it comes from
 }
 
 // Progress of a KV node, told to its replicator.

@@ -122,6 +122,16 @@ const (
 	StateOlderWins
 	// StateUnchecked: the checksum of the hard state is not looked at (S2, S10).
 	StateUnchecked
+	// TrimAboveCheckpoint: the log is trimmed above what its KV node can be started again from (section 2).
+	TrimAboveCheckpoint
+	// ImageUnasked: a log begins anew at an image that nobody has asked for, whatever it holds (S2, S10).
+	ImageUnasked
+	// ImageCountedEarly: what lies below an image counts as durable before the log has begun there (S6).
+	ImageCountedEarly
+	// LogStartUnsaved: the log is trimmed, or begins at an image, and the hard state does not know. In the simulator's copy of the shell.
+	LogStartUnsaved
+	// ImageTooOld: a KV node takes an image that lies below its log. In the simulator's copy of smr/client.
+	ImageTooOld
 	// LostLogKept: a replica whose log was taken away keeps its incarnation (S10). In the simulator's copy of the shell.
 	LostLogKept
 
@@ -143,6 +153,8 @@ var names = [count]string{
 	SyncSkipped: "sync-skipped", SyncErrorIgnored: "sync-error-ignored", CacheTrusted: "cache-trusted", PageUnchecked: "page-unchecked",
 	TailDamageCut: "tail-damage-cut", SpareRecycled: "spare-recycled", NameUnsynced: "name-unsynced", RewindUnzeroed: "rewind-unzeroed",
 	StateUnsynced: "state-unsynced", StateOlderWins: "state-older-wins", StateUnchecked: "state-unchecked", LostLogKept: "lost-log-kept",
+	TrimAboveCheckpoint: "trim-above-checkpoint", ImageUnasked: "image-unasked", ImageCountedEarly: "image-counted-early",
+	LogStartUnsaved: "log-start-unsaved", ImageTooOld: "image-too-old",
 }
 
 func (n Name) String() string {

@@ -62,6 +62,14 @@ type (
 	Attached struct{ Applied, Checkpoint smr.LSN }
 	Progress struct{ Applied, Checkpoint smr.LSN }
 	Detached struct{}
+	// ImageLoaded: the KV node beside has the state at LSN, durably, and everything below LSN is committed. History and Stamp are
+	// those of the stream below it; Base is what the log needs to begin there, which the core does not look into.
+	ImageLoaded struct {
+		LSN     smr.LSN
+		History smr.History
+		Stamp   int64
+		Base    []byte
+	}
 
 	// DiskDone: every disk operation up to Ticket has been done; the log is durable below Durable.
 	DiskDone struct {
@@ -125,6 +133,7 @@ func (*Learn) input()       {}
 func (*Attached) input()    {}
 func (*Progress) input()    {}
 func (*Detached) input()    {}
+func (*ImageLoaded) input() {}
 func (*DiskDone) input()    {}
 func (*Propose) input()     {}
 func (*ReadIndex) input()   {}
@@ -149,10 +158,23 @@ type DiskOp struct {
 	Append []byte  // whole frames that continue at the log's End
 	Save   *Saved  // hard state to save
 	Rewind *Rewind // cut the log at the back
+	Begin  *Begin  // replace the log by an empty one
+	Trim   *Trim   // cut the log at the front
 }
 
 // Rewind cuts the log at To, durable before its ticket is reported.
 type Rewind struct{ To smr.LSN }
+
+// Begin replaces the log by an empty one that begins at LSN, durable before its ticket is reported. The shell saves LSN as
+// the place that the log may begin at before anything else.
+type Begin struct {
+	LSN  smr.LSN
+	Base []byte
+}
+
+// Trim lets files go that lie wholly below To: to be saved, as the place that the log may begin at, before the first is
+// removed. It may be carried out before appends and saves that stand in front of it.
+type Trim struct{ To smr.LSN }
 
 // Saved is the part of the hard state that the core decides.
 type Saved struct{ Promise smr.Epoch }
@@ -238,16 +260,18 @@ const (
 	EventFenced      EventName = "fenced"
 	EventLeading     EventName = "leading"
 	EventFollowing   EventName = "following"
-	EventAttached    EventName = "slave-attached"  // at the master: Node streams from LSN
-	EventJoined      EventName = "joined-master"   // at the slave
-	EventRewound     EventName = "rewound"         // at the slave: cut to LSN, never committed bytes
-	EventReconfigure EventName = "reconfigured"    //
-	EventEstablished EventName = "established"     //
-	EventPeerGone    EventName = "slave-gone"      //
-	EventMasterGone  EventName = "master-gone"     //
-	EventNeedImage   EventName = "need-checkpoint" // the master's log begins above our common end
-	EventBroken      EventName = "promise-broken"  // a rewind below Safe was asked for: evidence kept, stopped
-	EventRejected    EventName = "rejected"        //
+	EventAttached    EventName = "slave-attached" // at the master: Node streams from LSN
+	EventJoined      EventName = "joined-master"  // at the slave
+	EventRewound     EventName = "rewound"        // at the slave: cut to LSN, never committed bytes
+	EventReconfigure EventName = "reconfigured"   //
+	EventEstablished EventName = "established"    //
+	EventPeerGone    EventName = "slave-gone"     //
+	EventMasterGone  EventName = "master-gone"    //
+	EventNeedImage   EventName = "need-image"     // the master's log begins above our common end
+	EventBegun       EventName = "log-begun"      // the log begins anew at the LSN of an image
+	EventTrimmed     EventName = "trimmed"        // files below LSN may go
+	EventBroken      EventName = "promise-broken" // a rewind below Safe was asked for: evidence kept, stopped
+	EventRejected    EventName = "rejected"       //
 )
 
 // Errors of replies. Callers branch with errors.Is.
@@ -286,6 +310,21 @@ type Options struct {
 	// frame (default 20), TimeTicks between time tick frames of an idle master (default 100), DeadTicks after
 	// which a silent connection is given up (default 150).
 	HeartbeatTicks, CommitTicks, TimeTicks, DeadTicks int
+
+	// Trim says how much of the log is kept. The zero value keeps all of it.
+	Trim TrimPolicy
+}
+
+// TrimPolicy says what of the log may go. Whatever it says, nothing goes that the KV node beside could need: all at or
+// above its Checkpoint.
+type TrimPolicy struct {
+	// Grain is how many bytes must be free to go before any go: the size of a log file. 0: nothing is ever trimmed.
+	Grain smr.LSN
+	// KeepBytes of the newest log stay, and what is younger than KeepTicks.
+	KeepBytes smr.LSN
+	KeepTicks uint64
+	// LagBytes bounds what is kept for slaves that lag or are away: who is further behind needs an image.
+	LagBytes smr.LSN
 }
 
 // Status of the replica for its KV node, the configuration master and people. Kept up to date by Step.
@@ -309,6 +348,8 @@ type Status struct {
 	Joined    bool // at a slave: streaming from the master
 	Stopped   bool // promise-broken or damage: needs a person
 	NeedImage bool
+	// ImageFrom: with NeedImage, the least LSN of an image that helps.
+	ImageFrom smr.LSN
 
 	Peers []PeerStatus // at a master, sorted by Node
 }

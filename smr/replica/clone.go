@@ -21,6 +21,7 @@ func (r *Replica) Clone() *Replica {
 	c.cfg, c.base = r.cfg.Clone(), r.base.Clone()
 	c.fence.waiting = slices.Clone(r.fence.waiting)
 	c.fence.answer.History = r.fence.answer.History.Clone()
+	c.trim.marks = slices.Clone(r.trim.marks)
 	c.lead.peers = slices.Clone(r.lead.peers)
 	c.lead.active = slices.Clone(r.lead.active)
 	c.lead.asked = slices.Clone(r.lead.asked)
@@ -52,6 +53,7 @@ func (r *Replica) AppendState(b []byte, names Naming) []byte {
 	e.numbers(uint64(r.mode), uint64(r.promise), uint64(r.start), uint64(r.end), uint64(r.durable), uint64(r.commit))
 	e.history(r.history)
 	e.numbers(uint64(r.lastStamp), uint64(r.stampFloor), uint64(r.now), min(r.ticks, uint64(r.o.HoldTicks)))
+	e.trim(&r.trim)
 	e.numbers(uint64(r.applied), uint64(r.checkpoint), r.ticket-r.done, e.ticket(r.rewind.ticket))
 	if r.rewind.ticket > r.done {
 		e.numbers(uint64(r.rewind.to))
@@ -190,10 +192,18 @@ func (e *encoder) lead(l *lead) {
 	}
 }
 
+func (e *encoder) trim(t *trim) {
+	e.numbers(uint64(t.floor), uint64(len(t.marks)))
+	for _, m := range t.marks {
+		e.numbers(e.age(m.tick), uint64(m.end))
+	}
+}
+
 func (e *encoder) follow(f *follow) {
 	e.numbers(e.names.Node(f.master), uint64(f.state), e.ticket(f.ticket), e.conn(f.conn), e.age(f.acked), f.round)
 	if f.conn != 0 {
 		e.numbers(e.age(f.heard))
 	}
 	e.facts(f.writable, f.needImage)
+	e.numbers(uint64(f.imageFrom))
 }

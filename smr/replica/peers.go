@@ -72,7 +72,7 @@ func (r *Replica) peerHello(in *PeerHello, out *Effects) {
 		r.sendBeats(out)
 	}
 	out.Send = append(out.Send, Send{Conn: in.Conn, Message: &smr.MasterHello{
-		Handshake: r.handshake(), Epoch: r.cfg.Epoch, History: r.history.Clone(), Start: r.start, End: r.end,
+		Handshake: r.handshake(), Epoch: r.cfg.Epoch, History: r.history.Clone(), Start: r.start, End: r.end, Config: r.cfg,
 	}})
 }
 

@@ -49,6 +49,7 @@ type Replica struct {
 
 	attached            bool
 	applied, checkpoint smr.LSN
+	trim                trim
 
 	ticket, done uint64 // last ticket given out, last one reported
 	rewind       struct {
@@ -104,7 +105,7 @@ func New(o Options) *Replica {
 	r := &Replica{
 		o: o, blank: o.Blank, promise: o.Promise,
 		start: o.Start, end: o.End, durable: o.End, history: o.History.Clone(),
-		commit: o.Commit, lastStamp: o.Stamp, stampFloor: o.Stamp, now: o.Stamp,
+		commit: max(o.Commit, o.Start), lastStamp: o.Stamp, stampFloor: o.Stamp, now: o.Stamp,
 		cfg: o.Config.Clone(),
 	}
 	// A byte of an epoch is stored only after that epoch was promised; the save of it came first (S7).
@@ -135,6 +136,8 @@ func (r *Replica) Step(in Input, out *Effects) {
 		r.applied, r.checkpoint = max(r.applied, in.Applied), max(r.checkpoint, in.Checkpoint)
 	case *Detached:
 		r.attached = false
+	case *ImageLoaded:
+		r.imageLoaded(in, out)
 	case *Propose:
 		r.propose(in, out)
 	case *ReadIndex:
@@ -300,6 +303,7 @@ func (r *Replica) tick(stamp int64, out *Effects) {
 	case modeFenced:
 		r.releaseFence(out)
 	}
+	r.maybeTrim(out)
 }
 
 func (r *Replica) connDown(conn ConnID, out *Effects) {
@@ -337,6 +341,7 @@ func (r *Replica) Status() Status {
 		}
 	case modeSlave:
 		s.Master, s.NeedImage = r.follow.master, r.follow.needImage
+		s.ImageFrom = r.follow.imageFrom
 		s.Joined = r.follow.state == followStreams
 		s.Writable = s.Joined && r.follow.writable
 	}

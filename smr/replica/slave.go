@@ -29,6 +29,7 @@ type follow struct {
 	round     uint64 // highest read round seen on conn
 	writable  bool
 	needImage bool
+	imageFrom smr.LSN // with needImage: the master's Start
 }
 
 // dial orders a connection to the master.
@@ -100,12 +101,15 @@ func (r *Replica) masterHello(in *MasterHello, out *Effects) {
 			hello.Node, hello.Epoch, common, r.Safe()), out)
 		return
 	case common < hello.Start:
-		r.follow.needImage = true
+		r.follow.needImage, r.follow.imageFrom = true, hello.Start
 		r.event(out, EventNeedImage, common, hello.Node, fmt.Sprintf("its log begins at %d", hello.Start))
 		r.giveUp(out, "a checkpoint is needed first")
 		return
 	}
-	r.follow.needImage = false
+	r.follow.needImage, r.follow.imageFrom = false, 0
+	if hello.Config.Epoch != 0 {
+		r.cfg = hello.Config
+	}
 	ticket := r.raiseAttached(hello.Epoch, out)
 	if common < r.end {
 		ticket = r.rewindTo(common, out)
@@ -177,7 +181,9 @@ func (r *Replica) received(in *Received, out *Effects) {
 		r.history = append(r.history, seen.starts...)
 		r.lastStamp, r.stampFloor = seen.stamp, seen.stamp
 		if seen.config.Epoch != 0 {
-			r.cfg = seen.config
+			if seen.config.Epoch > r.cfg.Epoch {
+				r.cfg = seen.config
+			}
 			r.raiseAttached(seen.config.Epoch, out) // saved before the append: the log writer works in order
 		}
 		r.end += smr.LSN(len(in.Append.Frames))

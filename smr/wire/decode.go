@@ -56,7 +56,7 @@ func (d *decoder) message(k kind) any {
 		return d.slaveMessage(k)
 	case k >= kindClientHello && k <= kindCopiesCounted:
 		return d.clientMessage(k)
-	case k >= kindLocalHello && k <= kindProgress:
+	case k >= kindLocalHello && k <= kindTransfer:
 		return d.localMessage(k)
 	}
 	d.fail("unknown type")
@@ -68,7 +68,7 @@ func (d *decoder) slaveMessage(k kind) any {
 	case kindSlaveHello:
 		return &smr.SlaveHello{Handshake: d.handshake(), Epoch: smr.Epoch(d.uint64()), Incarnation: smr.Incarnation(d.uint64())}
 	case kindMasterHello:
-		return &smr.MasterHello{Handshake: d.handshake(), Epoch: smr.Epoch(d.uint64()), Start: d.lsn(), End: d.lsn(), History: d.history()}
+		return &smr.MasterHello{Handshake: d.handshake(), Epoch: smr.Epoch(d.uint64()), Start: d.lsn(), End: d.lsn(), Config: d.config(), History: d.history()}
 	case kindSlaveStart:
 		return &smr.SlaveStart{Epoch: smr.Epoch(d.uint64()), From: d.lsn()}
 	case kindAppend:
@@ -113,7 +113,7 @@ func (d *decoder) localMessage(k kind) any {
 	switch k {
 	case kindLocalHello:
 		m := &smr.LocalHello{Handshake: d.handshake(), Session: smr.SessionID(d.uint64()), Pid: int(d.uint32()),
-			KVAddr: d.string(maxName), Applied: d.lsn(), Checkpoint: d.lsn()}
+			KVAddr: d.string(maxName), AdminAddr: d.string(maxName), Applied: d.lsn(), Checkpoint: d.lsn()}
 		if d.err == nil && m.Session == 0 {
 			d.fail("hello without a session")
 		}
@@ -122,7 +122,7 @@ func (d *decoder) localMessage(k kind) any {
 		return &smr.LocalWelcome{Handshake: d.handshake(), Incarnation: smr.Incarnation(d.uint64()), LogDir: d.string(maxPath)}
 	case kindStatus:
 		m := &smr.Status{Role: smr.Role(d.byte()), Epoch: smr.Epoch(d.uint64()), Master: smr.NodeID(d.string(maxName)),
-			MasterAddr: d.string(maxName), Start: d.lsn(), Safe: d.lsn(), Commit: d.lsn(), Writable: d.bool()}
+			MasterAddr: d.string(maxName), Start: d.lsn(), Safe: d.lsn(), Commit: d.lsn(), Writable: d.bool(), NeedImage: d.lsn()}
 		if m.Role > smr.RoleLearner {
 			d.fail("%s", m.Role)
 		}
@@ -132,6 +132,17 @@ func (d *decoder) localMessage(k kind) any {
 		return m
 	case kindProgress:
 		return &smr.Progress{Applied: d.lsn(), Checkpoint: d.lsn()}
+	case kindImageSources:
+		return d.sources()
+	case kindLocalBase:
+		m := &smr.LocalBase{Base: append([]byte(nil), d.rest...)}
+		if len(d.rest) > maxBase {
+			d.fail("base of %d bytes: %d are possible", len(d.rest), maxBase)
+		}
+		d.rest = nil
+		return m
+	case kindTransfer:
+		return &smr.Transfer{Done: d.uint64(), Total: d.uint64(), PerSecond: d.uint64(), From: d.string(maxName)}
 	}
 	panic("unreachable")
 }
@@ -160,6 +171,36 @@ func (d *decoder) node(node smr.NodeID) {
 	if err := smr.CheckNodeID(string(node)); err != nil {
 		d.fail("%v", err)
 	}
+}
+
+func (d *decoder) sources() *smr.ImageSources {
+	n := int(d.uint16())
+	if n > smr.MaxImageSources {
+		d.fail("%d sources of images: %d are possible", n, smr.MaxImageSources)
+	}
+	m := &smr.ImageSources{}
+	for i := 0; i < n && d.err == nil; i++ {
+		source := smr.ImageSource{Node: smr.NodeID(d.string(maxName)), Addr: d.string(maxName)}
+		if d.err == nil {
+			d.node(source.Node)
+		}
+		m.Sources = append(m.Sources, source)
+	}
+	return m
+}
+
+// config reads what appendConfig wrote.
+func (d *decoder) config() smr.Config {
+	n := int(d.uint16())
+	if n == 0 || !d.has(n) {
+		return smr.Config{}
+	}
+	c, rest, err := smr.DecodeConfig(d.rest[:n])
+	if err != nil || len(rest) != 0 {
+		d.fail("configuration: %d bytes left over, %v", len(rest), err)
+	}
+	d.rest = d.rest[n:]
+	return c
 }
 
 func (d *decoder) history() smr.History {
@@ -223,6 +264,15 @@ func (d *decoder) bool() bool {
 		d.fail("bool of %d", v)
 	}
 	return v == 1
+}
+
+func (d *decoder) uint16() uint16 {
+	if !d.has(2) {
+		return 0
+	}
+	v := binary.LittleEndian.Uint16(d.rest)
+	d.rest = d.rest[2:]
+	return v
 }
 
 func (d *decoder) uint32() uint32 {

@@ -26,7 +26,8 @@
 //
 //	 1 Reject         1 code, 8 epoch, reason string
 //	 2 SlaveHello     handshake, 8 epoch, 8 incarnation
-//	 3 MasterHello    handshake, 8 epoch, 8 start, 8 end, 4 count of spans, each span: 8 epoch, 8 from
+//	 3 MasterHello    handshake, 8 epoch, 8 start, 8 end, 2 length of the configuration and that
+//	                  (smr.AppendConfig; length 0: none), 4 count of spans, each span: 8 epoch, 8 from
 //	 4 SlaveStart     8 epoch, 8 from
 //	 5 Append         8 epoch, 8 commit, 8 from, frames to the end of the message
 //	 6 Heartbeat      8 epoch, 8 commit, 8 round, writable bool
@@ -38,13 +39,17 @@
 //	20 ReadReady      8 id, 8 LSN
 //	21 CountCopies    8 id, 8 LSN
 //	22 CopiesCounted  8 id, 4 copies
-//	32 LocalHello     handshake, 8 session, 4 pid, KV address string, 8 applied, 8 checkpoint
+//	32 LocalHello     handshake, 8 session, 4 pid, KV address string, administration address string,
+//	                  8 applied, 8 checkpoint
 //	33 LocalWelcome   handshake, 8 incarnation, log directory string
 //	34 Status         1 role, 8 epoch, master string, master address string, 8 start, 8 safe, 8 commit,
-//	                  writable bool
+//	                  writable bool, 8 LSN that an image is needed at or above
 //	35 Progress       8 applied, 8 checkpoint
+//	36 ImageSources   2 count, each: node string, administration address string
+//	37 LocalBase      log.Base to the end of the message
+//	38 Transfer       8 bytes done, 8 in total, 8 a second, address string
 //
-// Version 1 of Reject, and the first 14 bytes of every hello, stay as they are in all versions: that is what two
+// Reject as it was in version 1, and the first 14 bytes of every hello, stay as they are in all versions: that is what two
 // peers of different versions need in order to refuse each other with a reason.
 //
 // # Ownership

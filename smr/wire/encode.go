@@ -26,7 +26,7 @@ func AppendMessage(b []byte, message any) []byte {
 		b, k = appendSlaveMessage(b, message)
 	case *smr.ClientHello, *smr.ClientWelcome, *smr.Propose, *smr.ReadIndex, *smr.ReadReady, *smr.CountCopies, *smr.CopiesCounted:
 		b, k = appendClientMessage(b, message)
-	case *smr.LocalHello, *smr.LocalWelcome, *smr.Status, *smr.Progress:
+	case *smr.LocalHello, *smr.LocalWelcome, *smr.Status, *smr.Progress, *smr.ImageSources, *smr.LocalBase, *smr.Transfer:
 		b, k = appendLocalMessage(b, message)
 	default:
 		panic(fmt.Sprintf("%T is no message", message))
@@ -52,6 +52,7 @@ func appendSlaveMessage(b []byte, message any) ([]byte, kind) {
 		b = append64(b, m.Epoch)
 		b = append64(b, m.Start)
 		b = append64(b, m.End)
+		b = appendConfig(b, m.Config)
 		b = binary.LittleEndian.AppendUint32(b, uint32(len(m.History)))
 		for _, span := range m.History {
 			b = append64(b, span.Epoch)
@@ -114,6 +115,7 @@ func appendLocalMessage(b []byte, message any) ([]byte, kind) {
 		b = append64(b, m.Session)
 		b = binary.LittleEndian.AppendUint32(b, uint32(m.Pid))
 		b = appendString(b, m.KVAddr, maxName)
+		b = appendString(b, m.AdminAddr, maxName)
 		b = append64(b, m.Applied)
 		return append64(b, m.Checkpoint), kindLocalHello
 	case *smr.LocalWelcome:
@@ -128,10 +130,31 @@ func appendLocalMessage(b []byte, message any) ([]byte, kind) {
 		b = append64(b, m.Start)
 		b = append64(b, m.Safe)
 		b = append64(b, m.Commit)
-		return appendBool(b, m.Writable), kindStatus
+		b = appendBool(b, m.Writable)
+		return append64(b, m.NeedImage), kindStatus
 	case *smr.Progress:
 		b = append64(b, m.Applied)
 		return append64(b, m.Checkpoint), kindProgress
+	case *smr.ImageSources:
+		if len(m.Sources) > smr.MaxImageSources {
+			panic(fmt.Sprintf("%d sources of images: %d are possible", len(m.Sources), smr.MaxImageSources))
+		}
+		b = binary.LittleEndian.AppendUint16(b, uint16(len(m.Sources)))
+		for _, s := range m.Sources {
+			b = appendString(b, string(s.Node), maxName)
+			b = appendString(b, s.Addr, maxName)
+		}
+		return b, kindImageSources
+	case *smr.LocalBase:
+		if len(m.Base) > maxBase {
+			panic(fmt.Sprintf("base of %d bytes in a message: %d are possible", len(m.Base), maxBase))
+		}
+		return append(b, m.Base...), kindLocalBase
+	case *smr.Transfer:
+		b = append64(b, m.Done)
+		b = append64(b, m.Total)
+		b = append64(b, m.PerSecond)
+		return appendString(b, m.From, maxName), kindTransfer
 	}
 	panic("unreachable")
 }
@@ -142,6 +165,17 @@ func appendHandshake(b []byte, h smr.Handshake) []byte {
 	b = appendString(b, h.Cluster, maxName)
 	b = appendString(b, h.Group, maxName)
 	return appendString(b, string(h.Node), maxName)
+}
+
+// appendConfig writes 2 bytes length and the configuration; 0 stands for none.
+func appendConfig(b []byte, c smr.Config) []byte {
+	at := len(b)
+	b = append(b, 0, 0)
+	if c.Epoch != 0 {
+		b = smr.AppendConfig(b, c)
+		binary.LittleEndian.PutUint16(b[at:], uint16(len(b)-at-2))
+	}
+	return b
 }
 
 func append64[T ~uint64](b []byte, v T) []byte {

@@ -10,7 +10,7 @@ import (
 )
 
 // Version of the wire format.
-const Version = 1
+const Version = 2
 
 const (
 	// PrefixSize is the size of what stands before the checksummed rest: length and checksum.
@@ -25,17 +25,21 @@ const (
 	maxPath   = 4096
 	maxReason = 1024
 	spanSize  = 16
+	// maxBase bounds an encoded log.Base, which this package does not look into.
+	maxBase = 1<<10 + spanSize*smr.MaxHistory
 )
 
 // Limits for Size and Reader, in bytes of a whole message.
 const (
 	// HelloLimit holds for a connection whose peer has not been checked yet. It fits every hello and every welcome
-	// but MasterHello, and every message without frames or requests.
+	// but MasterHello, and every message without frames, requests, sources or a base.
 	HelloLimit = 8 << 10
 	// HistoryLimit holds for a slave that waits for MasterHello.
 	HistoryLimit = HelloLimit + spanSize*smr.MaxHistory
 	// StreamLimit holds for a connection whose peer was accepted: the largest Append or Propose.
 	StreamLimit = appendFixed + MaxBatch
+	// LocalLimit holds for the KV node beside once it was accepted: a LocalBase with the longest History.
+	LocalLimit = HelloLimit + maxBase
 	// MaxBatch bounds Append.Frames and Propose.Requests: one frame or request of the largest size, or several
 	// small ones.
 	MaxBatch = smr.MaxFrame
@@ -71,6 +75,9 @@ const (
 	kindLocalWelcome  kind = 33
 	kindStatus        kind = 34
 	kindProgress      kind = 35
+	kindImageSources  kind = 36
+	kindLocalBase     kind = 37
+	kindTransfer      kind = 38
 )
 
 var magic = [4]byte{'L', 'S', 'T', 'P'}

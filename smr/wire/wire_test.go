@@ -32,7 +32,8 @@ func samples() []any {
 	return []any{
 		&smr.Reject{Code: smr.RejectNotMaster, Epoch: 9, Reason: "n2 leads"},
 		&smr.SlaveHello{Handshake: us, Epoch: 9, Incarnation: 0x1122334455667788},
-		&smr.MasterHello{Handshake: us, Epoch: 9, Start: 64, End: 4242, History: smr.History{{Epoch: 1, From: 0}, {Epoch: 9, From: 4000}}},
+		&smr.MasterHello{Handshake: us, Epoch: 9, Start: 64, End: 4242, History: smr.History{{Epoch: 1, From: 0}, {Epoch: 9, From: 4000}},
+			Config: smr.Config{Epoch: 9, Reign: 8, Master: "n2", Copies: 1, Members: []smr.Member{{Node: "n2", Incarnation: 6}}}},
 		&smr.SlaveStart{Epoch: 9, From: 4001},
 		&smr.Append{Epoch: 9, Commit: 5000, From: 4096, Frames: frames},
 		&smr.Heartbeat{Epoch: 9, Commit: 5000, Round: 77, Writable: true},
@@ -44,10 +45,13 @@ func samples() []any {
 		&smr.ReadReady{ID: 12, LSN: 5000},
 		&smr.CountCopies{ID: 13, LSN: 5001},
 		&smr.CopiesCounted{ID: 13, Copies: 2},
-		&smr.LocalHello{Handshake: us, Session: 7, Pid: 4711, KVAddr: "127.0.0.1:6379", Applied: 4096, Checkpoint: 1024},
+		&smr.LocalHello{Handshake: us, Session: 7, Pid: 4711, KVAddr: "127.0.0.1:6379", AdminAddr: "127.0.0.1:6380", Applied: 4096, Checkpoint: 1024},
 		&smr.LocalWelcome{Handshake: us, Incarnation: 5, LogDir: "/var/lib/lockstep/n1/log"},
-		&smr.Status{Role: smr.RoleSlave, Epoch: 9, Master: "n2", MasterAddr: "127.0.0.1:7100", Start: 64, Safe: 4096, Commit: 5000, Writable: true},
+		&smr.Status{Role: smr.RoleSlave, Epoch: 9, Master: "n2", MasterAddr: "127.0.0.1:7100", Start: 64, Safe: 4096, Commit: 5000, Writable: true, NeedImage: 70},
 		&smr.Progress{Applied: 4096, Checkpoint: 1024},
+		&smr.ImageSources{Sources: []smr.ImageSource{{Node: "n2", Addr: "127.0.0.1:6380"}, {Node: "n3", Addr: "[::1]:6380"}}},
+		&smr.LocalBase{Base: []byte("lstpbase and so on")},
+		&smr.Transfer{Done: 5, Total: 1 << 40, PerSecond: 7, From: "127.0.0.1:6380"},
 	}
 }
 
