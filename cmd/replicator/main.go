@@ -96,6 +96,11 @@ func parse(arguments []string, stderr io.Writer) (replicator.Config, options, er
 	set.IntVar(&cfg.SyncMillis, "sync-interval-ms", replicator.DefaultSyncMillis, "with --sync interval: most `milliseconds` that bytes stay unsynced")
 	cfg.SyncBytes = replicator.DefaultSyncBytes
 	set.Var((*size)(&cfg.SyncBytes), "sync-bytes", "with --sync interval: most `bytes` that stay unsynced, or with KiB, MiB, GiB")
+	cfg.Keep = replicator.Keep{Bytes: replicator.DefaultKeepBytes, LagBytes: replicator.DefaultLagBytes}
+	set.Var((*size)(&cfg.Keep.Bytes), "log-keep-bytes", "newest part of the log that always stays, in `bytes`, or with KiB, MiB, GiB; what is older goes in whole files once the KV node beside has an image above it")
+	set.DurationVar(&cfg.Keep.Age, "log-keep-age", 0, "least `time` that a part of the log stays, as 90m or 24h")
+	set.Var((*size)(&cfg.Keep.LagBytes), "log-lag-cap", "most `bytes` of the log that are kept for slaves that lag or are away; who is further behind fetches an image")
+	set.IntVar(&cfg.Keep.Quarantined, "keep-quarantined", replicator.DefaultKeepQuarantined, "damaged or lost `logs` that are kept as evidence, the newest ones")
 	set.IntVar(&cfg.MaxClients, "max-clients", replicator.DefaultMaxClients, "most `connections` of KV nodes")
 	set.IntVar(&cfg.MaxSlaves, "max-slaves", replicator.DefaultMaxSlaves, "most `connections` of slaves")
 	set.StringVar(&o.logFormat, "log-format", "text", "`format` of log lines on stderr: text or json")

@@ -6,9 +6,11 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"time"
 
 	"lockstep/log"
 	"lockstep/smr"
+	"lockstep/smr/replica"
 )
 
 // Config of a replicator process. The zero value of a field with a default stands for the default; Validate names
@@ -38,6 +40,9 @@ type Config struct {
 	SyncMillis int
 	SyncBytes  int64
 
+	// Keep says how much of the log, and of logs that were set aside, stays.
+	Keep Keep
+
 	// MaxClients and MaxSlaves bound the connections on the data port; defaults 256 and 64.
 	MaxClients int
 	MaxSlaves  int
@@ -55,6 +60,18 @@ type Config struct {
 	started func(*node)
 }
 
+// Keep says what stays on the disk. Nothing of the log goes that the KV node beside needs to start again, whatever this says.
+type Keep struct {
+	// Bytes of the newest log always stay; default 256 MiB.
+	Bytes int64
+	// Age is how long a byte of the log stays at least; 0: no matter how young.
+	Age time.Duration
+	// LagBytes bounds what is kept for slaves that lag or are away; default 1 GiB. Who is further behind needs an image.
+	LagBytes int64
+	// Quarantined is how many damaged or lost logs are kept as evidence, the newest ones; default 2.
+	Quarantined int
+}
+
 // Endpoints are the addresses that a replicator listens on.
 type Endpoints struct {
 	Data, Manage net.Addr
@@ -67,10 +84,28 @@ const (
 	DefaultSyncBytes  = 4 << 20
 	DefaultMaxClients = 256
 	DefaultMaxSlaves  = 64
+
+	DefaultKeepBytes       = 256 << 20
+	DefaultLagBytes        = 1 << 30
+	DefaultKeepQuarantined = 2
 )
 
 // maxSocketPath is what a unix socket's address holds on Linux, in bytes.
 const maxSocketPath = 107
+
+// maxKeepBytes and maxKeepAge bound Keep.
+const (
+	maxKeepBytes = 1 << 50
+	maxKeepAge   = 366 * 24 * time.Hour
+)
+
+// trimPolicy is Keep as the core takes it.
+func (c Config) trimPolicy() replica.TrimPolicy {
+	return replica.TrimPolicy{
+		Grain: smr.LSN(c.FileSize), KeepBytes: smr.LSN(c.Keep.Bytes), LagBytes: smr.LSN(c.Keep.LagBytes),
+		KeepTicks: uint64(c.Keep.Age / (replica.TickMillis * time.Millisecond)),
+	}
+}
 
 // maxName bounds the name of a cluster or group in bytes, as the wire and the log files do.
 const maxName = 255
@@ -94,6 +129,15 @@ func (c Config) withDefaults() Config {
 	}
 	if c.MaxSlaves == 0 {
 		c.MaxSlaves = DefaultMaxSlaves
+	}
+	if c.Keep.Bytes == 0 {
+		c.Keep.Bytes = DefaultKeepBytes
+	}
+	if c.Keep.LagBytes == 0 {
+		c.Keep.LagBytes = DefaultLagBytes
+	}
+	if c.Keep.Quarantined == 0 {
+		c.Keep.Quarantined = DefaultKeepQuarantined
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
@@ -138,6 +182,18 @@ func (c Config) Validate() error {
 	}
 	if c.SyncBytes < 1 || c.SyncBytes > 1<<30 {
 		bad("sync-bytes: %d: use 1 to %d", c.SyncBytes, 1<<30)
+	}
+	if c.Keep.Bytes < 1 || c.Keep.Bytes > maxKeepBytes {
+		bad("log-keep-bytes: %d: use 1 to %d", c.Keep.Bytes, int64(maxKeepBytes))
+	}
+	if c.Keep.LagBytes < 1 || c.Keep.LagBytes > maxKeepBytes {
+		bad("log-lag-cap: %d: use 1 to %d", c.Keep.LagBytes, int64(maxKeepBytes))
+	}
+	if c.Keep.Age < 0 || c.Keep.Age > maxKeepAge {
+		bad("log-keep-age: %v: use 0 to %v", c.Keep.Age, maxKeepAge)
+	}
+	if c.Keep.Quarantined < 1 || c.Keep.Quarantined > 1000 {
+		bad("keep-quarantined: %d: use 1 to 1000", c.Keep.Quarantined)
 	}
 	if c.MaxClients < 1 || c.MaxClients > 10_000 {
 		bad("max-clients: %d: use 1 to 10000", c.MaxClients)

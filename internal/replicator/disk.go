@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,7 +35,7 @@ const (
 //
 // A failed write or sync ends the process: what the disk holds is then unknown, and only recovery finds out. The one
 // exception is a full disk, which log.Append reports before it writes anything: the append, and everything behind it,
-// waits until space returns. Meanwhile full is true: no proposals are taken, the KV nodes are told that nothing is
+// waits until space returns; only trims behind it are carried out before. Meanwhile full is true: no proposals are taken, the KV nodes are told that nothing is
 // writable, acknowledgements of slaves go on. An order to fence that arrives in this state is answered when space
 // returns, because operations keep their order; an election does not need it as long as enough others answer.
 type disk struct {
@@ -191,19 +192,33 @@ func (d *disk) execute(ctx context.Context, batch []replica.DiskOp) error {
 		switch {
 		case op.Append != nil:
 			frames, count := d.join(batch[i:])
-			err := d.append(frames)
+			write := func() error { return d.append(frames) }
+			err := write()
 			if errors.Is(err, log.ErrFull) {
 				if err := d.report(batch[reported:i]); err != nil {
 					return err
 				}
 				reported = i
-				err = d.waitForSpace(ctx, frames, err)
+				err = d.waitForSpace(ctx, write, err, batch[i+count:])
 			}
 			if err != nil {
 				return err
 			}
 			i += count - 1
 			op = &batch[i]
+		case op.Begin != nil:
+			begin := func() error { return d.begin(op.Begin) }
+			err := begin()
+			if errors.Is(err, log.ErrFull) {
+				err = d.waitForSpace(ctx, begin, err, nil)
+			}
+			if err != nil {
+				return err
+			}
+		case op.Trim != nil:
+			if err := d.trim(op.Trim.To); err != nil {
+				return err
+			}
 		case op.Save != nil:
 			if err := d.savePromise(op.Save.Promise); err != nil {
 				return err
@@ -256,6 +271,65 @@ func (d *disk) append(frames []byte) error {
 	return nil
 }
 
+// begin lets the log begin anew at the LSN of an image.
+func (d *disk) begin(op *replica.Begin) error {
+	base, err := log.ParseBase(op.Base)
+	if err != nil {
+		return fmt.Errorf("begin the log at %d: %w", op.LSN, err)
+	}
+	invariant.Assert(base.LSN == op.LSN, "the base is that of the image", base.LSN, op.LSN)
+	h := d.home
+	if err := h.allowStart(op.LSN); err != nil {
+		return err
+	}
+	if err := h.log.BeginAt(base); err != nil {
+		return err
+	}
+	d.unsyncedSince = time.Time{}
+	if !h.saved.LogBegun {
+		return h.markLogBegun()
+	}
+	return nil
+}
+
+// trim removes the files below to. A file that cannot be removed only takes room: the next trim tries again.
+func (d *disk) trim(to smr.LSN) error {
+	h := d.home
+	if err := h.allowStart(to); err != nil {
+		return err
+	}
+	before := h.log.Start()
+	err := h.log.TrimTo(to)
+	switch {
+	case err != nil && h.log.Err() != nil:
+		return err
+	case err != nil:
+		h.cfg.Logger.Warn("log not trimmed", "group", h.cfg.Group, "node", h.cfg.Node, "lsn", uint64(to), "error", err)
+	case h.log.Start() != before:
+		h.cfg.Logger.Info("log trimmed", "group", h.cfg.Group, "node", h.cfg.Node, "from", uint64(before), "lsn", uint64(h.log.Start()))
+	}
+	return nil
+}
+
+// trimAhead carries out the trims that stand behind an append which finds the disk full: they may be what makes room.
+// They are carried out again in their turn, which does nothing.
+func (d *disk) trimAhead(behind []replica.DiskOp) error {
+	d.queue.Lock()
+	ops := append(slices.Clone(behind), d.queue.ops...)
+	d.queue.Unlock()
+	for i := range ops {
+		switch op := &ops[i]; {
+		case op.Begin != nil:
+			return nil // what is trimmed behind it is another log
+		case op.Trim != nil && op.Trim.To <= d.home.log.Durable():
+			if err := d.trim(op.Trim.To); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 func (d *disk) savePromise(promise smr.Epoch) error {
 	st := d.home.saved
 	invariant.Assert(promise >= st.Promise, "a promise goes back", st.Promise, promise)
@@ -288,8 +362,8 @@ func (d *disk) report(ops []replica.DiskOp) error {
 // ordered behind it may be carried out.
 var errStopping = errors.New("stopping")
 
-// waitForSpace tries an append again until there is room for it.
-func (d *disk) waitForSpace(ctx context.Context, frames []byte, err error) error {
+// waitForSpace tries again to write until there is room for it. behind are operations that wait as well.
+func (d *disk) waitForSpace(ctx context.Context, write func() error, err error, behind []replica.DiskOp) error {
 	cfg := d.home.cfg
 	cfg.Logger.Error("disk full", "group", cfg.Group, "node", cfg.Node, "lsn", uint64(d.home.log.End()), "error", err)
 	d.full.Store(true)
@@ -302,7 +376,10 @@ func (d *disk) waitForSpace(ctx context.Context, frames []byte, err error) error
 			return errStopping
 		case <-retry.C:
 		}
-		if err = d.append(frames); errors.Is(err, log.ErrFull) {
+		if err := d.trimAhead(behind); err != nil {
+			return err
+		}
+		if err = write(); errors.Is(err, log.ErrFull) {
 			continue
 		}
 		if err == nil {

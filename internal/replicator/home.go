@@ -108,6 +108,7 @@ func (h *home) open() error {
 	if err := h.markStarted(); err != nil {
 		return err
 	}
+	h.dropQuarantined()
 	return h.readConfig()
 }
 
@@ -284,6 +285,16 @@ func (h *home) markStarted() error {
 func (h *home) markLogBegun() error {
 	st := h.saved
 	st.LogBegun = true
+	return h.save(st)
+}
+
+// allowStart notes that the log may begin at lsn, before it does.
+func (h *home) allowStart(lsn smr.LSN) error {
+	if lsn <= h.saved.LogStart {
+		return nil
+	}
+	st := h.saved
+	st.LogStart = lsn
 	return h.save(st)
 }
 

@@ -7,10 +7,12 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"lockstep/log"
 	"lockstep/smr"
 	"lockstep/smr/replica"
 	"lockstep/smr/wire"
@@ -28,15 +30,17 @@ const (
 // local serves the KV node beside this replicator: one at a time, the newest counts.
 type local struct {
 	mu      sync.Mutex
-	status  smr.Status    // what a KV node should know now
-	fresh   bool          // status has been set
-	wake    chan struct{} // 1, of the session's writer
+	status  smr.Status        // what a KV node should know now
+	fresh   bool              // status has been set
+	sources []smr.ImageSource // whom to ask for an image; replaced, never changed
+	wake    chan struct{}     // 1, of the session's writer
 	current *localSession
 
 	// turn is held by the session that is attached: a newer one closes it and waits for its detachment.
 	turn chan struct{}
 
 	kv       atomic.Pointer[smr.LocalHello] // of the KV node attached, nil if none
+	transfer atomic.Pointer[smr.Transfer]   // how far it is with fetching an image, nil if it has not said
 	lastKV   atomic.Int64                   // process time in milliseconds of its last message
 	attached atomic.Bool
 }
@@ -58,10 +62,21 @@ func (l *local) show(status smr.Status) {
 	}
 }
 
-func (l *local) shown() smr.Status {
+func (l *local) shown() (smr.Status, []smr.ImageSource) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.status
+	return l.status, l.sources
+}
+
+// setSources says whom the KV node may ask for an image. sources is kept.
+func (l *local) setSources(sources []smr.ImageSource) {
+	l.mu.Lock()
+	changed := !slices.Equal(l.sources, sources)
+	l.sources = sources
+	l.mu.Unlock()
+	if changed {
+		signal(l.wake)
+	}
 }
 
 // replace makes s the newest session and closes the one before.
@@ -156,7 +171,9 @@ func (n *node) attach(ctx context.Context, s *localSession, r *wire.Reader, hell
 	if s.conn.SetDeadline(time.Time{}) != nil {
 		return
 	}
+	r.SetLimit(wire.LocalLimit)
 	l.lastKV.Store(processMillis())
+	l.transfer.Store(nil)
 	l.kv.Store(hello)
 	l.attached.Store(true)
 	defer l.kv.Store(nil)
@@ -190,16 +207,38 @@ func (n *node) hearKV(ctx context.Context, s *localSession, r *wire.Reader) erro
 		if err != nil {
 			return err
 		}
-		progress, ok := message.(*smr.Progress)
-		if !ok {
+		n.local.lastKV.Store(processMillis())
+		var input replica.Input
+		switch message := message.(type) {
+		case *smr.Progress:
+			input = &replica.Progress{Applied: message.Applied, Checkpoint: message.Checkpoint}
+		case *smr.LocalBase:
+			if input, err = n.imageLoaded(message); err != nil {
+				return err
+			}
+		case *smr.Transfer:
+			n.local.transfer.Store(message)
+			continue
+		default:
 			return fmt.Errorf("%w: %T from the KV node", wire.ErrBadMessage, message)
 		}
-		n.local.lastKV.Store(processMillis())
-		input := &replica.Progress{Applied: progress.Applied, Checkpoint: progress.Checkpoint}
 		if err := n.post(ctx, n.loop.control, item{input: input}); err != nil {
 			return err
 		}
 	}
+}
+
+// imageLoaded checks the base that a KV node has brought: another group's image must not become this one's log.
+func (n *node) imageLoaded(message *smr.LocalBase) (*replica.ImageLoaded, error) {
+	base, err := log.ParseBase(message.Base)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%w: %w", wire.ErrBadMessage, err)
+	case base.Cluster != n.cfg.Cluster || base.Group != n.cfg.Group:
+		return nil, fmt.Errorf("%w: an image of cluster %q group %q, this is cluster %q group %q", wire.ErrBadMessage,
+			base.Cluster, base.Group, n.cfg.Cluster, n.cfg.Group)
+	}
+	return &replica.ImageLoaded{LSN: base.LSN, History: base.History, Stamp: base.Stamp, Base: message.Base}, nil
 }
 
 // tellKV sends the state at once, on every change and when idle.
@@ -208,9 +247,14 @@ func (n *node) tellKV(ctx context.Context, s *localSession, done <-chan struct{}
 	idle := time.NewTicker(statusEvery)
 	defer idle.Stop()
 	var buffer []byte
+	var told []smr.ImageSource
 	for {
-		status := n.local.shown()
+		status, sources := n.local.shown()
 		buffer = wire.AppendMessage(buffer[:0], &status)
+		if !slices.Equal(told, sources) {
+			told = sources
+			buffer = wire.AppendMessage(buffer, &smr.ImageSources{Sources: sources})
+		}
 		if s.conn.SetWriteDeadline(time.Now().Add(kvPatience)) != nil {
 			return
 		}

@@ -303,8 +303,28 @@ func (m *manage) Follow(ctx context.Context, in *proto.FollowRequest) (*proto.Or
 	if err := checkPeerAddress(in.GetMaster(), in.GetMasterAddr()); err != nil {
 		return nil, err
 	}
+	sources, err := sourcesOf(in.GetSources())
+	if err != nil {
+		return nil, err
+	}
+	m.node.local.setSources(sources)
 	m.node.addresses.learn(smr.NodeID(in.GetMaster()), in.GetMasterAddr())
 	return m.simpleOrder(ctx, &replica.Follow{Epoch: smr.Epoch(in.GetEpoch()), Master: smr.NodeID(in.GetMaster())})
+}
+
+// sourcesOf converts and checks a list of who lends images.
+func sourcesOf(in []*proto.ImageSource) ([]smr.ImageSource, error) {
+	if len(in) > smr.MaxImageSources {
+		return nil, status.Errorf(codes.FailedPrecondition, "%d sources of images: at most %d are possible", len(in), smr.MaxImageSources)
+	}
+	var sources []smr.ImageSource
+	for _, s := range in {
+		if err := checkPeerAddress(s.GetNode(), s.GetAdminAddr()); err != nil {
+			return nil, err
+		}
+		sources = append(sources, smr.ImageSource{Node: smr.NodeID(s.GetNode()), Addr: s.GetAdminAddr()})
+	}
+	return sources, nil
 }
 
 // Established implements proto.ReplicatorServer.

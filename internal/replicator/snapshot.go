@@ -66,6 +66,9 @@ func (n *node) statusForKV(status *replica.Status) smr.Status {
 		Role: status.Role, Epoch: status.Epoch, Master: status.Master,
 		Start: status.Start, Safe: status.Safe, Commit: status.Commit, Writable: status.Writable,
 	}
+	if status.NeedImage {
+		s.NeedImage = status.ImageFrom
+	}
 	switch {
 	case status.Leading:
 		s.MasterAddr = n.announce
@@ -93,7 +96,10 @@ func (n *node) state() *proto.ReplicaState {
 		Sync: n.cfg.Sync.String(), Version: n.cfg.Version,
 	}
 	if kv := n.local.kv.Load(); kv != nil {
-		state.KvPid, state.KvAddr = uint32(kv.Pid), kv.KVAddr
+		state.KvPid, state.KvAddr, state.KvAdminAddr = uint32(kv.Pid), kv.KVAddr, kv.AdminAddr
+		if t := n.local.transfer.Load(); t != nil {
+			state.BytesDone, state.BytesTotal, state.BytesPerSecond, state.ImageFrom = t.Done, t.Total, t.PerSecond, t.From
+		}
 	}
 	for _, peer := range status.Peers {
 		state.Peers = append(state.Peers, &proto.PeerState{

@@ -59,6 +59,9 @@ func (s *stream) publish(ops []replica.DiskOp, epoch smr.Epoch, commit smr.LSN) 
 			s.end += smr.LSN(len(op.Append))
 		case op.Rewind != nil:
 			s.rewindTo(op.Rewind.To)
+		case op.Begin != nil:
+			clear(s.chunks)
+			s.chunks, s.first, s.bytes, s.end = s.chunks[:0], 0, 0, op.Begin.LSN
 		}
 	}
 	s.evict()
