@@ -82,17 +82,9 @@ func (s *service) CreateGroup(ctx context.Context, request *lockstep.CreateGroup
 	if conn != nil {
 		return lockstep.NewConfmasterClient(conn).CreateGroup(ctx, request)
 	}
-	mode := smr.SyncAlways
-	if request.GetSync() != "" {
-		if mode, err = smr.ParseSyncMode(request.GetSync()); err != nil {
-			return nil, status.Error(codes.InvalidArgument, err.Error())
-		}
-	}
-	create := &failover.CreateGroup{Name: request.GetName(),
-		Policy: failover.Policy{Copies: int(request.GetCopies()), MinCopies: int(request.GetMinCopies()), Sync: mode}}
-	for _, r := range request.GetReplicas() {
-		create.Replicas = append(create.Replicas, failover.Replica{Node: smr.NodeID(r.GetNode()), ManageAddr: r.GetManageAddr(),
-			DataAddr: r.GetDataAddr(), KVAddr: r.GetKvAddr(), Preference: int(r.GetPreference())})
+	create, err := createOf(request)
+	if err != nil {
+		return nil, err
 	}
 	return s.ask(ctx, &failover.Request{CreateGroup: create})
 }
@@ -117,8 +109,20 @@ func (s *service) Switchover(ctx context.Context, request *lockstep.SwitchoverRe
 	return s.ask(ctx, &failover.Request{Switchover: &failover.Switchover{Group: group, To: smr.NodeID(request.GetTo())}})
 }
 
-// ask gives a request to the driver and waits for its answer.
+// ask gives a request to the driver and waits until it is done; that it was refused is an error.
 func (s *service) ask(ctx context.Context, request *failover.Request) (*lockstep.ChangeReply, error) {
+	reply, err := s.await(ctx, request)
+	switch {
+	case err != nil:
+		return nil, err
+	case !reply.Done:
+		return nil, status.Error(codes.FailedPrecondition, reply.Text)
+	}
+	return &lockstep.ChangeReply{Epoch: uint64(reply.Epoch), Text: reply.Text}, nil
+}
+
+// await gives a request to the driver and waits for its answer.
+func (s *service) await(ctx context.Context, request *failover.Request) (*failover.Reply, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	answers := make(chan failover.Reply, 1)
@@ -135,10 +139,7 @@ func (s *service) ask(ctx context.Context, request *failover.Request) (*lockstep
 	}
 	select {
 	case reply := <-answers:
-		if !reply.Done {
-			return nil, status.Error(codes.FailedPrecondition, reply.Text)
-		}
-		return &lockstep.ChangeReply{Epoch: uint64(reply.Epoch), Text: reply.Text}, nil
+		return &reply, nil
 	case <-ctx.Done():
 		return nil, status.Error(codes.DeadlineExceeded, "no answer in time: ask for the status to see what became of it")
 	case <-s.node.stopped:

@@ -46,7 +46,10 @@ func (n *node) groupStatus(g *failover.Group) *lockstep.GroupStatus {
 	status := &lockstep.GroupStatus{
 		Name: g.Name, Epoch: uint64(g.Epoch), Established: uint64(g.Established.Epoch), Master: string(report.Master),
 		Copies: uint32(current.Copies), MinCopies: uint32(g.Policy.MinCopies), Sync: g.Policy.Sync.String(),
-		State: report.State, Detail: report.Detail, Plan: report.Plan,
+		State: report.State, Detail: report.Detail, Plan: report.Plan, Version: g.Version, Policy: policyMessage(g.Policy),
+	}
+	for i := range g.Recoveries {
+		status.Recoveries = append(status.Recoveries, recoveryMessage(&g.Recoveries[i]))
 	}
 	if n.lead == 0 {
 		status.Detail = joinText(status.Detail, "the configuration masters have no leader: no fail-over until a majority of them is back")
@@ -61,6 +64,13 @@ func (n *node) groupStatus(g *failover.Group) *lockstep.GroupStatus {
 		out := &lockstep.ReplicaStatus{
 			Node: string(r.Node), LastSeenMs: uint64(standing.SilentTicks) * failover.TickMillis,
 			KvAddr: r.KVAddr, DataAddr: r.DataAddr, ManageAddr: r.ManageAddr, Member: member, Up: standing.Up,
+		}
+		out.Saw, out.LagBytes, out.LagMs = standing.Saw, uint64(standing.LagBytes), uint32(standing.LagMillis)
+		if r.Drained {
+			out.Standing = "drained"
+			if g.Change.Node == r.Node && g.Change.Kind != failover.ChangeDrain {
+				out.Standing = "leaving"
+			}
 		}
 		if standing.Seen {
 			out.State = n.seen[replicaKey{g.Name, r.Node}]

@@ -168,6 +168,7 @@ func viewOf(s *lockstep.ReplicaState) failover.ReplicaView {
 		PositionEpoch: smr.Epoch(s.GetPositionEpoch()), Attached: s.GetAttached(), Writable: s.GetWritable(), Joined: s.GetJoined(),
 		Stopped: s.GetStopped(), NeedImage: s.GetNeedImage(), LoopIdleMillis: s.GetLoopIdleMs(), DiskStuckMillis: s.GetDiskStuckMs(),
 		KVSilentMillis: s.GetKvSilentMs(), KVAddr: s.GetKvAddr(), DataAddr: s.GetDataAddr(),
+		KVAdminAddr: s.GetKvAdminAddr(), ImageFrom: s.GetImageFrom(),
 	}
 	for _, p := range s.GetPeers() {
 		view.Peers = append(view.Peers, failover.PeerView{
@@ -268,7 +269,11 @@ func (c *caller) order(ctx context.Context, client lockstep.ReplicatorClient, ca
 			_, err = client.Reconfigure(ctx, request)
 		}
 	case failover.CallFollow:
-		_, err = client.Follow(ctx, &lockstep.FollowRequest{Target: target, Epoch: uint64(call.Epoch), Master: string(call.Master), MasterAddr: call.MasterAddr})
+		request := &lockstep.FollowRequest{Target: target, Epoch: uint64(call.Epoch), Master: string(call.Master), MasterAddr: call.MasterAddr}
+		for _, source := range call.Sources {
+			request.Sources = append(request.Sources, &lockstep.ImageSource{Node: string(source.Node), AdminAddr: source.Addr})
+		}
+		_, err = client.Follow(ctx, request)
 	case failover.CallEstablished:
 		_, err = client.Established(ctx, &lockstep.EstablishedRequest{Target: target, Config: configMessage(call.Config)})
 	case failover.CallLearn:

@@ -52,6 +52,14 @@ type Group struct {
 	Election Election
 	// Reign is the last reign for which a master was chosen; Epoch 0 before the first.
 	Reign Reign
+
+	// Version grows with every change of Policy and Replicas that somebody asked for: whoever changes them says which
+	// one it saw.
+	Version uint64 `json:",omitempty"`
+	// Change is the change of the replicas that is being carried out; Kind "" if there is none.
+	Change Change `json:",omitzero"`
+	// Recoveries are the forced ones, oldest first. They are never forgotten.
+	Recoveries []Recovery `json:",omitempty"`
 }
 
 // Policy of a group.
@@ -59,6 +67,13 @@ type Policy struct {
 	Copies    int          // replicas that shall hold a byte, master included
 	MinCopies int          // how far the configuration master may lower Copies by itself
 	Sync      smr.SyncMode // shown; set at the replicators
+
+	// A member is slow while it is more than SlowBytes behind its master's End, or more than SlowMillis behind in time, and
+	// until it is within half of both. 0: that bound does not count. One that is slow for SlowForMillis is dropped
+	// while Copies of the others are there; for twice as long, while MinCopies are.
+	SlowBytes     smr.LSN `json:",omitempty"`
+	SlowMillis    int     `json:",omitempty"`
+	SlowForMillis int     `json:",omitempty"`
 }
 
 // Replica as registered.
@@ -68,6 +83,9 @@ type Replica struct {
 	DataAddr   string
 	KVAddr     string
 	Preference int // of several candidates with equal Position the highest leads
+	// Drained: it shall neither be a member nor lead, because an operator says so or because it is being removed. It
+	// follows as a learner.
+	Drained bool `json:",omitempty"`
 }
 
 // Election that is going on.
@@ -92,6 +110,8 @@ const (
 	ElectionFailover ElectionKind = "failover"
 	// ElectionSwitchover because an operator, or a master without KV node, hands over.
 	ElectionSwitchover ElectionKind = "switchover"
+	// ElectionForced among the replicas that are left, because an operator accepts the loss of the others.
+	ElectionForced ElectionKind = "forced"
 )
 
 // Reign is a mastership: the election epoch, and the process that was chosen, as in its answer (S3).
@@ -133,6 +153,8 @@ const (
 	EntryPolicy      EntryKind = "policy"
 	EntryUnavailable EntryKind = "unavailable"
 	EntryNote        EntryKind = "note"
+	EntryChange      EntryKind = "change"    // of the registered replicas
+	EntryRecovered   EntryKind = "recovered" // by force
 )
 
 // Witness is what one confmaster saw of one replica.
@@ -183,6 +205,8 @@ const (
 	EventReconfigure  EventName = "reconfigure"   // a reconfiguration was given out
 	EventPolicy       EventName = "policy"
 	EventUnavailable  EventName = "unavailable"
+	EventChange       EventName = "change"
+	EventRecovered    EventName = "recovered"
 )
 
 // Events of observations (Effects.Events).
@@ -213,6 +237,11 @@ type Command struct {
 	SetPolicy        *SetPolicy        `json:",omitempty"`
 	SetReplica       *SetReplica       `json:",omitempty"`
 	Note             *Note             `json:",omitempty"`
+	AddReplica       *AddReplica       `json:",omitempty"`
+	BeginChange      *BeginChange      `json:",omitempty"`
+	AdvanceChange    *AdvanceChange    `json:",omitempty"`
+	CancelChange     *CancelChange     `json:",omitempty"`
+	Recover          *Recover          `json:",omitempty"`
 }
 
 type (
@@ -266,15 +295,18 @@ type (
 		Reason    string
 		Witnesses []Witness
 	}
-	// SetPolicy changes a group's policy.
+	// SetPolicy changes a group's policy. Version, if it is not 0, is the Group.Version that its proposer saw.
 	SetPolicy struct {
-		Group  string
-		Policy Policy
+		Group   string
+		Policy  Policy
+		Version uint64 `json:",omitempty"`
 	}
-	// SetReplica registers a replica or changes its addresses and preference.
+	// SetReplica registers a replica or changes its addresses and preference. Known: only the addresses, and only if it
+	// is registered.
 	SetReplica struct {
 		Group   string
 		Replica Replica
+		Known   bool `json:",omitempty"`
 	}
 	// Note puts a line into the work log. Kind is EntryUnavailable or EntryNote.
 	Note struct {
@@ -293,6 +325,7 @@ type Result struct {
 	Group      string
 	Applied    bool
 	Reason     string    // if not applied: why (overtaken, invalid)
+	Stale      bool      // because its proposer saw another version of the group
 	Epoch      smr.Epoch // highest given out in the group, after the command
 	Entry      *WorkEntry
 	Events     []Event
@@ -347,6 +380,8 @@ type (
 		Switchover  *Switchover
 		SetPolicy   *SetPolicy
 		SetReplica  *SetReplica
+		Change      *ChangeRequest
+		Join        *JoinRequest
 	}
 )
 
@@ -394,6 +429,8 @@ type ReplicaView struct {
 	KVSilentMillis  uint32
 	KVAddr          string
 	DataAddr        string
+	KVAdminAddr     string // where the KV node beside lends its image, "" if it does not
+	ImageFrom       string // the KVAdminAddr that it fetches an image from, "" if it does not
 }
 
 // PeerView is what a master says of one slave.
@@ -422,7 +459,7 @@ type CallKind string
 const (
 	CallFence       CallKind = "fence"       // Epoch
 	CallLead        CallKind = "lead"        // Incarnation, Life, Config, Base, Addresses
-	CallFollow      CallKind = "follow"      // Epoch, Master, MasterAddr
+	CallFollow      CallKind = "follow"      // Epoch, Master, MasterAddr, Sources
 	CallReconfigure CallKind = "reconfigure" // Config, Base, Addresses
 	CallEstablished CallKind = "established" // Config
 	CallLearn       CallKind = "learn"       // Epoch
@@ -440,7 +477,8 @@ type Call struct {
 
 	Epoch       smr.Epoch
 	Master      smr.NodeID
-	MasterAddr  string // its data address
+	MasterAddr  string   // its data address
+	Sources     []Source // of images, in order of preference
 	Incarnation smr.Incarnation
 	Life        smr.Life
 	Config      smr.Config
@@ -496,6 +534,13 @@ type Reply struct {
 	Done  bool      // false: refused or given up; Text says why
 	Epoch smr.Epoch // of the group, if it is known
 	Text  string
+
+	// Of a Change:
+	Version  uint64 // of the group, before a dry run, after a change
+	Stale    bool   // refused because the group is not as the operator saw it
+	Checks   []string
+	Steps    []string
+	Recovery *Recovery
 }
 
 // Effects of one or more Steps. The zero value is ready.
@@ -510,54 +555,4 @@ type Effects struct {
 // Reset empties e and keeps its memory.
 func (e *Effects) Reset() {
 	*e = Effects{Proposals: e.Proposals[:0], Calls: e.Calls[:0], Replies: e.Replies[:0], Events: e.Events[:0]}
-}
-
-// Options of a Driver. Zero durations take the defaults of DefaultOptions.
-type Options struct {
-	Self   uint64   // this confmaster
-	Voters []uint64 // all confmasters, this one included: the fixed set whose majority must agree
-
-	ProbeTicks     int // between two states of a Watch stream (10: 100 ms); for the shell
-	OpineTicks     int // between two sendings of Opinions (10: 100 ms); for the shell
-	SuspectTicks   int // silence after which a replica is thought down (100: 1 s)
-	LoopIdleTicks  int // a main loop that has not come round for so long is stuck (100: 1 s)
-	DiskStuckTicks int // a disk operation that takes so long is stuck (200: 2 s)
-	KVSilentTicks  int // an attached KV node that is silent for so long counts as gone (300: 3 s)
-	OpinionTicks   int // after which another confmaster's opinions expire (50: 500 ms)
-
-	GraceTicks     int     // an election that has enough answers waits so long for other living members (3: 30 ms)
-	CatchUpTicks   int     // a switch-over waits so long for its target to catch up (20: 200 ms)
-	RetryTicks     int     // before an unanswered or failed call is repeated (20: 200 ms)
-	LostTicks      int     // a master that says of itself that it does not lead has lost its reign (20: 200 ms)
-	LeadTicks      int     // a chosen master that does not lead after so long is given up (200: 2 s)
-	HandOverTicks  int     // a master without KV node hands over after so long (30: 300 ms)
-	FoundTicks     int     // the first election does not wait longer for replicas that cannot be told (300: 3 s)
-	ProposeTicks   int     // a proposal that was not applied by then is taken for lost (100: 1 s)
-	CallTicks      int     // time-out of a call to a replicator (100: 1 s)
-	SwitchTicks    int     // a switch-over is given up after so long (1500: 15 s)
-	ElectionBurst  int     // elections of a group that may come to nothing one after the other (3)
-	ElectionTicks  int     // after which one more is allowed (300: 3 s)
-	StandTicks     int     // a reign that was established for so long has not come to nothing (30: 300 ms)
-	DropTicks      int     // a member that does not stream for so long is dropped (500: 5 s)
-	LowerTicks     int     // copies are lowered after so long with too few members (1000: 10 s)
-	AdmitTicks     int     // a learner streams and is near for so long before it is admitted (20: 200 ms)
-	AdmitDistance  smr.LSN // how far behind the master's Commit a learner may be, in bytes (1 MiB)
-	TargetDistance smr.LSN // how far behind the master's End a switch-over's target may be, in bytes (4 MiB)
-}
-
-// GroupReport is what the Driver has to say of a group, for status.
-type GroupReport struct {
-	State  string // ok, degraded, electing, unavailable, creating
-	Detail string // why, for people: names what is missing
-	Plan   string // what is being done now, "" if nothing
-	Master smr.NodeID
-}
-
-// Standing is what this confmaster knows of a replica.
-type Standing struct {
-	Seen        bool // View is its last state
-	View        ReplicaView
-	SilentTicks int  // since it was last heard of (or since this confmaster started)
-	Up          bool // own opinion; at the leader: no majority thinks it down
-	Saw         string
 }

@@ -85,6 +85,12 @@ type upkeep struct {
 	node      smr.NodeID
 	goneSince uint64 // a member that does not stream from the master: tick since when, 0 if it does
 	nearSince uint64 // a learner that streams and is near: tick since when, 0 if it is not
+
+	lag      lag
+	dropping bool // its drop for being slow was proposed
+
+	source     smr.NodeID // whom it was sent to for an image, and when
+	sourceTick uint64
 }
 
 // New returns a Driver that reads state, which is not copied, during Step.
@@ -108,7 +114,7 @@ func (o Options) withDefaults() Options {
 		{&o.KVSilentTicks, 300}, {&o.OpinionTicks, 50}, {&o.GraceTicks, 3}, {&o.CatchUpTicks, 20}, {&o.RetryTicks, 20},
 		{&o.LostTicks, 20}, {&o.LeadTicks, 200}, {&o.HandOverTicks, 30}, {&o.FoundTicks, 300}, {&o.ProposeTicks, 100},
 		{&o.CallTicks, 100}, {&o.SwitchTicks, 1500}, {&o.ElectionBurst, 3}, {&o.ElectionTicks, 300}, {&o.DropTicks, 500},
-		{&o.LowerTicks, 1000}, {&o.AdmitTicks, 20}, {&o.StandTicks, 30},
+		{&o.LowerTicks, 1000}, {&o.AdmitTicks, 20}, {&o.StandTicks, 30}, {&o.SourceFetches, 2},
 	} {
 		if *field.ticks <= 0 {
 			*field.ticks = field.standard
@@ -132,7 +138,7 @@ func (d *Driver) Leading() bool { return d.leading }
 // Step takes one input and adds what follows from it to out.
 func (d *Driver) Step(in Input, out *Effects) {
 	d.steps++
-	if d.registered() != len(d.replicas) {
+	if !d.tracksAll() {
 		d.trackReplicas() // a command was applied whose Committed has yet to come
 	}
 	switch in := in.(type) {

@@ -67,8 +67,12 @@ func (t *tally) targetSeen(position smr.Position) {
 func (d *Driver) found(g *Group, p *plan, out *Effects) {
 	config := smr.Config{Copies: g.Policy.Copies}
 	missing := make([]string, 0, len(g.Replicas))
+	p.foreign, p.missing = "", ""
+	if len(g.Replicas) < g.Policy.Copies {
+		p.missing = fmt.Sprintf("waiting for replicas: %d are registered, %d copies are wanted", len(g.Replicas), g.Policy.Copies)
+		return
+	}
 	first := &g.Replicas[0]
-	p.foreign = ""
 	for i := range g.Replicas {
 		replica := &g.Replicas[i]
 		r := d.replica(g.Name, replica.Node)
@@ -138,7 +142,7 @@ func (d *Driver) elect(g *Group, p *plan, out *Effects) {
 		t.all = true // the others are not enough after all
 	}
 	for i := range g.Replicas {
-		if node := g.Replicas[i].Node; t.of(node) == nil && !t.leavesOut(g, node) {
+		if node := g.Replicas[i].Node; t.of(node) == nil && !t.leavesOut(g, node) && d.mayFence(g, node) {
 			d.fence(g, p, node, out)
 		}
 	}
@@ -319,6 +323,7 @@ func (d *Driver) compare(g *Group, x, y Candidate) (int, string) {
 	}{
 		{fact(x.Node == g.Election.Target), fact(y.Node == g.Election.Target), "was asked for"},
 		{fact(d.attached(g, x.Node)), fact(d.attached(g, y.Node)), "has a KV node"},
+		{fact(!g.drained(x.Node)), fact(!g.drained(y.Node)), "is not drained"},
 		{g.preference(x.Node), g.preference(y.Node), "is preferred"},
 		{cmp.Compare(y.Node, x.Node), 0, "is first by name"},
 	} {

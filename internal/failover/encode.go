@@ -106,6 +106,16 @@ func (c *Command) Group() string {
 		return c.SetReplica.Group
 	case c.Note != nil:
 		return c.Note.Group
+	case c.AddReplica != nil:
+		return c.AddReplica.Group
+	case c.BeginChange != nil:
+		return c.BeginChange.Group
+	case c.AdvanceChange != nil:
+		return c.AdvanceChange.Group
+	case c.CancelChange != nil:
+		return c.CancelChange.Group
+	case c.Recover != nil:
+		return c.Recover.Group
 	}
 	return ""
 }
@@ -114,7 +124,8 @@ func (c *Command) Group() string {
 func (c *Command) Check() error {
 	bodies := 0
 	for _, set := range []bool{c.CreateGroup != nil, c.Found != nil, c.BeginElection != nil, c.Choose != nil, c.Establish != nil,
-		c.BeginReconfigure != nil, c.SetPolicy != nil, c.SetReplica != nil, c.Note != nil} {
+		c.BeginReconfigure != nil, c.SetPolicy != nil, c.SetReplica != nil, c.Note != nil,
+		c.AddReplica != nil, c.BeginChange != nil, c.AdvanceChange != nil, c.CancelChange != nil, c.Recover != nil} {
 		if set {
 			bodies++
 		}
@@ -142,6 +153,14 @@ func (c *Command) Check() error {
 		return c.SetReplica.Replica.check()
 	case c.Note != nil:
 		return c.Note.check()
+	case c.AddReplica != nil:
+		return c.AddReplica.check()
+	case c.BeginChange != nil:
+		return c.BeginChange.check()
+	case c.AdvanceChange != nil:
+		return c.AdvanceChange.check()
+	case c.Recover != nil:
+		return c.Recover.check()
 	}
 	return nil
 }
@@ -153,7 +172,7 @@ func (c *CreateGroup) check() error {
 	if len(c.Replicas) > MaxReplicas {
 		return fmt.Errorf("%d replicas, at most %d are possible", len(c.Replicas), MaxReplicas)
 	}
-	if c.Policy.Copies > len(c.Replicas) {
+	if c.Policy.Copies > len(c.Replicas) && len(c.Replicas) > 0 { // without any it waits for replicas that join
 		return fmt.Errorf("%d copies of %d replicas", c.Policy.Copies, len(c.Replicas))
 	}
 	for i := range c.Replicas {
@@ -179,8 +198,23 @@ func (p Policy) check() error {
 	if _, err := smr.ParseSyncMode(p.Sync.String()); err != nil {
 		return err
 	}
+	if p.SlowMillis < 0 || p.SlowForMillis < 0 || p.SlowMillis > maxSlowMillis || p.SlowForMillis > maxSlowMillis {
+		return fmt.Errorf("slow beyond %d ms for %d ms: use 0 to %d", p.SlowMillis, p.SlowForMillis, maxSlowMillis)
+	}
+	if p.SlowMillis > 0 && p.SlowMillis < minSlowMillis {
+		return fmt.Errorf("slow beyond %d ms: use at least %d, it is measured every 100 ms", p.SlowMillis, minSlowMillis)
+	}
+	if bounded := p.SlowBytes > 0 || p.SlowMillis > 0; bounded && p.SlowForMillis == 0 {
+		return errors.New("a bound for slow members needs a time for which they may be slow (slow-for)")
+	}
 	return nil
 }
+
+// Bounds of the times in the policy for slow members: a second, a day.
+const (
+	minSlowMillis = 1000
+	maxSlowMillis = 24 * 3600 * 1000
+)
 
 func (r *Replica) check() error {
 	if err := smr.CheckNodeID(string(r.Node)); err != nil {
@@ -197,7 +231,7 @@ func (r *Replica) check() error {
 
 func (c *BeginElection) check() error {
 	switch c.Kind {
-	case ElectionFirst, ElectionFailover, ElectionSwitchover:
+	case ElectionFirst, ElectionFailover, ElectionSwitchover, ElectionForced:
 	default:
 		return fmt.Errorf("unknown kind of election %q", c.Kind)
 	}
@@ -291,7 +325,13 @@ func (g *Group) check() error {
 	if err := g.Policy.check(); err != nil {
 		return err
 	}
-	if len(g.Replicas) > MaxReplicas || len(g.Replicas) < g.Policy.Copies {
+	if len(g.Recoveries) > MaxRecoveries {
+		return fmt.Errorf("%d forced recoveries, at most %d are possible", len(g.Recoveries), MaxRecoveries)
+	}
+	if err := g.checkChange(); err != nil {
+		return err
+	}
+	if len(g.Replicas) > MaxReplicas || len(g.Replicas) < g.Policy.Copies && g.Epoch != 0 {
 		return fmt.Errorf("%d replicas for %d copies: at most %d are possible", len(g.Replicas), g.Policy.Copies, MaxReplicas)
 	}
 	for _, node := range append([]smr.NodeID{g.Reign.Master, g.Election.Target}, g.Election.Without...) {

@@ -48,6 +48,7 @@ type fake struct {
 	joined     bool
 	attached   bool
 	stuck      bool // the disk
+	every      int  // it takes one record only in so many ticks, 0: as they come
 	lastView   ReplicaView
 }
 
@@ -225,6 +226,9 @@ func (f *fake) stream(limit int) {
 		}
 		f.w.check(common >= min(f.commit, len(f.log)), "%s would rewind to %d below safe %d", f.node, common, f.commit)
 		f.log, f.joined, f.promise = slices.Clip(f.log[:common]), true, m.cfg.Epoch
+	}
+	if f.every > 0 {
+		limit = fact(f.w.now%f.every == 0)
 	}
 	for range limit {
 		if len(f.log) < len(m.log) {

@@ -31,18 +31,24 @@ type peer struct {
 	opinions []Opinion
 }
 
-// registered counts the replicas of State.
-func (d *Driver) registered() int {
+// tracksAll reports whether replicas are those of State.
+func (d *Driver) tracksAll() bool {
 	count := 0
 	for i := range d.state.Groups {
-		count += len(d.state.Groups[i].Replicas)
+		g := &d.state.Groups[i]
+		for j := range g.Replicas {
+			if count == len(d.replicas) || d.replicas[count].node != g.Replicas[j].Node || d.replicas[count].group != g.Name {
+				return false
+			}
+			count++
+		}
 	}
-	return count
+	return count == len(d.replicas)
 }
 
 // trackReplicas keeps one replica for each registered one.
 func (d *Driver) trackReplicas() {
-	tracked := make([]*replica, 0, d.registered())
+	tracked := make([]*replica, 0, len(d.replicas)+1)
 	for i := range d.state.Groups {
 		g := &d.state.Groups[i]
 		for j := range g.Replicas {

@@ -28,6 +28,11 @@ func (d *Driver) noteMembers(g *Group, p *plan, master *replica) {
 		d.since(&u.goneSince, isMember && !d.streams(g, master, member))
 		learner, near := d.nearLearner(g, master, node)
 		d.since(&u.nearSince, near && !current.Has(learner))
+		d.noteLag(g, u, master)
+		if u.dropping && !isMember {
+			u.lag.drops, u.lag.slowSince = u.lag.drops+1, 0
+		}
+		u.dropping = u.dropping && isMember && u.lag.slowSince != 0
 	}
 }
 
@@ -35,7 +40,7 @@ func (d *Driver) noteMembers(g *Group, p *plan, master *replica) {
 // admitted: within AdmitDistance of Commit.
 func (d *Driver) nearLearner(g *Group, master *replica, node smr.NodeID) (smr.Member, bool) {
 	r := d.replica(g.Name, node)
-	if r == nil || r.agreedDown {
+	if r == nil || r.agreedDown || g.drained(node) || d.outcast(g, r) != 0 {
 		return smr.Member{}, false
 	}
 	for _, peer := range master.view.Peers {
@@ -57,6 +62,11 @@ func (d *Driver) reconcile(g *Group, p *plan, master *replica, out *Effects) {
 	next, ok := d.lower(g, p, master, current)
 	if !ok {
 		next, ok = d.drop(g, p, master, current)
+	}
+	if !ok && g.Provisional.Epoch == 0 {
+		if next, ok = d.release(g, master, current); !ok {
+			next, ok = d.dropSlow(g, p, master, current)
+		}
 	}
 	// A provisional configuration is waited for, unless too few of its members are there: if one has lost its log, only
 	// its new incarnation helps.
@@ -132,7 +142,8 @@ func (d *Driver) admit(g *Group, p *plan, master *replica, current smr.Config) (
 	for i := range g.Replicas {
 		node := g.Replicas[i].Node
 		learner, near := d.nearLearner(g, master, node)
-		if node == master.node || !near || current.Has(learner) || !d.lasted(p.upkeepOf(node).nearSince, d.o.AdmitTicks) {
+		if node == master.node || !near || current.Has(learner) || !d.lasted(p.upkeepOf(node).nearSince, d.o.AdmitTicks) ||
+			!d.keptUp(g, p.upkeepOf(node)) || g.Outcast(learner) != 0 {
 			continue
 		}
 		at := sort.Search(len(members), func(i int) bool { return members[i].Node >= node })

@@ -45,6 +45,7 @@ func (d *Driver) reign(g *Group, p *plan, out *Effects) {
 		return
 	}
 	d.noteMembers(g, p, master)
+	d.advanceChange(g, p, out)
 	d.handOver(g, p, master, out)
 	d.reconcile(g, p, master, out)
 	d.noteAddresses(g, p, out)
@@ -146,6 +147,12 @@ func (d *Driver) follow(g *Group, p *plan, r, master *replica, out *Effects) {
 	if !r.seen || !d.up(r) || r.view.Stopped {
 		return
 	}
+	if d.outcast(g, r) != 0 {
+		if g.Outcast(smr.Member{Node: r.node, Incarnation: r.view.Incarnation}) != 0 && r.view.Promise < g.Reign.Epoch {
+			d.order(g, p, Call{Node: r.node, Kind: CallFence, Epoch: g.Reign.Epoch}, out) // it may still lead its old reign
+		}
+		return
+	}
 	view := &r.view
 	if view.Blank {
 		d.order(g, p, Call{Node: r.node, Kind: CallLearn, Epoch: g.Epoch}, out)
@@ -165,7 +172,8 @@ func (d *Driver) follow(g *Group, p *plan, r, master *replica, out *Effects) {
 	case view.Promise > epoch && d.fresh(p, r):
 		return // until the master has taken the epoch that this slave has promised
 	}
-	d.order(g, p, Call{Node: r.node, Kind: CallFollow, Epoch: epoch, Master: g.Reign.Master, MasterAddr: g.Replica(g.Reign.Master).DataAddr}, out)
+	d.order(g, p, Call{Node: r.node, Kind: CallFollow, Epoch: epoch, Master: g.Reign.Master, MasterAddr: g.Replica(g.Reign.Master).DataAddr,
+		Sources: d.sources(g, p, r, master)}, out)
 }
 
 func (g *Group) addresses() []Address {
@@ -176,10 +184,17 @@ func (g *Group) addresses() []Address {
 	return addresses
 }
 
-// handOver begins a switch-over by itself when the master's KV node is gone and another member has one.
+// handOver begins a switch-over by itself when the master's KV node is gone and another member has one, or when the master
+// is drained.
 func (d *Driver) handOver(g *Group, p *plan, master *replica, out *Effects) {
-	bare := !d.attached(g, master.node)
-	d.since(&p.bareSince, bare)
+	why := ""
+	switch {
+	case !d.attached(g, master.node):
+		why = "has no KV node"
+	case g.drained(master.node):
+		why = "is drained"
+	}
+	d.since(&p.bareSince, why != "")
 	if !d.lasted(p.bareSince, d.o.HandOverTicks) || g.Provisional.Epoch != 0 || p.tokens < 2 || d.switchoverOf(g.Name) != nil {
 		return // the last token is kept for a fail-over
 	}
@@ -188,7 +203,7 @@ func (d *Driver) handOver(g *Group, p *plan, master *replica, out *Effects) {
 		return
 	}
 	d.begin(g, p, BeginElection{Kind: ElectionSwitchover, Target: target, Witnesses: d.witnesses(master),
-		Reason: fmt.Sprintf("master %s has no KV node: it hands over to %s", master.node, target)}, out)
+		Reason: fmt.Sprintf("master %s %s: it hands over to %s", master.node, why, target)}, out)
 }
 
 // noteAddresses registers the address that a KV node announces, when it has changed.
@@ -200,7 +215,7 @@ func (d *Driver) noteAddresses(g *Group, p *plan, out *Effects) {
 		}
 		changed := g.Replicas[i]
 		changed.KVAddr = r.view.KVAddr
-		if d.propose(p, Command{SetReplica: &SetReplica{Group: g.Name, Replica: changed}}, out) {
+		if d.propose(p, Command{SetReplica: &SetReplica{Group: g.Name, Replica: changed, Known: true}}, out) {
 			return
 		}
 	}

@@ -41,6 +41,9 @@ func (d *Driver) Report(group string) GroupReport {
 	if g.Provisional.Epoch != 0 {
 		report.Plan = "reconfigure: " + describe(g.Provisional)
 	}
+	if g.Change.Kind != "" {
+		report.Plan = strings.TrimPrefix(report.Plan+"; "+g.Change.describe(), "; ")
+	}
 	if q := d.switchoverOf(group); q != nil {
 		report.Plan = "switch-over"
 		if q.target != "" {
@@ -101,6 +104,9 @@ func (d *Driver) lacks(g *Group, config smr.Config) []string {
 		switch {
 		case known && why != "":
 			lacks = append(lacks, fmt.Sprintf("%s: %s", node, why))
+		case d.outcast(g, r) != 0:
+			lacks = append(lacks, fmt.Sprintf("%s was left out by the forced recovery of epoch %d: its log may hold what the group has lost; set its directory aside and start it anew", node, d.outcast(g, r)))
+		case !isMember && g.drained(node):
 		case !isMember:
 			lacks = append(lacks, fmt.Sprintf("%s is no member", node))
 		case sees && !d.streams(g, master, member):
@@ -118,6 +124,13 @@ func (d *Driver) Standing(group string, node smr.NodeID) Standing {
 	}
 	why, known := d.opinion(r)
 	standing := Standing{Seen: r.seen, View: r.view, SilentTicks: int(d.silence(r)), Up: known && why == "", Saw: why}
+	if p := d.plan(group); p != nil && p.upkept == d.state.Group(group).Reign.Epoch {
+		for _, u := range p.upkeep {
+			if u.node == node && u.lag.set != 0 {
+				standing.LagBytes, standing.LagMillis = u.lag.bytes, d.lagMillis(&u.lag)
+			}
+		}
+	}
 	if d.leading {
 		standing.Up = known && !r.agreedDown
 		if r.agreedDown {

@@ -27,6 +27,9 @@ type request struct {
 	epoch      smr.Epoch  // election that the try began, 0 if none has been begun
 	tries      int
 	answered   bool
+
+	change bool  // of a group, or of a replica that joins
+	answer Reply // what it gets once it is committed
 }
 
 func (q *request) reply(out *Effects, r Reply) {
@@ -46,6 +49,10 @@ func (d *Driver) request(in *Request, out *Effects) {
 		q.reply(out, Reply{Text: "too many requests wait"})
 	case in.Switchover != nil:
 		d.requestSwitchover(q, in.Switchover, out)
+	case in.Change != nil:
+		d.requestChange(q, in.Change, out)
+	case in.Join != nil:
+		d.requestJoin(q, in.Join, out)
 	default:
 		if err := cmd.Check(); err != nil {
 			q.reply(out, Reply{Text: err.Error()})
@@ -97,11 +104,18 @@ func (d *Driver) requestCommitted(result *Result, out *Effects) {
 		if q.switchover || q.answered || result.Confmaster != d.o.Self || result.ID != q.command {
 			continue
 		}
-		text := "done"
-		if !result.Applied {
-			text = result.Reason
+		reply := q.answer
+		reply.Done, reply.Stale, reply.Epoch, reply.Text = result.Applied, result.Stale, result.Epoch, "done"
+		if g := d.state.Group(result.Group); g != nil {
+			reply.Version = g.Version
 		}
-		q.reply(out, Reply{Done: result.Applied, Epoch: result.Epoch, Text: text})
+		switch {
+		case !result.Applied:
+			reply.Text = result.Reason
+		case result.Entry != nil && q.change:
+			reply.Text = result.Entry.Reason
+		}
+		q.reply(out, reply)
 	}
 }
 
@@ -196,6 +210,9 @@ func (d *Driver) unfit(g *Group, master *replica, node smr.NodeID) string {
 		return fmt.Sprintf("%s is down: %s", node, d.complaint(r))
 	}
 	member, ok := g.Established.Find(node)
+	if g.drained(node) {
+		return fmt.Sprintf("%s is drained", node)
+	}
 	if !ok {
 		return fmt.Sprintf("%s is no member of the group now", node)
 	}

@@ -32,7 +32,7 @@ func TestSimulation(t *testing.T) {
 	if testing.Short() {
 		seeds = min(seeds, 10)
 	}
-	elections, records, establishes := 0, 0, 0
+	elections, records, establishes, changes, recoveries, lost := 0, 0, 0, 0, 0, 0
 	for seed := range seeds {
 		w, err := simulate(uint64(seed+1), false)
 		if err != nil {
@@ -44,9 +44,18 @@ func TestSimulation(t *testing.T) {
 			if w.results[i].Applied && w.results[i].Entry != nil && w.results[i].Entry.Kind == EntryEstablished {
 				establishes++
 			}
+			if cmd := &w.raft[i]; w.results[i].Applied {
+				changes += fact(cmd.AdvanceChange != nil && cmd.AdvanceChange.Step == StepEnd)
+				recoveries += fact(cmd.Recover != nil)
+			}
 		}
+		lost += w.givenUp
 	}
-	t.Logf("%d seeds: %d elections, %d configurations established, %d records committed", seeds, elections, establishes, records)
+	t.Logf("%d seeds: %d elections, %d configurations established, %d records committed, %d changes of replicas carried out, %d forced recoveries, which lost %d records",
+		seeds, elections, establishes, records, changes, recoveries, lost)
+	if seeds >= 40 && (changes == 0 || recoveries == 0 || lost == 0) {
+		t.Error("the seeds reach no change of replicas, no forced recovery, or none that loses anything")
+	}
 }
 
 // The same seed must give the same run: nothing may depend on the order of a map or on memory addresses.
@@ -84,6 +93,7 @@ func simulate(seed uint64, trace bool) (*world, error) {
 	}
 	w.heal()
 	healed := w.now
+	w.forced(rng)
 	for w.now < healed+9000 && w.failed == "" {
 		w.run(10)
 		if w.healthy() == "" {
@@ -106,7 +116,7 @@ func simulate(seed uint64, trace bool) (*world, error) {
 func (w *world) disturb(rng *rand.Rand) int {
 	f := w.fakes[rng.IntN(len(w.fakes))]
 	c := rng.IntN(len(w.cms))
-	switch rng.IntN(17) {
+	switch rng.IntN(18) {
 	case 0, 1:
 		if f.up {
 			w.log("-- kill %s", f.node)
@@ -184,6 +194,10 @@ func (w *world) disturb(rng *rand.Rand) int {
 				}
 			}
 			return 1 // one more election may follow
+		}
+	case 17:
+		if g := w.group(); w.leader >= 0 && g != nil {
+			return w.change(rng, g)
 		}
 	}
 	return 0

@@ -2,6 +2,7 @@ package failover
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"sort"
 	"unicode/utf8"
@@ -99,8 +100,18 @@ func (s *State) Apply(cmd *Command) Result {
 		err = apply.setReplica(cmd.SetReplica)
 	case cmd.Note != nil:
 		err = apply.note(cmd.Note)
+	case cmd.AddReplica != nil:
+		err = apply.addReplica(cmd.AddReplica)
+	case cmd.BeginChange != nil:
+		err = apply.beginChange(cmd.BeginChange)
+	case cmd.AdvanceChange != nil:
+		err = apply.advanceChange(cmd.AdvanceChange)
+	case cmd.CancelChange != nil:
+		err = apply.cancelChange(cmd.CancelChange)
+	case cmd.Recover != nil:
+		err = apply.recover(cmd.Recover)
 	}
-	result.Applied = err == nil
+	result.Applied, result.Stale = err == nil, errors.Is(err, errVersion)
 	if err != nil {
 		result.Reason = err.Error()
 	}
@@ -138,7 +149,7 @@ func (a *applying) createGroup(c *CreateGroup) error {
 	i := sort.Search(len(a.Groups), func(i int) bool { return a.Groups[i].Name >= c.Name })
 	a.Groups = append(a.Groups, Group{})
 	copy(a.Groups[i+1:], a.Groups[i:])
-	a.Groups[i] = Group{Name: c.Name, Policy: c.Policy, Replicas: replicas}
+	a.Groups[i] = Group{Name: c.Name, Policy: c.Policy, Replicas: replicas, Version: 1}
 	a.group = &a.Groups[i]
 	text := fmt.Sprintf("group of %d replicas registered: copies %d, at least %d", len(replicas), c.Policy.Copies, c.Policy.MinCopies)
 	a.log(WorkEntry{Kind: EntryCreated, Reason: text})
@@ -240,6 +251,7 @@ func (a *applying) choose(c *Choose) error {
 	if g.Provisional.Epoch == 0 || !mutant.On(mutant.EstablishSuperseded) {
 		g.Provisional = g.Established.Clone()
 		g.Provisional.Epoch, g.Provisional.Reign, g.Provisional.Master = c.Epoch, c.Epoch, c.Master
+		g.Provisional.Copies = g.chosenCopies()
 	}
 	g.Election.Chosen = true
 	g.Reign = Reign{Epoch: c.Epoch, Master: c.Master, Incarnation: c.Incarnation, Life: c.Life}
@@ -262,10 +274,14 @@ func (a *applying) establish(c *Establish) error {
 	text := "established: " + describe(g.Established)
 	a.log(WorkEntry{Kind: EntryEstablished, Reason: text, Master: g.Established.Master})
 	a.event(Event{Name: EventEstablished, Node: g.Established.Master, Text: text})
-	if before.Master != g.Established.Master && before.Epoch > 1 { // nobody led epoch 1
+	former := before.Master
+	if last := g.lastRecovery(); last != nil && last.Epoch == before.Epoch {
+		former = last.Master // nobody led the epoch that was forced
+	}
+	if former != g.Established.Master && before.Epoch > 1 { // nobody led epoch 1
 		a.event(Event{Name: EventSwitchMaster, Node: g.Established.Master,
-			Text:     fmt.Sprintf("%s leads after %s", g.Established.Master, before.Master),
-			FromAddr: g.kvAddr(before.Master), ToAddr: g.kvAddr(g.Established.Master)})
+			Text:     fmt.Sprintf("%s leads after %s", g.Established.Master, former),
+			FromAddr: g.kvAddr(former), ToAddr: g.kvAddr(g.Established.Master)})
 	}
 	return nil
 }
@@ -306,36 +322,50 @@ func (a *applying) beginReconfigure(c *BeginReconfigure) error {
 }
 
 func (a *applying) setPolicy(c *SetPolicy) error {
-	if c.Policy.Copies > len(a.group.Replicas) {
-		return fmt.Errorf("%d copies of %d replicas", c.Policy.Copies, len(a.group.Replicas))
+	if err := a.group.checkVersion(c.Version); err != nil {
+		return err
+	}
+	if err := a.group.checkPolicy(c.Policy); err != nil {
+		return err
 	}
 	if a.group.Policy == c.Policy {
 		return nil
 	}
 	a.group.Policy = c.Policy
-	text := fmt.Sprintf("policy: copies %d, at least %d, sync %v", c.Policy.Copies, c.Policy.MinCopies, c.Policy.Sync)
+	a.group.Version++
+	text := "policy: " + c.Policy.describe()
 	a.log(WorkEntry{Kind: EntryPolicy, Reason: text})
 	a.event(Event{Name: EventPolicy, Text: text})
 	return nil
 }
 
+func (p Policy) describe() string {
+	text := fmt.Sprintf("copies %d, at least %d, sync %v", p.Copies, p.MinCopies, p.Sync)
+	if p.SlowForMillis > 0 && (p.SlowBytes > 0 || p.SlowMillis > 0) {
+		text += fmt.Sprintf(", slow beyond %d bytes or %d ms for %d ms", p.SlowBytes, p.SlowMillis, p.SlowForMillis)
+	}
+	return text
+}
+
 func (a *applying) setReplica(c *SetReplica) error {
 	g := a.group
-	i := sort.Search(len(g.Replicas), func(i int) bool { return g.Replicas[i].Node >= c.Replica.Node })
-	known := i < len(g.Replicas) && g.Replicas[i].Node == c.Replica.Node
+	known := g.Replica(c.Replica.Node)
+	next := c.Replica
 	switch {
-	case known && g.Replicas[i] == c.Replica:
+	case known == nil && c.Known:
+		return fmt.Errorf("overtaken: replica %s is not registered", c.Replica.Node)
+	case c.Known:
+		next.Preference, next.Drained = known.Preference, known.Drained
+	}
+	switch {
+	case known != nil && *known == next:
 		return nil
-	case !known && len(g.Replicas) >= MaxReplicas:
+	case known == nil && len(g.Replicas) >= MaxReplicas:
 		return fmt.Errorf("%d replicas are registered: no more are possible", len(g.Replicas))
 	}
-	if !known {
-		g.Replicas = append(g.Replicas, Replica{})
-		copy(g.Replicas[i+1:], g.Replicas[i:])
-	}
-	g.Replicas[i] = c.Replica
+	g.register(next)
 	a.log(WorkEntry{Kind: EntryNote, Reason: fmt.Sprintf("replica %s registered: management %s, data %s, KV %s, preference %d",
-		c.Replica.Node, c.Replica.ManageAddr, c.Replica.DataAddr, c.Replica.KVAddr, c.Replica.Preference)})
+		next.Node, next.ManageAddr, next.DataAddr, next.KVAddr, next.Preference)})
 	return nil
 }
 

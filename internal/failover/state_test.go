@@ -186,6 +186,14 @@ func TestEncodingsAreAsRecorded(t *testing.T) {
 	}
 	golden("command.json", cmd.Encode())
 	golden("state.json", s.Encode())
+	// One that was written before groups had versions is read.
+	old, err := os.ReadFile("testdata/state_old.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if read, err := DecodeState(old); err != nil || read.Groups[0].Version != 0 || len(read.Groups[0].Replicas) != 3 {
+		t.Fatalf("an old state: %v", err)
+	}
 	decoded, err := DecodeState(s.Encode())
 	if err != nil || !reflect.DeepEqual(decoded, s) {
 		t.Fatalf("%v\n%+v\n%+v", err, decoded, s)

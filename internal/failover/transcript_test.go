@@ -111,7 +111,7 @@ func perform(w *world, words []string) (*world, error) {
 	}
 	var f *fake
 	if strings.HasPrefix(argument(1), "n") && words[0] != "switchover" {
-		f = w.fake(smr.NodeID(argument(1)))
+		f = w.find(smr.NodeID(argument(1)))
 	}
 	switch words[0] {
 	case "run":
@@ -165,9 +165,77 @@ func perform(w *world, words []string) (*world, error) {
 	case "show":
 		w.show()
 	default:
-		return nil, fmt.Errorf("unknown command")
+		return w, w.performChange(words)
 	}
 	return w, nil
+}
+
+// performChange carries out the commands of operators that change the group.
+func (w *world) performChange(words []string) error {
+	number := func(i int) int {
+		n, _ := strconv.Atoi(words[i])
+		return n
+	}
+	c := &ChangeRequest{Group: "g1"}
+	if words[0] == "dry" {
+		c.DryRun = true
+		words = words[1:]
+	}
+	switchover := words[len(words)-1] == "switchover"
+	begin := func(kind ChangeKind) {
+		c.Begin = &BeginChange{Kind: kind, Node: smr.NodeID(words[1]), Switchover: switchover}
+	}
+	switch words[0] {
+	case "node": // node NODE: a blank replica that nobody knows
+		w.addNode(smr.NodeID(words[1]))
+		return nil
+	case "slowly": // slowly NODE TICKS: it takes a record only every so many ticks; 0: no longer
+		w.fake(smr.NodeID(words[1])).every = number(2)
+		return nil
+	case "write": // write on|off
+		w.writes = words[1] == "on"
+		return nil
+	case "seen": // seen VERSION CHANGE ...: with the version that the operator saw
+		c.Version = uint64(number(1))
+		words = words[2:]
+		if words[0] != "add" {
+			return fmt.Errorf("only add is known here")
+		}
+		c.Add = replicaOf(smr.NodeID(words[1]))
+	case "add":
+		c.Add = replicaOf(smr.NodeID(words[1]))
+	case "join": // join NODE ADDRESS
+		f := w.fake(smr.NodeID(words[1]))
+		r := *replicaOf(f.node)
+		r.ManageAddr = words[2]
+		w.request(&Request{Join: &JoinRequest{Group: "g1", Replica: r, Incarnation: f.inc}})
+		return nil
+	case "remove":
+		begin(ChangeRemove)
+	case "drain":
+		begin(ChangeDrain)
+	case "undrain":
+		begin(ChangeUndrain)
+	case "replace":
+		begin(ChangeReplace)
+		c.Begin.By = replicaOf(smr.NodeID(words[2]))
+	case "cancel":
+		c.Cancel = true
+	case "set": // set COPIES MIN
+		c.Policy = &PolicyChange{Copies: number(1), MinCopies: number(2)}
+	case "slow": // slow BYTES FORMILLIS
+		bytes, patience := smr.LSN(number(1)), number(2)
+		c.Policy = &PolicyChange{SlowBytes: &bytes, SlowForMillis: &patience}
+	case "recover": // recover NAME
+		c.Recover = &RecoverRequest{AcceptLoss: true}
+		if len(words) > 1 {
+			c.Recover.Confirm = words[1]
+		}
+	default:
+		return fmt.Errorf("unknown command")
+	}
+	w.request(&Request{Change: c})
+	return nil
 }
 
 // inject commits a command that no Driver proposed: one that was overtaken on its way.

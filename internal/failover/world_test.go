@@ -60,6 +60,7 @@ type world struct {
 	term    int
 
 	committed []record
+	givenUp   int // committed records that forced recoveries gave up
 	leaders   map[smr.Epoch]string
 	answers   map[string]bool
 	shadow    shadow
@@ -124,6 +125,16 @@ func (w *world) fake(node smr.NodeID) *fake {
 		}
 	}
 	panic("no such node " + node)
+}
+
+// find returns the fake of that name, nil if there is none.
+func (w *world) find(node smr.NodeID) *fake {
+	for _, f := range w.fakes {
+		if f.node == node {
+			return f
+		}
+	}
+	return nil
 }
 
 func (w *world) log(format string, args ...any) {
@@ -201,6 +212,12 @@ func (w *world) step(cm *confmaster, in Input) {
 	for _, reply := range out.Replies {
 		w.replies = append(w.replies, reply)
 		w.log("c%d reply done=%v: %s", cm.id, reply.Done, reply.Text)
+		for _, check := range reply.Checks {
+			w.log("  checked: %s", check)
+		}
+		for _, step := range reply.Steps {
+			w.log("  step: %s", step)
+		}
 	}
 	for _, e := range out.Events {
 		if cm.leads || e.Name != EventSuspected && e.Name != EventSuspectedEnd {
@@ -291,6 +308,10 @@ func (w *world) checkApplied(cm *confmaster, cmd *Command, result *Result) {
 		for _, c := range cmd.Choose.Candidates {
 			w.check(w.answers[fmt.Sprint(c.Node, cmd.Choose.Epoch, c.Incarnation, c.Life, c.Position)], "an answer of %s was made up", c.Node)
 		}
+	case cmd.Recover != nil:
+		w.check(result.Epoch == s.epoch+2, "a recovery gave out epoch %d after %d", result.Epoch, s.epoch)
+		s.epoch, s.electing = result.Epoch, true
+		w.recovered(&cmd.Recover.Recovery)
 	case cmd.Establish != nil:
 		w.check(cmd.Establish.Epoch == s.epoch && !s.electing, "epoch %d established after %d was given out", cmd.Establish.Epoch, s.epoch)
 		s.established = cmd.Establish.Epoch
@@ -329,6 +350,8 @@ func (w *world) logApplied(cmd *Command, result *Result) {
 		what = "set-replica"
 	case cmd.Note != nil:
 		what = fmt.Sprintf("note %s", cmd.Note.Kind)
+	default:
+		what = describeChange(cmd)
 	}
 	if !result.Applied {
 		w.log("raft c%d %s: refused: %s", cmd.Confmaster, what, result.Reason)
@@ -566,12 +589,15 @@ func (w *world) healthy() string {
 		return fmt.Sprintf("election %+v provisional %v", g.Election, g.Provisional)
 	}
 	c := g.Established
-	if c.Copies != g.Policy.Copies || len(c.Members) != len(g.Replicas) {
+	if g.Change.Kind != "" {
+		return "change: " + g.Change.describe()
+	}
+	if c.Copies != g.Policy.Copies || len(c.Members) != g.Stays() {
 		return "established: " + describe(c)
 	}
 	for _, f := range w.fakes {
 		switch {
-		case g.Replica(f.node) == nil:
+		case g.Replica(f.node) == nil || g.Replica(f.node).Drained:
 		case !c.Has(f.self()):
 			return string(f.node) + " is no member"
 		case f.node == c.Master && (f.mode != modeMaster || f.cfg.Epoch != c.Epoch || f.base.Epoch != c.Epoch):
