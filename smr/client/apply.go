@@ -22,16 +22,25 @@ type applyLoop struct {
 	opened place // what reader reads
 	buffer []byte
 	told   smr.Status // to the Machine
+	images images
+	tasks  sync.WaitGroup
 }
 
 // runApply is the apply loop. The errors it returns come from the Machine.
 func (c *Client) runApply(ctx context.Context) error {
 	a := &applyLoop{client: c, buffer: make([]byte, chunkSize)}
+	a.images.done = make(chan fetched, 1)
+	a.images.again = pause{least: imagePauseMin, most: imagePauseMax}
+	defer a.tasks.Wait()
 	defer a.close()
 	again := pause{least: readPauseMin, most: readPauseMax}
 	late := time.NewTicker(progressEvery)
 	defer late.Stop()
 	for {
+		if err := a.takeImage(); err != nil {
+			return err
+		}
+		a.seekImage(ctx)
 		tried, err := a.advance(ctx)
 		if err != nil {
 			return err
@@ -66,7 +75,7 @@ func (a *applyLoop) advance(ctx context.Context) (tried, err error) {
 		status, where := c.view.load()
 		a.tell(status)
 		from := c.Applied()
-		if from >= status.Safe {
+		if from >= status.Safe || from < status.Start && c.config.FetchImage != nil {
 			return nil, nil
 		}
 		if tried := a.open(where); tried != nil {

@@ -31,8 +31,8 @@ var (
 	ErrOverloaded = errors.New("too many wait already")
 	// ErrClosed: Run has ended.
 	ErrClosed = errors.New("the client has ended")
-	// ErrTrimmed: the log begins behind what this node has executed. Start again from a checkpoint that reaches into
-	// the log.
+	// ErrTrimmed: the log begins behind what this node has executed, and there is no Config.FetchImage. Start again from a
+	// checkpoint that reaches into the log.
 	ErrTrimmed = errors.New("the log begins behind what this node has executed")
 	// ErrSessionLost is for a Machine that finds a request of its own session OutOfOrder: its session fell out of the
 	// session table. Returned from ApplyFrame it ends Run; start again with a new session.
@@ -41,8 +41,8 @@ var (
 
 // Machine is the deterministic program. The client calls it from one goroutine, the apply loop, while Run runs.
 type Machine interface {
-	// ApplyFrame executes the next frame of the committed log; every kind of frame is passed, in order, without gaps,
-	// once. The implementation walks the requests (smr.CutRequest), judges each (smr.SessionTable.Admit), and for each
+	// ApplyFrame executes the next frame of the committed log; every kind of frame is passed, in order, without gaps but
+	// those that an image has closed (Config.FetchImage), once. The implementation walks the requests (smr.CutRequest), judges each (smr.SessionTable.Admit), and for each
 	// of its own session that it executes calls Client.Take exactly once, in order. The frame's memory may not be kept.
 	// An error ends Run, which returns it.
 	ApplyFrame(f smr.Frame) error
@@ -56,7 +56,7 @@ type Machine interface {
 // Finish is called.
 type Waiter interface {
 	// Finish says that the request is not executed (in time): Refused, Uncertain, TooLarge or Overloaded. It is called
-	// from the session loop or from within Submit, and must not block.
+	// from the session loop, from the apply loop when an image was loaded, or from within Submit, and must not block.
 	Finish(outcome Outcome)
 }
 
@@ -72,8 +72,10 @@ type Client struct {
 	view       view
 	links      links
 	checkpoint atomic.Uint64
-	// saved wakes the local writer (1): there is a new checkpoint.
-	saved chan struct{}
+	// saved wakes the local writer (1): there is a new checkpoint, base or transfer.
+	saved    chan struct{}
+	base     atomic.Pointer[[]byte]       // to be told to the replicator, nil if it was
+	transfer atomic.Pointer[smr.Transfer] // the newest
 }
 
 // New returns a client of machine. Nothing happens until Run; what is submitted before then waits.
@@ -180,6 +182,9 @@ type Stats struct {
 	// Pending and PendingBytes of requests that are neither executed nor refused. Refusing: new ones are refused.
 	Pending, PendingBytes int
 	Refusing              bool
+	// Safe and Commit are what the replicator has said last: this node serves the state at Applied and is on its way to
+	// Commit. NeedImage: an image is needed for that, at this LSN or above.
+	Safe, Commit, NeedImage smr.LSN
 	// Trouble says why the log cannot be read at present, "" if it can.
 	Trouble string
 }
@@ -189,6 +194,8 @@ func (c *Client) Stats() Stats {
 	stats := Stats{Applied: c.Applied(), Master: c.links.master()}
 	stats.Pending, stats.PendingBytes, stats.Refusing = c.inbox.state()
 	stats.Attached, stats.Trouble = c.view.condition()
+	status := c.Status()
+	stats.Safe, stats.Commit, stats.NeedImage = status.Safe, status.Commit, needed(status, stats.Applied)
 	return stats
 }
 

@@ -24,6 +24,8 @@ type Config struct {
 	SocketPath string
 	// KVAddr is where clients reach this node, host:port. The replicator passes it on.
 	KVAddr string
+	// AdminAddr is where this node lends images, host:port; "" if nowhere. The replicator passes it on.
+	AdminAddr string
 	// Pid is told to the replicator. Default: this process.
 	Pid int
 	// Applied is where the Machine's state stands, a frame boundary: 0, or the LSN of the checkpoint it was loaded
@@ -43,6 +45,11 @@ type Config struct {
 	RefuseAfter time.Duration
 	// Timeout is how long a caller waits at most. Default 10 s.
 	Timeout time.Duration
+	// FetchImage gets an image of the state at need.From or above, and returns when it is durable on this node: the newest that is
+	// there already, or one from need.Sources. It is called from a goroutine of its own, one call at a time, again after a pause
+	// when it has failed, when the log beside no longer reaches back to what is applied, or the master's to the log's end. ctx
+	// ends with Run. nil: Run ends with ErrTrimmed in the first case.
+	FetchImage func(ctx context.Context, need Need) (Image, error)
 	// Dial opens a connection to a master. Default net.Dialer; TLS goes here.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Logger gets state changes. Default slog.Default().
@@ -64,6 +71,7 @@ const (
 	localPauseMin, localPauseMax   = 10 * time.Millisecond, 500 * time.Millisecond
 	masterPauseMin, masterPauseMax = 5 * time.Millisecond, 200 * time.Millisecond
 	readPauseMin, readPauseMax     = 20 * time.Millisecond, time.Second
+	imagePauseMin, imagePauseMax   = 100 * time.Millisecond, 5 * time.Second
 )
 
 func orDefault[T comparable](value *T, otherwise T) {
@@ -104,6 +112,7 @@ func (c Config) Validate() error {
 	}
 	check(c.SocketPath != "", "the path of the replicator's socket is missing")
 	check(len(c.KVAddr) <= longest, "address of %d bytes: at most %d are possible", len(c.KVAddr), longest)
+	check(len(c.AdminAddr) <= longest, "administration address of %d bytes: at most %d are possible", len(c.AdminAddr), longest)
 	check(c.Checkpoint <= c.Applied, "checkpoint at LSN %d is above applied %d", c.Checkpoint, c.Applied)
 	if err := c.sessionOptions().Validate(); err != nil {
 		problems = append(problems, err)

@@ -24,7 +24,7 @@
 //
 // All are started by Run and end before it returns. Machine methods and the callbacks of WaitApplied and Read run on the
 // apply loop; Finish and the callbacks of ReadIndex and CountCopies run on the session loop or on the goroutine that
-// called. None may block, and none may call Run.
+// called; FetchImage has a goroutine of its own, which the apply loop starts and waits for. None may block, and none may call Run.
 //
 // # Queues
 //
@@ -39,7 +39,10 @@
 //   - Replicator gone: dialled for ever. What was executed stays right; reads at an LSN go on. New requests are refused
 //     once it has been away for Config.RefuseAfter, because nobody here would see them executed.
 //   - Replicator back with another log that does not reach as far: nothing is executed until it does.
-//   - Log begins behind Applied: Run ends with ErrTrimmed.
+//   - Log begins behind Applied, or the master's behind the end of the one beside: Config.FetchImage gets an image, while
+//     reads of the state as it is go on. If the image lies above Applied it is loaded between two frames, and requests of
+//     this node below it that are not answered yet get Uncertain; then the replicator is told where its log can begin.
+//     Without FetchImage Run ends with ErrTrimmed in the first case.
 //   - Master gone or silent: dialled again, also when nothing says that it changed; everything pending is sent again.
 //   - Log damaged: reading is tried again; Stats tells why nothing moves. The replicator mends its log or refills it.
 package client

@@ -33,6 +33,10 @@ type group struct {
 	change   chan struct{} // closed and replaced when status changes
 	conns    map[net.Conn]bool
 	progress smr.Progress
+	bases    []log.Base // that the client has brought
+	transfer smr.Transfer
+	sources  []smr.ImageSource
+	hello    smr.LocalHello
 	masters  []*master
 
 	swallow atomic.Bool // a proposal is read and lost, and its connection with it
@@ -141,21 +145,40 @@ func (g *group) local(conn net.Conn) {
 		conn.Write(wire.AppendMessage(nil, reject))
 		return
 	}
+	r.SetLimit(wire.LocalLimit)
+	g.mu.Lock()
+	g.hello = *hello
+	sources := wire.AppendMessage(nil, &smr.ImageSources{Sources: g.sources})
+	g.mu.Unlock()
 	conn.Write(wire.AppendMessage(nil, &smr.LocalWelcome{Handshake: testUs, Incarnation: 1, LogDir: filepath.Join(g.dir, "log")}))
 	g.tasks.Add(1)
 	go func() {
 		defer g.tasks.Done()
 		for {
-			progress, err := wire.Expect[smr.Progress](r)
+			message, err := r.Next()
 			if err != nil {
 				conn.Close()
 				return
 			}
 			g.mu.Lock()
-			g.progress = *progress
+			switch message := message.(type) {
+			case *smr.Progress:
+				g.progress = *message
+			case *smr.Transfer:
+				g.transfer = *message
+			case *smr.LocalBase:
+				base, err := log.ParseBase(message.Base)
+				if err != nil {
+					g.t.Errorf("the client brings a base: %v", err)
+				}
+				g.bases = append(g.bases, base)
+			default:
+				g.t.Errorf("the client says %T", message)
+			}
 			g.mu.Unlock()
 		}
 	}()
+	conn.Write(sources)
 	for {
 		g.mu.Lock()
 		status, change := g.status, g.change

@@ -263,6 +263,25 @@ func (o *owners) take(sequence uint64) Waiter {
 	return waiter
 }
 
+// skip removes and returns the waiters up to that sequence: their requests were executed, but not here.
+func (o *owners) skip(through uint64) (waiters []Waiter) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.through = max(o.through, through)
+	for o.base <= through && o.head < len(o.waiting) {
+		if waiter := o.waiting[o.head]; waiter != nil {
+			waiters = append(waiters, waiter)
+		}
+		o.waiting[o.head] = nil
+		o.head++
+		o.base++
+	}
+	if o.head == len(o.waiting) {
+		o.waiting, o.head = o.waiting[:0], 0
+	}
+	return waiters
+}
+
 // withdraw returns the waiter of that sequence, nil if it has been taken, and leaves none.
 func (o *owners) withdraw(sequence uint64) Waiter {
 	o.mu.Lock()

@@ -105,7 +105,7 @@ func (c *Client) greetReplicator(conn net.Conn, reader *wire.Reader) (*smr.Local
 		return nil, err
 	}
 	hello := &smr.LocalHello{Handshake: c.config.handshake(), Session: c.config.Session, Pid: c.config.Pid,
-		KVAddr: c.config.KVAddr, Applied: c.Applied(), Checkpoint: smr.LSN(c.checkpoint.Load())}
+		KVAddr: c.config.KVAddr, AdminAddr: c.config.AdminAddr, Applied: c.Applied(), Checkpoint: smr.LSN(c.checkpoint.Load())}
 	if _, err := conn.Write(wire.AppendMessage(nil, hello)); err != nil {
 		return nil, err
 	}
@@ -116,6 +116,7 @@ func (c *Client) greetReplicator(conn net.Conn, reader *wire.Reader) (*smr.Local
 	if reject := wire.CheckHandshake(welcome.Handshake, c.config.handshake()); reject != nil {
 		return nil, &wire.RejectedError{Reject: *reject}
 	}
+	reader.SetLimit(wire.LocalLimit)
 	return welcome, conn.SetDeadline(time.Time{})
 }
 
@@ -129,11 +130,15 @@ func (c *Client) hearStatus(conn net.Conn, reader *wire.Reader) error {
 		if err != nil {
 			return fmt.Errorf("hear the replicator: %w", err)
 		}
+		if m, ok := message.(*smr.ImageSources); ok {
+			c.view.showSources(m.Sources)
+			continue
+		}
 		status, ok := message.(*smr.Status)
 		if !ok {
 			return fmt.Errorf("%w: %T from the replicator", wire.ErrBadMessage, message)
 		}
-		if applied := c.Applied(); status.Start > applied {
+		if applied := c.Applied(); status.Start > applied && c.config.FetchImage == nil {
 			return fmt.Errorf("%w: it begins at LSN %d, and this node has executed up to %d; start it from a checkpoint at %d or later",
 				ErrTrimmed, status.Start, applied, status.Start)
 		}
@@ -149,6 +154,7 @@ func (c *Client) tellProgress(ctx context.Context, conn net.Conn) error {
 	defer ticker.Stop()
 	defer conn.Close() // a replicator that cannot be told is not heard either
 	var buffer []byte
+	var told *smr.Transfer
 	for {
 		select {
 		case <-ticker.C:
@@ -159,6 +165,13 @@ func (c *Client) tellProgress(ctx context.Context, conn net.Conn) error {
 		applied := c.Applied()
 		checkpoint := min(smr.LSN(c.checkpoint.Load()), applied)
 		buffer = wire.AppendMessage(buffer[:0], &smr.Progress{Applied: applied, Checkpoint: checkpoint})
+		if base := c.base.Swap(nil); base != nil {
+			buffer = wire.AppendMessage(buffer, &smr.LocalBase{Base: *base})
+		}
+		if transfer := c.transfer.Load(); transfer != told {
+			told = transfer
+			buffer = wire.AppendMessage(buffer, transfer)
+		}
 		if err := conn.SetWriteDeadline(time.Now().Add(replicatorPatience)); err != nil {
 			return err
 		}

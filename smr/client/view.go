@@ -18,6 +18,7 @@ type view struct {
 	// attachments counts the local connections: with each one the log may be another one.
 	attachments uint64
 	trouble     string
+	lenders     []smr.ImageSource // whom to ask for an image; replaced, never changed
 }
 
 // place is where the log is read.
@@ -56,6 +57,7 @@ func (v *view) attach(logDir string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.attached, v.logDir, v.status.Safe = true, logDir, 0
+	v.status.Start, v.status.NeedImage, v.lenders = 0, 0, nil
 	v.attachments++
 }
 
@@ -83,6 +85,19 @@ func (v *view) show(status smr.Status) (writableChanged bool) {
 		signal(v.targetChanged)
 	}
 	return before.Writable != status.Writable
+}
+
+// showSources notes whom to ask for an image.
+func (v *view) showSources(sources []smr.ImageSource) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.lenders = sources
+}
+
+func (v *view) sources() []smr.ImageSource {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.lenders
 }
 
 // note says why the log cannot be read, "" if it can, and reports whether that is new.
