@@ -105,6 +105,14 @@ func parse(arguments []string, stderr io.Writer) (kvnode.Config, options, error)
 	set.Var((*size)(&config.MaxOutput), "output-buffer", "most `bytes` of replies that wait for one client, or with KiB, MiB, GiB; beyond them it is cut")
 	set.DurationVar(&config.SlowerThan, "slowlog-slower-than", config.SlowerThan, "execution `time` from which a command is kept in the slow log")
 	set.DurationVar(&config.Grace, "grace", config.Grace, "`time` that a stop waits for commands in flight")
+	set.StringVar(&config.Admin.Listen, "admin", config.Admin.Listen, "`host:port` of the management service (gRPC), where peers fetch images; port 0 takes a free one, \"\" is none")
+	set.IntVar(&config.Admin.Senders, "image-senders", config.Admin.Senders, "most `peers` that fetch an image at once")
+	set.Func("image-rate", "most `bytes` a second of images sent, like 64MiB; 0 is no bound (default 64MiB)", func(text string) error {
+		var rate size
+		err := rate.Set(text)
+		config.Admin.BytesPerSecond = int64(rate)
+		return err
+	})
 	set.StringVar(&o.logFormat, "log-format", "text", "`format` of log lines on stderr: text or json")
 	set.Func("log-level", "least `level` of log lines: debug, info, warn, error (default info)", func(s string) error {
 		return o.logLevel.UnmarshalText([]byte(s))

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"time"
 
+	"lockstep/internal/transfer"
 	"lockstep/smr"
 )
 
@@ -61,10 +62,24 @@ type Config struct {
 	SlowerThan time.Duration
 	// Grace is how long a stop waits for commands in flight. Default 5 s.
 	Grace time.Duration
+	// Admin is the management port (gRPC): images, state.
+	Admin AdminConfig
 	// Version is what INFO says of this program. Default "unknown".
 	Version string
 	// Logger gets the events. Default slog.Default().
 	Logger *slog.Logger
+}
+
+// AdminConfig of the management port of a KV node.
+type AdminConfig struct {
+	// Listen is host:port. Default 127.0.0.1:0, a free port of the loopback interface: peers on other machines cannot
+	// fetch images then. Empty: there is none.
+	Listen string
+	// Senders bounds how many peers fetch images at once. Default 2.
+	Senders int
+	// BytesPerSecond bounds what all of them get together, at least 64 KiB; 0 is no bound. Default 64 MiB: half of a
+	// gigabit line, or of a slow disk, stays for clients.
+	BytesPerSecond int64
 }
 
 // DefaultConfig returns the defaults named in the comments of Config.
@@ -80,6 +95,7 @@ func DefaultConfig() Config {
 		KeepAlive:    300 * time.Second,
 		SlowerThan:   10 * time.Millisecond,
 		Grace:        5 * time.Second,
+		Admin:        AdminConfig{Listen: "127.0.0.1:0", Senders: 2, BytesPerSecond: 64 << 20},
 		Version:      "unknown",
 		Logger:       slog.Default(),
 	}
@@ -105,6 +121,14 @@ func (c Config) Validate() error {
 	if err := c.checkListen(); err != nil {
 		problems = append(problems, err)
 	}
+	if c.Admin.Listen != "" {
+		if _, _, err := splitHostPort(c.Admin.Listen); err != nil {
+			problems = append(problems, fmt.Errorf("management address: %w", err))
+		}
+	}
+	complain(c.Admin.Senders < 1, "%d peers that may fetch an image at once: use at least 1", c.Admin.Senders)
+	complain(c.Admin.BytesPerSecond < 0 || c.Admin.BytesPerSecond > 0 && c.Admin.BytesPerSecond < transfer.MinRate,
+		"images at %d bytes a second: use at least %d, or 0 for no bound", c.Admin.BytesPerSecond, transfer.MinRate)
 	if c.Announce != "" {
 		if _, _, err := splitHostPort(c.Announce); err != nil {
 			problems = append(problems, fmt.Errorf("announced address: %w", err))

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
+	"strconv"
 	"sync"
 	"time"
 
@@ -49,13 +51,41 @@ type Images interface {
 type manage struct {
 	proto.UnimplementedKVNodeServer
 	node     *Node
-	images   Images
-	lender   *transfer.Source
-	incoming *transfer.Meter
+	listener net.Listener
+	lender   *transfer.Source // nil if this node keeps no images
 }
 
-// serveManage serves the management port on listener until ctx ends. incoming shows an image that this node fetches.
-func (n *Node) serveManage(ctx context.Context, listener net.Listener, images Images, lender *transfer.Source, incoming *transfer.Meter) error {
+// openManage opens the management port, so that its address can be announced; nil if there is none. images is nil if this node
+// keeps none. The caller runs serve, or closes listener.
+func (n *Node) openManage(images Images) (*manage, error) {
+	m := &manage{node: n}
+	config := n.config.Admin
+	if config.Listen == "" {
+		return nil, nil
+	}
+	n.images = images
+	var err error
+	if images != nil {
+		if m.lender, err = transfer.NewSource(transfer.SourceOptions{
+			Images: images.Dir(), Lent: filepath.Join(filepath.Dir(images.Dir()), "lent"), Senders: config.Senders, BytesPerSecond: config.BytesPerSecond,
+		}); err != nil {
+			return nil, err
+		}
+	}
+	if m.listener, err = net.Listen("tcp", config.Listen); err != nil {
+		return nil, fmt.Errorf("listen for the management: %w", err)
+	}
+	return m, nil
+}
+
+// address is where others reach the port.
+func (m *manage) address() string {
+	name, _, _ := splitHostPort(m.node.config.Admin.Listen)
+	return net.JoinHostPort(name, strconv.Itoa(m.listener.Addr().(*net.TCPAddr).Port))
+}
+
+// serve serves the management port until ctx ends.
+func (m *manage) serve(ctx context.Context) error {
 	server := grpc.NewServer(
 		grpc.MaxRecvMsgSize(maxManageMessage),
 		grpc.MaxConcurrentStreams(maxManageStreams),
@@ -63,28 +93,40 @@ func (n *Node) serveManage(ctx context.Context, listener net.Listener, images Im
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: 5 * time.Minute, Time: 5 * time.Second, Timeout: 5 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 200 * time.Millisecond, PermitWithoutStream: true}),
 	)
-	proto.RegisterKVNodeServer(server, &manage{node: n, images: images, lender: lender, incoming: incoming})
+	proto.RegisterKVNodeServer(server, m)
 	checks := health.NewServer()
 	checks.SetServingStatus(proto.KVNode_ServiceDesc.ServiceName, healthpb.HealthCheckResponse_SERVING)
 	healthpb.RegisterHealthServer(server, checks)
 	reflection.Register(server)
 
-	var tasks sync.WaitGroup
-	tasks.Go(func() {
+	// Leases outlive the streams that use them.
+	lending, endLending := context.WithCancel(context.Background())
+	var streams, lender sync.WaitGroup
+	if m.lender != nil {
+		lender.Go(func() { m.lender.Run(lending) })
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	streams.Go(func() {
 		<-ctx.Done()
 		checks.Shutdown()
 		hard := time.AfterFunc(managePatience, server.Stop)
 		server.GracefulStop()
 		hard.Stop()
 	})
-	err := server.Serve(limitListener(listener, maxManageConns))
-	if ctx.Err() != nil {
-		tasks.Wait()
-		lender.Run(ctx) // no stream runs any more: everything that is lent is taken back
+	err := server.Serve(limitListener(m.listener, maxManageConns))
+	stopped := ctx.Err() != nil
+	cancel()
+	streams.Wait()
+	endLending()
+	lender.Wait()
+	if stopped {
 		return nil
 	}
 	return fmt.Errorf("management port: %w", err)
 }
+
+// errNoImages is the answer of a node without a directory for images.
+var errNoImages = status.Error(codes.FailedPrecondition, "this node keeps no images: start it with a directory for them")
 
 // checkTarget refuses what is meant for another node. What the target leaves empty is not compared.
 func (m *manage) checkTarget(target *proto.Target) error {
@@ -111,7 +153,10 @@ func (m *manage) State(_ context.Context, in *proto.KVStateRequest) (*proto.KVSt
 	state := &proto.KVState{
 		Cluster: n.config.Cluster, Group: n.config.Group, Node: string(n.config.Node), Version: n.config.Version, Pid: uint32(os.Getpid()),
 		Applied: uint64(n.Applied()), Safe: uint64(role.Safe), CatchingUp: n.catchingUp(role),
-		Receiving: m.incoming.Transfer(), Sending: m.lender.Transfers(),
+		Receiving: n.incoming.Transfer(),
+	}
+	if m.lender != nil {
+		state.Sending = m.lender.Transfers()
 	}
 	if address := n.address.Load(); address != nil {
 		state.KvAddr = address.String()
@@ -128,7 +173,10 @@ func (m *manage) State(_ context.Context, in *proto.KVStateRequest) (*proto.KVSt
 
 // list returns the complete images, the newest first.
 func (m *manage) list() ([]*proto.Image, error) {
-	found, err := checkpoint.List(m.images.Dir())
+	if m.node.images == nil {
+		return nil, nil
+	}
+	found, err := checkpoint.List(m.node.images.Dir())
 	if err != nil {
 		return nil, status.Errorf(codes.Unavailable, "list the images: %v", err)
 	}
@@ -152,7 +200,10 @@ func (m *manage) Checkpoint(ctx context.Context, in *proto.CheckpointRequest) (*
 	if err := m.checkTarget(in.GetTarget()); err != nil {
 		return nil, err
 	}
-	lsn, err := m.images.TakeImage(ctx)
+	if m.node.images == nil {
+		return nil, errNoImages
+	}
+	lsn, err := m.node.images.TakeImage(ctx)
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return nil, status.FromContextError(err).Err()
@@ -189,16 +240,25 @@ func (m *manage) Hold(ctx context.Context, in *proto.HoldRequest) (*proto.HoldRe
 	if err := m.checkTarget(in.GetTarget()); err != nil {
 		return nil, err
 	}
+	if m.lender == nil {
+		return nil, errNoImages
+	}
 	return m.lender.Hold(ctx, in)
 }
 
 // Fetch implements proto.KVNodeServer.
 func (m *manage) Fetch(in *proto.FetchRequest, out grpc.ServerStreamingServer[proto.Chunk]) error {
+	if m.lender == nil {
+		return errNoImages
+	}
 	return m.lender.Fetch(in, out)
 }
 
 // Release implements proto.KVNodeServer.
 func (m *manage) Release(ctx context.Context, in *proto.ReleaseRequest) (*proto.ReleaseReply, error) {
+	if m.lender == nil {
+		return &proto.ReleaseReply{}, nil
+	}
 	return m.lender.Release(ctx, in)
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"lockstep/internal/kv"
+	"lockstep/internal/transfer"
 	"lockstep/smr"
 	"lockstep/smr/client"
 )
@@ -49,6 +50,9 @@ type Node struct {
 	clients clients
 	shell   shellState
 
+	images   Images          // nil if this node keeps none; set before Serve
+	incoming *transfer.Meter // shows an image that is being fetched
+
 	fresh     freshness
 	blocked   blockedCommands
 	executing smr.LSN // end of the frame that is being executed; of the goroutine that applies the log
@@ -61,14 +65,15 @@ func (n *Node) now() time.Duration { return time.Since(n.started) }
 // StatusChanged) and connections (Serve).
 func NewNode(config Config, session smr.SessionID, runID string, log Log) *Node {
 	n := &Node{
-		config:  config,
-		session: session,
-		runID:   runID,
-		log:     log,
-		logger:  config.Logger.With("node", string(config.Node), "group", config.Group),
-		started: time.Now(),
-		stopped: make(chan struct{}),
-		machine: kv.New(),
+		config:   config,
+		session:  session,
+		runID:    runID,
+		log:      log,
+		logger:   config.Logger.With("node", string(config.Node), "group", config.Group),
+		started:  time.Now(),
+		stopped:  make(chan struct{}),
+		incoming: transfer.NewMeter(),
+		machine:  kv.New(),
 	}
 	n.commands = newCommandTable()
 	n.settings = newSettings(n)

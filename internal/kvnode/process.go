@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -36,6 +37,13 @@ func Run(ctx context.Context, config Config) error {
 	}
 	defer listener.Close()
 	node := NewNode(config, session, runID, nil)
+	management, err := node.openManage(nil)
+	if err != nil {
+		return err
+	}
+	if management != nil {
+		defer management.listener.Close()
+	}
 	link, err := connect(config, session, announced(config, listener), node)
 	if err != nil {
 		return err
@@ -54,14 +62,23 @@ func Run(ctx context.Context, config Config) error {
 		linkErr = link.Run(linkCtx)
 		cancel(linkErr)
 	})
+	var manageErr error
+	if management != nil {
+		tasks.Go(func() {
+			if manageErr = management.serve(ctx); manageErr != nil {
+				cancel(manageErr)
+			}
+		})
+	}
 	err = node.Serve(ctx, listener)
+	cancel(nil)
 	unlink()
 	tasks.Wait()
 	node.Stop()
 	if linkErr != nil {
 		return fmt.Errorf("execute the log of group %s: %w", config.Group, linkErr)
 	}
-	return err
+	return errors.Join(err, manageErr)
 }
 
 const (

@@ -117,6 +117,7 @@ func checkPorts(p Plan) error {
 		try(r.Node, "Redis port", r.KVAddr)
 		try(r.Node, "data port", r.DataAddr)
 		try(r.Node, "management port", r.ManageAddr)
+		try(r.Node, "management port of the KV node", r.AdminAddr())
 	}
 	for _, c := range p.Confmasters {
 		try(c.Name(), "port", c.Addr)

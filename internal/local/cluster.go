@@ -371,7 +371,7 @@ func (c *Cluster) arguments(p Process) []string {
 		}
 		r, _ := c.Plan.find(p.Node)
 		args = append(args, "--replicator-dir", c.ReplicaDir(r.Node), "--group", c.Plan.Group, "--node", r.Node,
-			"--listen", r.KVAddr, "--announce", r.KVAddr, "--peers", strings.Join(peers, ","))
+			"--listen", r.KVAddr, "--announce", r.KVAddr, "--admin", r.AdminAddr(), "--peers", strings.Join(peers, ","))
 	case KindConfmaster:
 		var peers []string
 		var self Confmaster

@@ -33,6 +33,7 @@ func TestPortsOfAPlanDiffer(t *testing.T) {
 			add(r.KVAddr)
 			add(r.DataAddr)
 			add(r.ManageAddr)
+			add(r.AdminAddr())
 		}
 		for _, c := range plan.Confmasters {
 			add(c.Addr)

@@ -26,6 +26,7 @@ const (
 	dataPorts      = 10000 // distance of the replicators' data ports from the first KV port
 	managePorts    = 11000
 	confmasterPort = 12000
+	adminPorts     = 13000
 	sentinelPorts  = 20000
 	// MaxPort is the highest first port: the ports of Sentinel lie sentinelPorts above it.
 	MaxPort = 65535 - sentinelPorts - MaxReplicas
@@ -50,6 +51,13 @@ type Replica struct {
 	KVAddr     string `json:"kv_addr"`
 	DataAddr   string `json:"data_addr"`
 	ManageAddr string `json:"manage_addr"`
+}
+
+// AdminAddr is the management port of the KV node.
+func (r Replica) AdminAddr() string {
+	host, port, _ := net.SplitHostPort(r.KVAddr) // the plan was checked
+	number, _ := strconv.Atoi(port)
+	return net.JoinHostPort(host, strconv.Itoa(number+adminPorts))
 }
 
 // Confmaster is one configuration master.

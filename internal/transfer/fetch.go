@@ -79,8 +79,8 @@ func Fetch(ctx context.Context, sources []Peer, o Options) (*checkpoint.Manifest
 	if len(sources) == 0 {
 		return nil, errors.New("fetch an image: no node is known that may have one")
 	}
-	if o.BytesPerSecond < 0 || o.BytesPerSecond > 0 && o.BytesPerSecond < minRate {
-		return nil, fmt.Errorf("fetch an image with %d bytes a second: use at least %d, or 0 for no bound", o.BytesPerSecond, minRate)
+	if o.BytesPerSecond < 0 || o.BytesPerSecond > 0 && o.BytesPerSecond < MinRate {
+		return nil, fmt.Errorf("fetch an image with %d bytes a second: use at least %d, or 0 for no bound", o.BytesPerSecond, MinRate)
 	}
 	limiter, _ := limiterOf(o.BytesPerSecond)
 	if limiter != nil {

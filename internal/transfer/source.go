@@ -32,8 +32,8 @@ const (
 	// defaultSenders and defaultLease are the defaults of SourceOptions.
 	defaultSenders = 2
 	defaultLease   = time.Minute
-	// minRate is the least that BytesPerSecond may be: below it, a chunk would take too long to be told from a silence.
-	minRate = 64 << 10
+	// MinRate is the least that a bound of bytes a second may be: below it, a chunk would take too long to be told from a silence.
+	MinRate = 64 << 10
 )
 
 // castagnoli is the polynomial of all checksums here.
@@ -78,8 +78,8 @@ func NewSource(o SourceOptions) (*Source, error) {
 	if o.Lease == 0 {
 		o.Lease = defaultLease
 	}
-	if o.Senders < 0 || o.Lease < 0 || o.BytesPerSecond < 0 || o.BytesPerSecond > 0 && o.BytesPerSecond < minRate {
-		return nil, fmt.Errorf("%d senders with %d bytes a second and leases of %v: use positive numbers, and at least %d bytes a second", o.Senders, o.BytesPerSecond, o.Lease, minRate)
+	if o.Senders < 0 || o.Lease < 0 || o.BytesPerSecond < 0 || o.BytesPerSecond > 0 && o.BytesPerSecond < MinRate {
+		return nil, fmt.Errorf("%d senders with %d bytes a second and leases of %v: use positive numbers, and at least %d bytes a second", o.Senders, o.BytesPerSecond, o.Lease, MinRate)
 	}
 	if err := os.RemoveAll(o.Lent); err != nil {
 		return nil, fmt.Errorf("remove what was lent before: %w", err)
