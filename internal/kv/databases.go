@@ -30,6 +30,12 @@ type database struct {
 	deleted *removals
 	flushed smr.LSN
 	swapped smr.LSN
+
+	// What images know of the keys; no part of the state.
+	tag     byte        // the number that the database began with
+	marks   numberMarks // rows are keys, by their number
+	cleared uint64      // keys up to this number are gone since the last image was begun
+	checked uint64      // the last key that an image compared
 }
 
 // version returns what WATCH remembers of a key (Machine.Version).
@@ -46,6 +52,7 @@ func (d *database) version(m *Machine, key []byte) smr.LSN {
 
 // remove takes a key out and leaves its version with the slot.
 func (d *database) remove(m *Machine, e *entry, version smr.LSN) {
+	d.goes(m, e)
 	d.due.remove(e.value.due)
 	d.keys.remove(e)
 	if d.deleted == nil {
@@ -70,6 +77,7 @@ func (d *database) flush(m *Machine, version smr.LSN) {
 	if m.waiters.size > 0 {
 		m.markAllReady(d.number)
 	}
+	d.clears(m)
 	d.keys = table[value]{lastID: d.keys.lastID}
 	d.due = dueHeap{}
 	d.deleted = nil // all versions below that of the flush

@@ -87,6 +87,8 @@ func (h *hashTable) set(field, text []byte) bool {
 	isNew := n == nil
 	if isNew {
 		n = h.insert(string(field), nil)
+	} else if h.image != nil {
+		h.image.before(n.id)
 	}
 	h.valueBytes += len(text) - len(n.value)
 	n.value = replaceBytes(n.value, text)

@@ -77,6 +77,9 @@ func (c call) find(key []byte) *entry {
 		}
 		return nil
 	}
+	if c.writing {
+		c.db.before(c.m, e)
+	}
 	if c.writing && !c.noTouch {
 		e.value.access.use(c)
 	}
@@ -86,6 +89,7 @@ func (c call) find(key []byte) *entry {
 // create makes an entry for a key that find did not find.
 func (c call) create(key []byte) *entry {
 	e := c.db.keys.insert(string(key), value{version: c.version, access: newRecency(c.now)})
+	c.db.before(c.m, e)
 	if c.m.waiters.size > 0 {
 		c.m.markReady(c.db.number, e.key)
 	}

@@ -22,7 +22,8 @@ type list struct {
 	bytes       int // sum of the lengths of the elements
 	// limits are the machine's; nil: standardLimits.
 	limits *packLimits
-	quick  bool // in encoding quicklist: it was too large for one listpack, and has not shrunk to half of one since
+	image  *objectImage // nil: the list was in no image as a large one
+	quick  bool         // in encoding quicklist: it was too large for one listpack, and has not shrunk to half of one since
 }
 
 // listChunk holds its elements one behind the other in packed[start:], each between two copies of its length: a byte
@@ -33,6 +34,7 @@ type listChunk struct {
 	packed     []byte
 	start      int
 	count      int
+	mark       uint64 // what an image knows of it: see chunkSame
 }
 
 const longElement = 255
@@ -147,6 +149,7 @@ func (l *list) push(end listEnd, s []byte) {
 	if end == right {
 		i = k.count
 	}
+	l.changing(k)
 	k.put(i, s)
 	l.grown(len(s))
 }
@@ -161,11 +164,14 @@ func (l *list) grown(length int) {
 // pop takes an element off and returns it; it is not part of the list any more and may be kept.
 func (l *list) pop(end listEnd) []byte {
 	k := l.first
+	if end == right {
+		k = l.last
+	}
+	l.changing(k)
 	var s []byte
 	if end == left {
 		s, k.start = k.after(k.start)
 	} else {
-		k = l.last
 		var at int
 		s, at = k.before(len(k.packed))
 		k.packed = k.packed[:at]
@@ -228,6 +234,7 @@ func (l *list) linkAfter(at, k *listChunk) {
 }
 
 func (l *list) unlink(k *listChunk) {
+	l.leaves(k)
 	if k.prev == nil {
 		l.first = k.next
 	} else {
@@ -296,6 +303,7 @@ func (l *list) eachBack(visit func([]byte) bool) {
 // set replaces the element with index i, 0 <= i < length.
 func (l *list) set(i int, s []byte) {
 	k, i := l.at(i)
+	l.changing(k)
 	at := k.place(i)
 	old, end := k.after(at)
 	l.bytes += len(s) - len(old)
@@ -346,12 +354,14 @@ func (l *list) insert(i int, s []byte) {
 		l.linkAfter(before, fresh)
 		k, i = fresh, 0
 	}
+	l.changing(k)
 	k.put(i, s)
 	l.grown(len(s))
 }
 
 // split moves the elements from i on, 0 < i < count, to a chunk of their own behind k.
 func (l *list) split(k *listChunk, i int) {
+	l.changing(k)
 	at := k.place(i)
 	l.linkAfter(k, &listChunk{packed: slices.Clone(k.packed[at:]), count: k.count - i})
 	k.packed, k.start, k.count = slices.Clone(k.packed[k.start:at]), 0, i
@@ -374,6 +384,7 @@ func (l *list) cut(k *listChunk, n int, end listEnd) int {
 		l.pop(end)
 		return 1
 	}
+	l.changing(k)
 	bytes := 0
 	for at := k.start; at < len(k.packed); {
 		var s []byte
@@ -429,6 +440,7 @@ func (l *list) removeFrom(k *listChunk, s []byte, limit int, back bool) int {
 	if len(doomed) == 0 {
 		return 0
 	}
+	l.changing(k)
 	size := itemSize(len(s))
 	packed := append([]byte(nil), make([]byte, k.size()-len(doomed)*size)...)
 	from, n := k.start, 0

@@ -69,13 +69,15 @@ type Machine struct {
 	args       [][]byte      // arguments of the command being applied, reused
 
 	host Host // nil: nobody
+
+	image imaging // no part of the state
 }
 
 // New returns the state before the first byte of the log.
 func New() *Machine {
 	m := new(Machine)
 	for i := range m.databases {
-		m.databases[i] = &database{number: i}
+		m.databases[i] = &database{number: i, tag: byte(i)}
 	}
 	m.defaults()
 	return m

@@ -1,6 +1,7 @@
 package kv
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -229,9 +230,49 @@ func (m *Machine) sample(database *database, d *dice) *entry {
 	case m.set.policy.choose == evictSoon:
 		return database.due.heap[0].entry
 	case m.set.policy.volatile:
-		return database.due.heap[d.below(len(database.due.heap))].entry
+		return m.sampleVolatile(database, d)
 	}
 	return database.keys.draw(d)
+}
+
+const (
+	// volatileTries bounds how many keys are drawn to find one that expires; soonestDrawn is how many of those that expire first
+	// are drawn from if none was found.
+	volatileTries = 32
+	soonestDrawn  = 16
+)
+
+// sampleVolatile draws a key that expires. It may not depend on how the heap came to be as it is: a machine that was loaded
+// from an image has built it anew.
+func (m *Machine) sampleVolatile(database *database, d *dice) *entry {
+	for range volatileTries {
+		if e := database.keys.draw(d); e.value.due != nil {
+			return e
+		}
+	}
+	return database.due.soonest(d.below(min(soonestDrawn, len(database.due.heap))))
+}
+
+// soonest returns the entry that expires after so many others.
+func (h *dueHeap) soonest(after int) *entry {
+	frontier := []int{0} // whose ancestors are all passed
+	for {
+		least := 0
+		for i := range frontier {
+			if h.before(frontier[i], frontier[least]) {
+				least = i
+			}
+		}
+		at := frontier[least]
+		if after == 0 {
+			return h.heap[at].entry
+		}
+		after--
+		frontier = slices.Delete(frontier, least, least+1)
+		for child := 2*at + 1; child <= 2*at+2 && child < len(h.heap); child++ {
+			frontier = append(frontier, child)
+		}
+	}
 }
 
 // badness is the higher the sooner a key is to go.

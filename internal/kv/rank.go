@@ -37,6 +37,22 @@ func (r *ranking) size() int {
 	return r.root.count
 }
 
+// fill puts members into an empty ranking.
+func (r *ranking) fill(members []*member) {
+	slices.SortFunc(members, func(a, b *member) int {
+		switch {
+		case memberBefore(a, b):
+			return -1
+		case memberBefore(b, a):
+			return 1
+		}
+		return 0
+	})
+	for _, m := range members {
+		r.insert(m)
+	}
+}
+
 // insert puts in a member that is not there.
 func (r *ranking) insert(m *member) {
 	if r.root == nil {

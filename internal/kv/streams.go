@@ -66,6 +66,8 @@ type stream struct {
 	added      uint64   // entries added ever
 	groups     []*streamGroup
 	bytes      int // in all blocks
+
+	image *objectImage // nil: the stream was in no image as a large one
 }
 
 // streamBlock holds entries as the listpack of a stream's node in Redis does, without its frame: what Redis calls the
@@ -242,7 +244,11 @@ func (s *stream) append(id streamID, pairs [][]byte, limits blockLimits, version
 		b.data = slices.Clone(b.data) // it will not grow any more
 		b = nil
 	}
+	if b != nil {
+		s.changingBlock(b.master)
+	}
 	if b == nil {
+		s.changingBlock(id)
 		b = newStreamBlock(id, pairs)
 		s.blocks.set(id, b)
 		s.tail = b
@@ -264,6 +270,7 @@ func (s *stream) append(id streamID, pairs [][]byte, limits blockLimits, version
 func (s *stream) cutTombstones(id streamID) {
 	for s.tail != nil && !s.tail.last.less(id) {
 		b := s.tail
+		s.changingBlock(b.master)
 		e := b.entryBefore(len(b.data))
 		s.bytes -= len(b.data) - e.at
 		b.data = b.data[:e.at]
@@ -352,6 +359,7 @@ func (s *stream) remove(id streamID, version smr.LSN) bool {
 	if !ok {
 		return false
 	}
+	s.changingBlock(e.block.master)
 	e.block.drop(e, version)
 	s.length--
 	if e.block.live == 0 {
@@ -365,6 +373,10 @@ func (s *stream) remove(id streamID, version smr.LSN) bool {
 
 // unlink takes a block out.
 func (s *stream) unlink(b *streamBlock) {
+	s.changingBlock(b.master)
+	if s.image != nil {
+		s.image.blocks.gone(b.master)
+	}
 	s.bytes -= len(b.data)
 	s.blocks.remove(b.master)
 	if b == s.tail {
@@ -440,6 +452,7 @@ func (s *stream) trimBlock(b *streamBlock, t streamTrim, version smr.LSN) int64 
 		}
 		at = e.end
 		if e.flags&entryDeleted == 0 {
+			s.changingBlock(b.master)
 			b.drop(e, version)
 			s.length--
 			removed++
@@ -497,6 +510,7 @@ func (s *stream) size() int {
 
 func (s *stream) clone() object {
 	twin := *s
+	twin.image = nil
 	twin.blocks = s.blocks.clone(func(b *streamBlock) *streamBlock {
 		copied := *b
 		copied.data = slices.Clone(b.data)

@@ -19,6 +19,11 @@ type streamGroup struct {
 	pending   idTree[pendingEntry]
 	consumers []*streamConsumer
 	numbered  []*streamConsumer
+
+	// What images know of it; no part of the state.
+	image  *objectImage // of the stream; nil: the group was in no image of a large stream
+	number uint32       // in the rows of the stream
+	marks  idMarks      // rows are pending entries
 }
 
 // pendingEntry is an entry that was delivered and not acknowledged. It holds no pointer, so that the garbage collector
@@ -63,6 +68,7 @@ func (s *stream) addGroup(name string, last streamID, read int64) *streamGroup {
 func (s *stream) dropGroup(name []byte) bool {
 	i, found := slices.BinarySearchFunc(s.groups, string(name), byGroupName)
 	if found {
+		s.endsGroup(s.groups[i])
 		s.groups = slices.Delete(s.groups, i, i+1)
 	}
 	return found
@@ -100,7 +106,9 @@ func (g *streamGroup) addConsumer(name string, seen int64) *streamConsumer {
 // dropConsumer takes a consumer out, with what is pending for it.
 func (g *streamGroup) dropConsumer(c *streamConsumer) {
 	c.pending.ascend(streamID{}, func(id streamID, _ *struct{}) bool {
+		g.changing(id)
 		g.pending.remove(id)
+		g.marks.gone(id)
 		return true
 	})
 	g.numbered[c.number] = nil
@@ -117,13 +125,17 @@ func (g *streamGroup) acknowledge(id streamID) bool {
 	if p == nil {
 		return false
 	}
+	g.changing(id)
 	g.owner(p).pending.remove(id)
-	return g.pending.remove(id)
+	g.pending.remove(id)
+	g.marks.gone(id)
+	return true
 }
 
 // assign makes an entry pending for a consumer, as it is given; it is taken from the one it belonged to.
 func (g *streamGroup) assign(id streamID, c *streamConsumer, p pendingEntry) {
 	p.consumer = c.number
+	g.changing(id)
 	before := g.pending.find(id)
 	if before == nil {
 		g.pending.set(id, p)
@@ -166,6 +178,7 @@ func itself[V any](v V) V { return v }
 
 func (g *streamGroup) clone() *streamGroup {
 	twin := *g
+	twin.image, twin.number, twin.marks = nil, 0, idMarks{}
 	twin.pending = g.pending.clone(itself[pendingEntry])
 	twin.consumers = make([]*streamConsumer, len(g.consumers))
 	twin.numbered = make([]*streamConsumer, len(g.numbered))

@@ -264,6 +264,7 @@ func (c call) deliverAgain(w wanted, start streamID, o streamRead) {
 	w.consumer.pending.ascend(start, func(id streamID, _ *struct{}) bool {
 		if e, ok := w.stream.find(id); ok {
 			e.reply(c.reply)
+			w.group.changing(id)
 			p := w.group.pending.find(id)
 			p.delivered = c.now
 			p.deliveries++

@@ -28,7 +28,8 @@ type table[V any] struct {
 	order  [][]*node[V]
 	size   int
 	lastID uint64
-	bytes  int // sum of the lengths of the keys
+	bytes  int          // sum of the lengths of the keys
+	image  *objectImage // of a large object; nil: it is in no image, or its owner sees to that
 }
 
 func (t *table[V]) find(key []byte) *node[V] {
@@ -62,6 +63,9 @@ func (t *table[V]) findText(key string) *node[V] {
 // insert adds a node. The key must not be there yet.
 func (t *table[V]) insert(key string, value V) *node[V] {
 	t.lastID++
+	if t.image != nil {
+		t.image.before(t.lastID)
+	}
 	n := &node[V]{key: key, id: t.lastID, value: value}
 	t.size++
 	t.bytes += len(key)
@@ -86,6 +90,9 @@ func (t *table[V]) insert(key string, value V) *node[V] {
 
 // remove takes out a node of this table.
 func (t *table[V]) remove(n *node[V]) {
+	if t.image != nil {
+		t.image.before(n.id)
+	}
 	at := t.chunkOf(n.id)
 	chunk := t.order[at]
 	i, _ := slices.BinarySearchFunc(chunk, n.id, byID[V])

@@ -88,9 +88,16 @@ func (c call) block(b blocking) bool {
 			w.keys = append(w.keys, string(key))
 		}
 	}
-	n := m.waiters.insert(waiterName(w.session, w.sequence), w)
-	for _, key := range w.keys {
-		at := waitKey{c.db.number, key}
+	m.addWaiter(m.waiters.insert(waiterName(w.session, w.sequence), w))
+	m.leaseOf(w.session).waiters++
+	m.blocked, m.blockedFor = true, b.timeout
+	return true
+}
+
+// addWaiter puts a waiter into the lists of its keys.
+func (m *Machine) addWaiter(n *node[waiter]) {
+	for _, key := range n.value.keys {
+		at := waitKey{n.value.envelope.Database, key}
 		l := m.waiting[at]
 		if l == nil {
 			l = new(waitList)
@@ -101,9 +108,6 @@ func (c call) block(b blocking) bool {
 		}
 		l.waiters.insert(n.key, n)
 	}
-	m.leaseOf(w.session).waiters++
-	m.blocked, m.blockedFor = true, b.timeout
-	return true
 }
 
 func cloneArgs(args [][]byte) [][]byte {

@@ -98,6 +98,9 @@ func (z *zsetObject) move(name []byte, score float64) {
 	if z.big != nil {
 		m := z.big.find(name)
 		z.big.ranks.remove(m)
+		if z.big.image != nil {
+			z.big.image.before(m.id)
+		}
 		m.value = score
 		z.big.ranks.insert(m)
 		return
