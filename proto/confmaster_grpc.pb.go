@@ -41,8 +41,8 @@ type ConfmasterClient interface {
 	// Change alters a group's policy or replicas, or, with dry_run, says what it would do. Refusals (FAILED_PRECONDITION)
 	// say what to do; ABORTED: the group is not as the caller saw it, look again.
 	Change(ctx context.Context, in *ChangeRequest, opts ...grpc.CallOption) (*ChangePlan, error)
-	// Join registers the replica that asks for it, as an operator's AddReplica does. Idempotent. FAILED_PRECONDITION: the
-	// name is in use; NOT_FOUND: no such group.
+	// Join registers the replica that asks for it, as an operator's AddReplica does. Idempotent. ALREADY_EXISTS: the name
+	// or an address is in use; FAILED_PRECONDITION: not now, try again (no such group, another change is running).
 	Join(ctx context.Context, in *JoinRequest, opts ...grpc.CallOption) (*ChangeReply, error)
 	// Switchover hands mastership over (to any suitable replica when to is empty) and returns when the new master is
 	// established or the attempt was given up.
@@ -153,8 +153,8 @@ type ConfmasterServer interface {
 	// Change alters a group's policy or replicas, or, with dry_run, says what it would do. Refusals (FAILED_PRECONDITION)
 	// say what to do; ABORTED: the group is not as the caller saw it, look again.
 	Change(context.Context, *ChangeRequest) (*ChangePlan, error)
-	// Join registers the replica that asks for it, as an operator's AddReplica does. Idempotent. FAILED_PRECONDITION: the
-	// name is in use; NOT_FOUND: no such group.
+	// Join registers the replica that asks for it, as an operator's AddReplica does. Idempotent. ALREADY_EXISTS: the name
+	// or an address is in use; FAILED_PRECONDITION: not now, try again (no such group, another change is running).
 	Join(context.Context, *JoinRequest) (*ChangeReply, error)
 	// Switchover hands mastership over (to any suitable replica when to is empty) and returns when the new master is
 	// established or the attempt was given up.

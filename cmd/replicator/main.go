@@ -87,6 +87,11 @@ func parse(arguments []string, stderr io.Writer) (replicator.Config, options, er
 	set.StringVar(&cfg.DataAddr, "data", "127.0.0.1:7100", "`host:port` for slaves and KV nodes; port 0 takes a free one")
 	set.StringVar(&cfg.AnnounceAddr, "announce", "", "`host:port` of --data as others reach it (default: --data as it was bound; required if --data names no single address)")
 	set.StringVar(&cfg.ManageAddr, "manage", "127.0.0.1:7200", "`host:port` for the configuration master (gRPC)")
+	set.Func("join", "`addresses` of configuration masters (host:port,…) with which this replica registers itself as one of the group", func(s string) error {
+		cfg.Join = strings.Split(s, ",")
+		return nil
+	})
+	set.StringVar(&cfg.AnnounceManage, "announce-manage", "", "`host:port` of --manage as configuration masters reach it, with --join (default: --manage as it was bound)")
 	set.StringVar(&cfg.Socket, "socket", "", "`path` of the unix socket for the KV node beside (default DIR/local.sock)")
 	set.Var((*size)(&cfg.FileSize), "file-size", "data part of a log file in `bytes`, or with KiB, MiB, GiB: a power of two from 4KiB to 1GiB; of new files only")
 	set.Func("sync", "when a byte counts as durable: `mode` always (after fdatasync), interval, or os (after the write) (default always)", func(s string) (err error) {

@@ -172,8 +172,17 @@ func (s *service) Join(ctx context.Context, request *lockstep.JoinRequest) (*loc
 	if conn != nil {
 		return lockstep.NewConfmasterClient(conn).Join(out, request)
 	}
-	return s.ask(ctx, &failover.Request{Join: &failover.JoinRequest{Group: request.GetGroup(), Replica: *replicaOf(request.GetReplica()),
+	reply, err := s.await(ctx, &failover.Request{Join: &failover.JoinRequest{Group: request.GetGroup(), Replica: *replicaOf(request.GetReplica()),
 		Incarnation: smr.Incarnation(request.GetIncarnation())}})
+	switch {
+	case err != nil:
+		return nil, err
+	case reply.Taken:
+		return nil, status.Error(codes.AlreadyExists, reply.Text)
+	case !reply.Done:
+		return nil, status.Error(codes.FailedPrecondition, reply.Text)
+	}
+	return &lockstep.ChangeReply{Epoch: uint64(reply.Epoch), Text: reply.Text}, nil
 }
 
 func recoveryMessage(r *failover.Recovery) *lockstep.Recovery {

@@ -538,6 +538,7 @@ type Reply struct {
 	// Of a Change:
 	Version  uint64 // of the group, before a dry run, after a change
 	Stale    bool   // refused because the group is not as the operator saw it
+	Taken    bool   // refused because a name or an address is another replica's
 	Checks   []string
 	Steps    []string
 	Recovery *Recovery

@@ -302,13 +302,19 @@ func (d *Driver) requestJoin(q *request, j *JoinRequest, out *Effects) {
 		return
 	}
 	cmd := Command{AddReplica: &AddReplica{Group: g.Name, Replica: j.Replica}}
+	for i := range g.Replicas {
+		if other := &g.Replicas[i]; other.Node != j.Replica.Node && (other.ManageAddr == j.Replica.ManageAddr || other.DataAddr == j.Replica.DataAddr) {
+			q.reply(out, Reply{Taken: true, Epoch: g.Epoch, Text: fmt.Sprintf("%s has the address of replica %s: every replica needs its own", j.Replica.Node, other.Node)})
+			return
+		}
+	}
 	if known := g.Replica(j.Replica.Node); known != nil {
 		r := d.replica(g.Name, j.Replica.Node)
 		self := smr.Member{Node: j.Replica.Node, Incarnation: j.Incarnation}
 		same := known.ManageAddr == j.Replica.ManageAddr ||
 			j.Incarnation != 0 && (g.Current().Has(self) || r.seen && r.view.Incarnation == j.Incarnation)
 		if !same {
-			q.reply(out, Reply{Epoch: g.Epoch, Version: g.Version,
+			q.reply(out, Reply{Taken: true, Epoch: g.Epoch, Version: g.Version,
 				Text: fmt.Sprintf("the name %s is in use by the replica at %s: start this one with another --node, or remove that one first", known.Node, known.ManageAddr)})
 			return
 		}

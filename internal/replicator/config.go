@@ -29,6 +29,10 @@ type Config struct {
 	AnnounceAddr string
 	// ManageAddr is where the configuration master connects (gRPC), host:port.
 	ManageAddr string
+	// Join, if set, are configuration masters (gRPC, host:port) with which this replica registers itself.
+	Join []string
+	// AnnounceManage is ManageAddr as the configuration masters reach it, for Join; default: ManageAddr as it was bound.
+	AnnounceManage string
 	// Socket is the unix socket for the KV node beside this replicator; default: DIR/local.sock.
 	Socket string
 
@@ -168,6 +172,15 @@ func (c Config) Validate() error {
 	} else if host, _, err := net.SplitHostPort(c.DataAddr); err == nil && isWildcard(host) {
 		bad("announce: data listens on every address (%q): name the one that KV nodes of other machines reach", c.DataAddr)
 	}
+	for _, addr := range c.Join {
+		checkAddress(addr, "join", bad)
+	}
+	if c.AnnounceManage != "" {
+		checkAddress(c.AnnounceManage, "announce-manage", bad)
+	}
+	if host, _, err := net.SplitHostPort(c.ManageAddr); err == nil && isWildcard(host) && len(c.Join) > 0 && c.AnnounceManage == "" {
+		bad("announce-manage: manage listens on every address (%q): name the one that configuration masters reach", c.ManageAddr)
+	}
 	if c.Dir != "" && len(c.Socket) > maxSocketPath {
 		bad("socket: the path %q has %d bytes, the system takes %d: choose a shorter one", c.Socket, len(c.Socket), maxSocketPath)
 	}
@@ -233,8 +246,8 @@ func checkAddress(address, what string, bad func(string, ...any)) {
 	if number, err := net.LookupPort("tcp", port); err != nil || number > 65535 {
 		bad("%s: %q has no possible port", what, address)
 	}
-	if what == "announce" && isWildcard(host) {
-		bad("announce: %q names no host that others can reach", address)
+	if (what == "announce" || what == "announce-manage" || what == "join") && isWildcard(host) {
+		bad("%s: %q names no host that others can reach", what, address)
 	}
 }
 

@@ -162,6 +162,13 @@ func (n *node) run(ctx context.Context, ports listeners) error {
 		ports.close()
 		return nil
 	})
+	if len(n.cfg.Join) > 0 {
+		manageAddr := n.cfg.AnnounceManage
+		if manageAddr == "" {
+			manageAddr = ports.manage.Addr().String()
+		}
+		group.Go(func() error { return n.joinGroup(ctx, manageAddr) })
+	}
 	n.cfg.Logger.Info("replicator started", "cluster", n.cfg.Cluster, "group", n.cfg.Group, "node", n.cfg.Node,
 		"incarnation", uint64(n.home.incarnation), "data", ports.data.Addr().String(), "manage", ports.manage.Addr().String(),
 		"socket", n.cfg.Socket, "lsn", uint64(n.stream.end), "sync", n.cfg.Sync.String())

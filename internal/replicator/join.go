@@ -1,0 +1,69 @@
+package replicator
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"lockstep/proto"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+)
+
+const (
+	// joinPatience bounds one attempt to register with one configuration master, joinPause is the time between two rounds.
+	joinPatience = 10 * time.Second
+	joinPause    = time.Second
+)
+
+// joinGroup announces this replica to the configuration masters until it is registered: then they tell it what to do.
+// It goes on trying while none of them can be reached, the group is not there yet, or another change of it is running. It
+// returns an error, which ends the process, only if its name or its addresses are another replica's.
+func (n *node) joinGroup(ctx context.Context, manageAddr string) error {
+	request := &proto.JoinRequest{
+		Cluster: n.cfg.Cluster, Group: n.cfg.Group, Incarnation: uint64(n.home.incarnation),
+		Replica: &proto.ReplicaSpec{Node: n.cfg.Node, ManageAddr: manageAddr, DataAddr: n.announce},
+	}
+	told := ""
+	for {
+		for _, addr := range n.cfg.Join {
+			text, err := joinAt(ctx, addr, request)
+			switch {
+			case ctx.Err() != nil:
+				return nil
+			case err == nil:
+				n.cfg.Logger.Info("joined", "group", n.cfg.Group, "node", n.cfg.Node, "confmaster", addr, "text", text)
+				return nil
+			case status.Code(err) == codes.AlreadyExists || status.Code(err) == codes.PermissionDenied:
+				return fmt.Errorf("join group %s at configuration master %s: %s", n.cfg.Group, addr, status.Convert(err).Message())
+			}
+			if text := status.Convert(err).Message(); text != told {
+				told = text
+				n.cfg.Logger.Warn("not joined yet", "group", n.cfg.Group, "node", n.cfg.Node, "confmaster", addr, "reason", text)
+			}
+		}
+		timer := time.NewTimer(joinPause)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		case <-timer.C:
+		}
+	}
+}
+
+// joinAt asks one configuration master, which passes it on to their leader.
+func joinAt(ctx context.Context, addr string, request *proto.JoinRequest) (string, error) {
+	conn, err := grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithTimeout(ctx, joinPatience)
+	defer cancel()
+	reply, err := proto.NewConfmasterClient(conn).Join(ctx, request)
+	return reply.GetText(), err
+}
