@@ -165,7 +165,7 @@ func (d *Driver) follow(g *Group, p *plan, r, master *replica, out *Effects) {
 	o := p.orderOf(r.node, CallFollow)
 	follows := !view.Leading && view.Master == g.Reign.Master && view.Epoch >= g.Reign.Epoch
 	switch {
-	case follows && view.Joined:
+	case follows && view.Joined && !view.NeedImage: // its KV node may need an image though its log has all
 		return
 	case follows && o != nil && d.ticks-o.sent < uint64(d.o.LeadTicks):
 		return // it dials by itself; its master's address may have changed
@@ -184,13 +184,15 @@ func (g *Group) addresses() []Address {
 	return addresses
 }
 
-// handOver begins a switch-over by itself when the master's KV node is gone and another member has one, or when the master
-// is drained.
+// handOver begins a switch-over by itself when the master's KV node is gone or has no state that reaches into the log, and
+// another member has one, or when the master is drained.
 func (d *Driver) handOver(g *Group, p *plan, master *replica, out *Effects) {
 	why := ""
 	switch {
 	case !d.attached(g, master.node):
 		why = "has no KV node"
+	case master.view.NeedImage:
+		why = "has a KV node that needs an image"
 	case g.drained(master.node):
 		why = "is drained"
 	}

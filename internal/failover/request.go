@@ -224,6 +224,8 @@ func (d *Driver) unfit(g *Group, master *replica, node smr.NodeID) string {
 		return fmt.Sprintf("%s is %d bytes behind %s", node, master.view.End-peer.Durable, master.node)
 	case !d.attached(g, node):
 		return fmt.Sprintf("%s has no KV node", node)
+	case r.view.NeedImage:
+		return fmt.Sprintf("the KV node of %s needs an image", node)
 	}
 	return ""
 }
