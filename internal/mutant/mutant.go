@@ -130,8 +130,6 @@ const (
 	ImageCountedEarly
 	// LogStartUnsaved: the log is trimmed, or begins at an image, and the hard state does not know. In the simulator's copy of the shell.
 	LogStartUnsaved
-	// ImageTooOld: a KV node takes an image that lies below its log. In the simulator's copy of smr/client.
-	ImageTooOld
 	// LostLogKept: a replica whose log was taken away keeps its incarnation (S10). In the simulator's copy of the shell.
 	LostLogKept
 
@@ -154,7 +152,7 @@ var names = [count]string{
 	TailDamageCut: "tail-damage-cut", SpareRecycled: "spare-recycled", NameUnsynced: "name-unsynced", RewindUnzeroed: "rewind-unzeroed",
 	StateUnsynced: "state-unsynced", StateOlderWins: "state-older-wins", StateUnchecked: "state-unchecked", LostLogKept: "lost-log-kept",
 	TrimAboveCheckpoint: "trim-above-checkpoint", ImageUnasked: "image-unasked", ImageCountedEarly: "image-counted-early",
-	LogStartUnsaved: "log-start-unsaved", ImageTooOld: "image-too-old",
+	LogStartUnsaved: "log-start-unsaved",
 }
 
 func (n Name) String() string {

@@ -328,7 +328,7 @@ func (r *Replica) Status() Status {
 	s := Status{
 		Role: r.role(), Leading: r.mode == modeMaster, Epoch: r.currentEpoch(), Promise: r.promise,
 		Config: r.cfg, Base: r.base,
-		Start: r.start, End: r.end, Durable: r.durable, Commit: r.commit, Safe: r.Safe(),
+		Start: min(r.start, r.Safe()), End: r.end, Durable: r.durable, Commit: r.commit, Safe: r.Safe(),
 		Applied: r.applied, Checkpoint: r.checkpoint, Attached: r.attached,
 		Stopped: r.mode == modeStopped, Position: r.position(), Blank: r.blank,
 	}
