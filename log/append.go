@@ -30,7 +30,7 @@ func (l *Log) Append(frames []byte) error {
 	if len(frames) == 0 {
 		return nil
 	}
-	if err := l.makeRoom(len(frames)); err != nil {
+	if err := l.makeRoom(len(frames), len(tip.history)); err != nil {
 		return err
 	}
 	if err := l.write(frames); err != nil {
@@ -41,8 +41,9 @@ func (l *Log) Append(frames []byte) error {
 	return nil
 }
 
-// makeRoom makes sure, before anything is written, that every file is there that the bytes need.
-func (l *Log) makeRoom(size int) error {
+// makeRoom makes sure, before anything is written, that every file is there that the bytes need, each with room for a
+// History of so many spans.
+func (l *Log) makeRoom(size, spans int) error {
 	var room int64
 	if l.tail != nil {
 		room = int64(l.tail.end() - l.tip.next)
@@ -52,7 +53,7 @@ func (l *Log) makeRoom(size int) error {
 		return nil
 	}
 	count := int((missing + l.options.FileSize - 1) / l.options.FileSize)
-	if err := l.spares.provide(count); err != nil {
+	if err := l.spares.provide(count, spans); err != nil {
 		if isFull(err) {
 			return fmt.Errorf("append at %d: %w: %w", l.tip.next, ErrFull, err)
 		}
@@ -172,13 +173,7 @@ func (l *Log) headerAt(base smr.LSN, frames []byte) *header {
 // describe makes h and the durable mark of a spare file durable.
 func (l *Log) describe(s spare, h *header, mark slot) error {
 	y := h.layout()
-	if size := y.fileSize(len(h.history)); size > y.fileSize(0) {
-		// A long History needs more room than spare files have. So rare that it is done here.
-		if err := l.spares.withReserve(func() error { return s.file.Allocate(LabelActivate, size) }); err != nil {
-			return err
-		}
-	}
-	if err := s.file.WriteAt(LabelActivate, h.encode(), y.historyAt); err != nil {
+	if err := s.file.WriteAt(LabelActivate, h.encode(s.size), y.historyAt); err != nil {
 		return err
 	}
 	mark.encode(&l.scratch)

@@ -30,7 +30,7 @@ func (l *Log) BeginAt(base Base) error {
 	case h.end() < h.base:
 		return fmt.Errorf("begin log at %d: the LSN is too high", base.LSN)
 	}
-	if err := l.spares.provide(1); err != nil {
+	if err := l.spares.provide(1, len(h.history)); err != nil {
 		if isFull(err) {
 			return fmt.Errorf("begin log at %d: %w: %w", base.LSN, ErrFull, err)
 		}

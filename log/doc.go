@@ -32,7 +32,7 @@
 //	00000000000000000000   a log file; the name is its base, the LSN of its first byte, as 20 digits
 //	spare-N                a file prepared for later: allocated, zeros written over all of it, synced. Removed at Open and Close
 //	begin                  a log file that is to take the place of all others; a log that begins at a Base begins so
-//	reserve                64 KiB that are freed when a full device would keep a damage report or a long History from being written
+//	reserve                64 KiB that are freed when a full device would keep a damage report from being written
 //	lock                   locked (flock) by the process that owns the log
 //	damage                 the damage report that waits for the first append of the new incarnation
 //	quarantine-N/          damaged files, and report.txt: target, file, LSN and reason, a line each
@@ -45,7 +45,8 @@
 //	D           4096   slot 0 (even sequences)
 //	D+4096      4096   slot 1 (odd sequences)
 //	D+8192      S      seal; S = 96 + 4 * pages, rounded up to 4096
-//	D+8192+S    H      History at the base; H = 16 * spans, rounded up to 4096, at least 4096
+//	D+8192+S    H      History at the base; H >= 16 * spans, a multiple of 4096: room for the spans when the file was prepared,
+//	                   and 64 more
 //	D+8192+S+H  4096   header: the last block of the file, whatever the sizes are
 //
 // Header and History, written before the file gets its name, and never again:

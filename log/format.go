@@ -103,10 +103,12 @@ type header struct {
 func (h *header) layout() layout { return layoutOf(h.dataSize) }
 func (h *header) end() smr.LSN   { return h.base + smr.LSN(h.dataSize) }
 
-// encode returns the History block(s) and the header block, which lie one behind the other at layout.historyAt.
-func (h *header) encode() []byte {
+// encode returns the History block(s) and the header block, which lie one behind the other from layout.historyAt to the end
+// of a file of that size, at least layout.fileSize.
+func (h *header) encode(size int64) []byte {
 	y := h.layout()
-	b := make([]byte, y.fileSize(len(h.history))-y.historyAt)
+	assert(size >= y.fileSize(len(h.history)), "a file has room for its History")
+	b := make([]byte, size-y.historyAt)
 	for i, span := range h.history {
 		binary.LittleEndian.PutUint64(b[i*spanSize:], uint64(span.Epoch))
 		binary.LittleEndian.PutUint64(b[i*spanSize+8:], uint64(span.From))
@@ -179,7 +181,7 @@ func decodeHeader(p []byte, length int64) (header, int, uint32, error) {
 	spans := int(binary.LittleEndian.Uint32(p[36:]))
 	y := h.layout()
 	switch {
-	case binary.LittleEndian.Uint32(p[32:]) != uint32(y.pageSize) || spans > smr.MaxHistory || y.fileSize(spans) != length:
+	case binary.LittleEndian.Uint32(p[32:]) != uint32(y.pageSize) || spans > smr.MaxHistory || y.fileSize(spans) > length || length > y.fileSize(smr.MaxHistory) || length%blockSize != 0:
 		return bad("%d bytes of data, %d spans of History in a file of %d bytes", h.dataSize, spans, length)
 	case h.frameStart > h.base || h.firstFrame < h.base || (h.frameStart == h.base) != (h.firstFrame == h.base):
 		return bad("base %d in a frame from %d to %d", h.base, h.frameStart, h.firstFrame)

@@ -176,7 +176,7 @@ func Open(o Options) (*Log, Report, error) {
 		l.closeFiles()
 		return nil, Report{}, fmt.Errorf("open log %s: %w", o.Dir, err)
 	}
-	l.spares.begin(l.fs, o)
+	l.spares.begin(l.fs, o, len(l.tip.history))
 	return l, report, nil
 }
 

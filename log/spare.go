@@ -3,10 +3,12 @@ package log
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
 	"lockstep/internal/mutant"
+	"lockstep/smr"
 )
 
 const (
@@ -18,12 +20,15 @@ const (
 	// a whole file.
 	zeroPiece     = 256 << 10
 	zeroSyncEvery = 4 << 20
+	// spareSpans is for how many further spans of History a spare file has room at least.
+	spareSpans = 64
 )
 
 // spare is a file that is allocated, zeroed and durable, but has no LSN yet.
 type spare struct {
 	name string
 	file File
+	size int64 // of the whole file, bytes
 }
 
 // spares prepares files ahead of need. The owner of the Log calls all methods; unless Options.Synchronous, one
@@ -34,11 +39,18 @@ type spares struct {
 	fileSize int64 // length of the data part
 	ready    []spare
 	count    int // spares named so far in this process
+	spans    int // of the longest History so far
 	// With a helper goroutine: at most one order is under way.
-	orders  chan string
+	orders  chan order
 	results chan spareResult
 	ordered bool
 	helper  sync.WaitGroup
+}
+
+// order is for a file of that name and size.
+type order struct {
+	name string
+	size int64
 }
 
 type spareResult struct {
@@ -46,16 +58,17 @@ type spareResult struct {
 	err   error
 }
 
-func (s *spares) begin(fs FS, o Options) {
-	s.fs, s.dir, s.fileSize = fs, o.Dir, o.FileSize
+// begin takes the length of the History as it is.
+func (s *spares) begin(fs FS, o Options, spans int) {
+	s.fs, s.dir, s.fileSize, s.spans = fs, o.Dir, o.FileSize, spans
 	if o.Synchronous {
 		return
 	}
-	s.orders = make(chan string, 1)
+	s.orders = make(chan order, 1)
 	s.results = make(chan spareResult, 1)
 	s.helper.Go(func() {
-		for name := range s.orders {
-			made, err := makeSpare(fs, name, s.fileSize)
+		for o := range s.orders {
+			made, err := makeSpare(fs, o.name, o.size, s.fileSize)
 			s.results <- spareResult{made, err}
 		}
 	})
@@ -68,7 +81,7 @@ func (s *spares) order() {
 		return
 	}
 	s.ordered = true
-	s.orders <- s.nextName()
+	s.orders <- order{s.nextName(), s.spareSize()}
 }
 
 func (s *spares) nextName() string {
@@ -76,10 +89,25 @@ func (s *spares) nextName() string {
 	return filepath.Join(s.dir, fmt.Sprintf("%s%d", sparePrefix, s.count))
 }
 
-// provide returns once count files are ready, or why they cannot be.
-func (s *spares) provide(count int) error {
-	for len(s.ready) < count {
-		if s.ordered {
+// spareSize is how large a file is made: its History may grow a little until the file is used.
+func (s *spares) spareSize() int64 {
+	return layoutOf(s.fileSize).fileSize(min(s.spans+spareSpans, smr.MaxHistory))
+}
+
+// provide returns once count files are ready that have room for a History of so many spans, or why they cannot be. Whatever
+// is written to them later finds its blocks on the device, written once already.
+func (s *spares) provide(count, spans int) error {
+	s.spans = max(s.spans, spans)
+	needed := layoutOf(s.fileSize).fileSize(spans)
+	for i := 0; i < count; {
+		switch {
+		case i < len(s.ready) && s.ready[i].size >= needed:
+			i++
+		case i < len(s.ready): // so many elections since it was made are rare
+			if err := s.discard(i); err != nil {
+				return err
+			}
+		case s.ordered:
 			result := <-s.results
 			s.ordered = false
 			if result.err != nil && !isFull(result.err) {
@@ -87,16 +115,24 @@ func (s *spares) provide(count int) error {
 			}
 			if result.err == nil {
 				s.ready = append(s.ready, result.spare)
+			} // else the device may have room again by now: a full one is asked once more below
+		default:
+			made, err := makeSpare(s.fs, s.nextName(), s.spareSize(), s.fileSize)
+			if err != nil {
+				return err
 			}
-			continue // the device may have room again by now: a full one is asked once more below
+			s.ready = append(s.ready, made)
 		}
-		made, err := makeSpare(s.fs, s.nextName(), s.fileSize)
-		if err != nil {
-			return err
-		}
-		s.ready = append(s.ready, made)
 	}
 	return nil
+}
+
+// discard removes a file that is ready.
+func (s *spares) discard(i int) error {
+	unused := s.ready[i]
+	s.ready = slices.Delete(s.ready, i, i+1)
+	_ = unused.file.Close()
+	return s.fs.Remove(LabelSpareRemove, unused.name)
 }
 
 // take hands a file out that provide has got ready.
@@ -123,20 +159,17 @@ func (s *spares) end() error {
 		s.orders = nil
 	}
 	var first error
-	for _, unused := range s.ready {
-		_ = unused.file.Close()
-		if err := s.fs.Remove(LabelSpareRemove, unused.name); err != nil && first == nil {
+	for len(s.ready) > 0 {
+		if err := s.discard(0); err != nil && first == nil {
 			first = err
 		}
 	}
-	s.ready = nil
 	return first
 }
 
 // makeSpare allocates a file, writes zeros over all of it (an extent that was only reserved would have to be converted
 // by each first write, a change of file-system metadata that fdatasync waits for) and syncs it.
-func makeSpare(fs FS, name string, dataSize int64) (spare, error) {
-	size := layoutOf(dataSize).fileSize(0)
+func makeSpare(fs FS, name string, size, dataSize int64) (spare, error) {
 	file, err := fs.Create(LabelSpareCreate, name)
 	if err != nil {
 		return spare{}, err
@@ -151,7 +184,7 @@ func makeSpare(fs FS, name string, dataSize int64) (spare, error) {
 			return spare{}, err
 		}
 	}
-	return spare{name: name, file: file}, nil
+	return spare{name: name, file: file, size: size}, nil
 }
 
 // recycle is a mutant at work: it fills the data part of a spare file with that of the oldest log file.
@@ -243,5 +276,3 @@ func withReserve(fs FS, dir string, write func() error) error {
 	}
 	return write()
 }
-
-func (s *spares) withReserve(write func() error) error { return withReserve(s.fs, s.dir, write) }

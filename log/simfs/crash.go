@@ -127,7 +127,7 @@ func (n *node) crashed(fate Fate, draw *rand.Rand) *node {
 	}
 	if len(n.writes) == 0 || fate == Lost {
 		n.diskShared = true
-		return &node{disk: n.disk, view: n.disk, size: int64(len(n.disk)), diskShared: true, viewShared: true}
+		return &node{disk: n.disk, view: n.disk, size: int64(len(n.disk)), written: int64(len(n.disk)), diskShared: true, viewShared: true}
 	}
 	disk := append([]byte(nil), n.disk...)
 	switch fate {
@@ -142,7 +142,7 @@ func (n *node) crashed(fate Fate, draw *rand.Rand) *node {
 	case Torn:
 		disk = n.torn(disk, draw)
 	}
-	return &node{disk: disk, view: disk, size: int64(len(disk)), diskShared: true, viewShared: true}
+	return &node{disk: disk, view: disk, size: int64(len(disk)), written: int64(len(disk)), diskShared: true, viewShared: true}
 }
 
 // torn applies to each sector the first few of the writes that touch it.
@@ -220,7 +220,7 @@ func (f *FS) WriteFile(name string, content []byte) {
 		f.names[at], f.durable[at] = made, made
 	}
 	content = append([]byte(nil), content...)
-	n := &node{disk: content, view: content, size: int64(len(content)), diskShared: true, viewShared: true}
+	n := &node{disk: content, view: content, size: int64(len(content)), written: int64(len(content)), diskShared: true, viewShared: true}
 	f.names[name], f.durable[name] = n, n
 }
 

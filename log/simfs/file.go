@@ -57,6 +57,9 @@ func (h *file) WriteAt(label log.Label, p []byte, at int64) error {
 	if err := h.grow(label, at+int64(len(p))); err != nil {
 		return err
 	}
+	if err := h.convert(label, at+int64(len(p))); err != nil {
+		return err
+	}
 	h.node.write(p, at)
 	return h.fs.leave(v, label)
 }
@@ -69,6 +72,16 @@ func (h *file) grow(label log.Label, size int64) error {
 	if more := size - h.node.size; more > 0 && h.fs.capacity > 0 && h.fs.used()+more > h.fs.capacity {
 		return fmt.Errorf("%s: %s: %w", label, h.name, syscall.ENOSPC)
 	}
+	return nil
+}
+
+// convert checks that bytes up to end may be written: on a full device the first write of what was only allocated may need
+// a block of metadata, as it does on ext4.
+func (h *file) convert(label log.Label, end int64) error {
+	if end > h.node.written && h.fs.capacity > 0 && h.fs.used() >= h.fs.capacity {
+		return fmt.Errorf("%s: %s: %w", label, h.name, syscall.ENOSPC)
+	}
+	h.node.written = max(h.node.written, end)
 	return nil
 }
 

@@ -62,6 +62,7 @@ type node struct {
 	writes  []write // not durable, in order
 	lost    []write // a failed sync forgot them: visible until DropCache, never durable
 	size    int64   // as processes see it
+	written int64   // above it nothing was ever written
 	view    []byte  // disk with lost and writes applied
 	removed bool
 	// Another node, of a copy of this FS, has the same slice: it is copied before it is changed.
