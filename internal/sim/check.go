@@ -10,6 +10,8 @@ import (
 	"lockstep/log/simfs"
 	"lockstep/smr"
 	"lockstep/smr/replica"
+
+	"github.com/cespare/xxhash/v2"
 )
 
 // checker holds what is true for ever, and compares with it what everybody does.
@@ -45,10 +47,15 @@ func (c *checker) end() smr.LSN { return smr.LSN(len(c.committed)) }
 func (c *checker) recovered(h *host, m *home) ([]byte, error) {
 	w := c.w
 	end := m.log.End()
+	start := m.log.Start()
+	if start > c.end() {
+		w.violate("a log begins above commit", "%s begins at %d, committed is %d", h.id, start, c.end())
+	}
 	shadow := make([]byte, end, end+4096)
+	copy(shadow, c.committed[:start])
 	reader, err := log.OpenReader(h.disk, dirLog)
 	if err == nil {
-		_, err = reader.ReadAt(shadow, 0, end)
+		_, err = reader.ReadAt(shadow[start:], start, end)
 		_ = reader.Close()
 	}
 	switch {
@@ -56,6 +63,9 @@ func (c *checker) recovered(h *host, m *home) ([]byte, error) {
 		return nil, err
 	case err != nil:
 		w.violate("a recovered log cannot be read", "%s: %v", h.id, err)
+	}
+	if _, sum := m.log.Digest(); sum != xxhash.Sum64(shadow) {
+		w.violate("the digest of a log is wrong", "%s: %d to %d", h.id, start, end)
 	}
 	d := h.drive
 	if d.node != "" && d.node != h.id {
@@ -68,7 +78,7 @@ func (c *checker) recovered(h *host, m *home) ([]byte, error) {
 		case d.incarnation != 0:
 			w.hit(probeReborn)
 		}
-		*d = drive{home: d.home, node: h.id, incarnation: m.saved.Incarnation}
+		*d = drive{home: d.home, node: h.id, incarnation: m.saved.Incarnation, images: d.images}
 	}
 	if m.saved.Promise < d.promised {
 		w.violate("a promise is lost", "%s promised %d, after the restart %d", h.id, d.promised, m.saved.Promise)
@@ -119,7 +129,13 @@ func (c *checker) event(r *replicator, e *replica.Event) {
 		w.stats.Established++
 	case replica.EventRejected:
 		w.hit(probeRejected)
+	case replica.EventBegun:
+		w.hit(probeBegun)
 	case replica.EventNeedImage:
+		w.hit(probeNeedImage)
+		if w.o.ImageBytes > 0 {
+			break
+		}
 		w.violate("a checkpoint is needed", "%s: nothing was trimmed: %s", r.h.id, e.Text)
 	}
 }

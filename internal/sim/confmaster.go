@@ -282,6 +282,12 @@ func (r *replicator) called(call *failover.Call, answer func(failover.Answer)) {
 		input = &replica.Lead{Incarnation: call.Incarnation, Life: call.Life, Config: call.Config.Clone(), Base: call.Base.Clone()}
 	case failover.CallFollow:
 		input = &replica.Follow{Epoch: call.Epoch, Master: call.Master}
+		var sources []smr.ImageSource
+		for _, s := range call.Sources {
+			sources = append(sources, smr.ImageSource{Node: s.Node, Addr: s.Addr})
+		}
+		r.sources = sources
+		r.tellSources()
 	case failover.CallReconfigure:
 		input = &replica.Reconfigure{Config: call.Config.Clone(), Base: call.Base.Clone()}
 	case failover.CallEstablished:

@@ -4,6 +4,8 @@ import (
 	"errors"
 
 	"lockstep/log"
+	"lockstep/log/simfs"
+	"lockstep/smr"
 	"lockstep/smr/replica"
 )
 
@@ -101,6 +103,15 @@ func (d *diskWriter) write() error {
 			v := h.drive // what is above goes by order
 			v.durable, v.marked, v.judged = min(v.durable, op.Rewind.To), min(v.marked, op.Rewind.To), min(v.judged, op.Rewind.To)
 			err = d.r.home.log.Rewind(op.Rewind.To)
+		case op.Begin != nil:
+			if err = d.beginLog(op.Begin); errors.Is(err, log.ErrFull) {
+				w.hit(probeDiskFull)
+				d.full = true
+				w.after(fullRetry, d.r, whatDiskRetry)
+				return d.report(d.position)
+			}
+		case op.Trim != nil:
+			err = d.trim(op.Trim.To)
 		}
 		if err != nil {
 			return err
@@ -128,9 +139,75 @@ func (d *diskWriter) append(frames []byte) error {
 	return nil
 }
 
-// retry tries the append that found the disk full again.
+// beginLog lets the log begin anew at an image.
+func (d *diskWriter) beginLog(op *replica.Begin) error {
+	base, err := log.ParseBase(op.Base)
+	if err != nil || base.LSN != op.LSN {
+		d.r.w.violate("a base does not survive its encoding", "%s: %d is %d: %v", d.r.h.id, op.LSN, base.LSN, err)
+	}
+	m, v := d.r.home, d.r.h.drive
+	if err := m.allowStart(op.LSN); err != nil {
+		return err
+	}
+	common := d.r.begun[0] // a crash leaves the old log or the new one: what both hold stays
+	v.durable, v.marked, v.judged = min(v.durable, common), min(v.marked, common), min(v.judged, common)
+	if err := m.log.BeginAt(base); err != nil {
+		return err
+	}
+	d.r.begun = d.r.begun[1:]
+	if !m.saved.LogBegun {
+		st := m.saved
+		st.LogBegun = true
+		return m.save(st)
+	}
+	return nil
+}
+
+// trim removes what lies wholly below to.
+func (d *diskWriter) trim(to smr.LSN) error {
+	m := d.r.home
+	if err := m.allowStart(to); err != nil {
+		return err
+	}
+	before := m.log.Start()
+	err := m.log.TrimTo(to)
+	if m.log.Start() > before {
+		d.r.w.hit(probeTrim)
+	}
+	if err != nil && m.log.Err() == nil && !errors.Is(err, simfs.ErrCrashed) {
+		return nil // the next one tries again
+	}
+	return err
+}
+
+// trimAhead carries out the trims that stand behind what finds the disk full.
+func (d *diskWriter) trimAhead() error {
+	for _, ops := range [][]replica.DiskOp{d.batch[d.position+1:], d.waiting} {
+		for i := range ops {
+			if ops[i].Begin != nil {
+				return nil
+			}
+			if op := ops[i].Trim; op != nil && op.To <= d.r.home.log.Durable() {
+				if err := d.trim(op.To); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// retry tries what found the disk full again.
 func (d *diskWriter) retry() error {
-	err := d.append(d.batch[d.position].Append)
+	op := &d.batch[d.position]
+	err := d.trimAhead()
+	switch {
+	case err != nil:
+	case op.Begin != nil:
+		err = d.beginLog(op.Begin)
+	default:
+		err = d.append(op.Append)
+	}
 	if errors.Is(err, log.ErrFull) {
 		d.r.w.after(fullRetry, d.r, whatDiskRetry)
 		return nil

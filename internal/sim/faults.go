@@ -39,7 +39,9 @@ const (
 	FaultLoseLog        FaultKind = "lose-log"
 	FaultLoseState      FaultKind = "lose-state"
 	FaultSwap           FaultKind = "swap-disks"
-	FaultMaster         FaultKind = "confmaster" // it fails over, or a member crashes
+	FaultLoseImages     FaultKind = "lose-images"  // of a KV node; only where images are taken
+	FaultDamageImage    FaultKind = "damage-image" // the newest of a KV node
+	FaultMaster         FaultKind = "confmaster"   // it fails over, or a member crashes
 	FaultSwitchover     FaultKind = "switch-over"
 	FaultElect          FaultKind = "wrong-suspicion" // an election is begun for no reason
 	FaultReconfigure    FaultKind = "reconfigure"     // to any members and copies
@@ -73,9 +75,12 @@ var gentleFaults = []FaultKind{
 
 var harmfulFaults = []FaultKind{FaultFlip, FaultFlip, FaultWipe, FaultLoseLog, FaultLoseState, FaultSwap}
 
+// imageFaults are drawn besides, by schedules with images.
+var imageFaults = []FaultKind{FaultLoseImages, FaultDamageImage, FaultDamageImage}
+
 // FaultKinds returns all kinds, each once.
 func FaultKinds() []FaultKind {
-	all := append(slices.Clone(gentleFaults), harmfulFaults...)
+	all := slices.Concat(gentleFaults, harmfulFaults, imageFaults)
 	slices.Sort(all)
 	return slices.Compact(all)
 }
@@ -107,9 +112,27 @@ func drawFaults(o *Options, masters int) []Fault {
 		}
 		faults = append(faults, f)
 	}
+	faults = append(faults, drawImageFaults(o)...)
 	slices.SortStableFunc(faults, func(a, b Fault) int { return cmp.Compare(a.At, b.At) })
 	for i := range faults {
 		faults[i].ID = i + 1
+	}
+	return faults
+}
+
+// drawImageFaults draws from a stream of its own what happens to images.
+func drawImageFaults(o *Options) (faults []Fault) {
+	if o.ImageBytes == 0 {
+		return nil
+	}
+	r := rand.New(rand.NewPCG(o.Seed, 10))
+	for range r.IntN(3) {
+		f := Fault{At: 200 + r.Int64N(o.FaultMillis), Kind: imageFaults[r.IntN(len(imageFaults))], Node: r.IntN(o.Replicas),
+			Millis: 5 + int64(r.ExpFloat64()*250), Number: r.Uint64() >> 11}
+		if f.Kind == FaultLoseImages && (o.Copies < 2 || o.Harm && !o.Rude) {
+			continue // what is lost with them could be the last state that reaches into the log
+		}
+		faults = append(faults, f)
 	}
 	return faults
 }
@@ -321,6 +344,16 @@ func (w *world) strikeDisk(f *Fault, h *host, draw *rand.Rand) {
 	case FaultLoseState:
 		h.powerCut(imageOf(draw))
 		h.loseState(draw.IntN(2) == 0)
+	case FaultLoseImages:
+		h.powerCut(imageOf(draw))
+		h.drive.images = nil
+	case FaultDamageImage:
+		h.crashKV()
+		if len(h.drive.images) > 0 {
+			h.drive.images[0].damaged = true
+		}
+		w.unless(f, h.startKV)
+		return
 	case FaultSwap:
 		other := w.hosts[f.Other%len(w.hosts)]
 		if other == h {

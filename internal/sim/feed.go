@@ -37,6 +37,8 @@ func (s *stream) publish(ops []replica.DiskOp, epoch smr.Epoch, commit smr.LSN, 
 			s.end += smr.LSN(len(op.Append))
 		case op.Rewind != nil:
 			s.rewindTo(op.Rewind.To)
+		case op.Begin != nil:
+			s.chunks, s.bytes, s.end = s.chunks[:0], 0, op.Begin.LSN
 		}
 	}
 	old := 0
@@ -211,6 +213,10 @@ func (l *link) readFiles(limit smr.LSN, most int) []byte {
 	l.r.w.buffers.put(buffer)
 	if err != nil && !errors.Is(err, errEnough) {
 		l.r.w.hit(probeFeedFailed)
+		if errors.Is(err, log.ErrTrimmed) && l.next < l.r.status.Start {
+			l.r.w.hit(probeTrimmedFeed)
+			return nil
+		}
 		if !l.r.h.drive.harmed && !errors.Is(err, simfs.ErrCrashed) {
 			l.r.w.violate("the log's files cannot be read", "%s at %d: %v", l.r.h.id, l.next, err)
 		}

@@ -149,6 +149,16 @@ func (m *home) markStarted() error {
 	return m.save(st)
 }
 
+// allowStart notes that the log may begin at lsn, before it does.
+func (m *home) allowStart(lsn smr.LSN) error {
+	if lsn <= m.saved.LogStart || mutant.On(mutant.LogStartUnsaved) {
+		return nil
+	}
+	st := m.saved
+	st.LogStart = lsn
+	return m.save(st)
+}
+
 func (m *home) readConfig() error {
 	history := m.log.History()
 	if len(history) == 0 {
@@ -160,7 +170,11 @@ func (m *home) readConfig() error {
 	}
 	defer reader.Close()
 	enough := errors.New("enough")
-	_, _, err = reader.Frames(nil, history[len(history)-1].From, m.log.End(), func(f smr.Frame, _ []byte) error {
+	from := history[len(history)-1].From
+	if from < m.log.Start() {
+		return nil
+	}
+	_, _, err = reader.Frames(nil, from, m.log.End(), func(f smr.Frame, _ []byte) error {
 		config, _, err := smr.DecodeConfig(f.Body)
 		m.config = config
 		return errors.Join(err, enough)

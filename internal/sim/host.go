@@ -18,6 +18,7 @@ type host struct {
 	disk     *simfs.FS
 	drive    *drive // goes where the disk goes
 	powered  bool
+	late     bool  // not switched on for the first time yet
 	slowDisk int64 // until when operations take slowBy microseconds more
 	slowBy   int64
 
@@ -44,6 +45,8 @@ type drive struct {
 	// marked is what was durable before the last sync: the durable mark that a power cut leaves is not below it. What is
 	// below judged would be called damage, and not a torn tail, if it were harmed now.
 	marked, judged smr.LSN
+
+	images []*image // of its KV node, the newest first
 }
 
 // incarnation returns the incarnation of this host's replica on the disk that it has now, 0 if there is none.
@@ -69,13 +72,13 @@ func (h *host) setClock(jump int64, rate float64) {
 func (h *host) tick() int64 { return int64(float64(tickLength) / h.rate) }
 
 func (h *host) startReplicator() {
-	if h.replicator == nil && h.powered {
+	if h.replicator == nil && h.powered && !h.late {
 		h.replicator = startReplicator(h)
 	}
 }
 
 func (h *host) startKV() {
-	if h.kv == nil && h.powered {
+	if h.kv == nil && h.powered && !h.late {
 		h.kv = startKV(h)
 	}
 }

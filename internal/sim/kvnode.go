@@ -37,6 +37,7 @@ type kvnode struct {
 	session             *session.Session
 	out                 session.Effects
 	machine             *kv.Machine
+	images              imaging
 	applied             smr.LSN
 	executed            uint64 // own requests
 
@@ -83,6 +84,7 @@ func startKV(h *host) *kvnode {
 		RefuseAfterTicks: w.o.RefuseTicks, TimeoutTicks: w.o.TimeoutTicks, AskTicks: w.o.SessionDeadTicks / 3,
 		DeadTicks: w.o.SessionDeadTicks,
 	})
+	k.loadOwn()
 	if w.trace != nil {
 		w.say(string(h.id), "kv node starts: session %x", uint64(k.id)&0xffff)
 	}
@@ -159,7 +161,10 @@ func (k *kvnode) tick() {
 	k.ticks++
 	k.session.Step(&session.Tick{}, &k.out)
 	if k.ticks%progressTicks == 0 && k.attached {
-		k.local.send(&smr.Progress{Applied: k.applied}, 32)
+		k.local.send(&smr.Progress{Applied: k.applied, Checkpoint: k.images.checkpoint}, 32)
+	}
+	if k.w.o.ImageBytes > 0 {
+		k.tickImage()
 	}
 	k.flush()
 }
@@ -310,7 +315,7 @@ func (k *kvnode) execute(op *operation) {
 
 // apply reads what is safe from the files and executes some of it.
 func (k *kvnode) apply() {
-	if !k.attached || k.applied >= k.status.Safe {
+	if !k.attached || k.applied >= k.status.Safe || k.applied < k.status.Start {
 		return
 	}
 	if k.reader == nil {
@@ -431,7 +436,7 @@ func (k *kvnode) dialLocal() {
 		default:
 			k.local = e
 			e.port, e.alive = (*beside)(k), &k.alive
-			e.send(&smr.LocalHello{Handshake: handshake(k.h.id), Session: k.id, Applied: k.applied}, 64)
+			e.send(&smr.LocalHello{Handshake: handshake(k.h.id), Session: k.id, Applied: k.applied, Checkpoint: k.images.checkpoint}, 64)
 		}
 	})
 }
@@ -448,7 +453,11 @@ func (b *beside) hear(_ *end, message any) {
 	switch m := message.(type) {
 	case *smr.LocalWelcome:
 		k.attached, k.localPause, k.status.Safe = true, 0, 0
+		k.status.Start, k.status.NeedImage, k.images.sources = 0, 0, nil
+		k.lateBase()
 		k.closeReader()
+	case *smr.ImageSources:
+		k.images.sources = m.Sources
 	case *smr.Status:
 		wasWritable := k.status.Writable
 		if m.Safe > m.Commit {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+
+	"lockstep/smr"
 )
 
 // Options of one schedule, drawn from its seed.
@@ -40,6 +42,16 @@ type Options struct {
 	Keys      int
 	ReadShare float64
 	Large     float64 // share of large payloads
+
+	// Images and trimming; ImageBytes 0: neither. A KV node takes an image every so many bytes of log, in steps of about
+	// ImageStep bytes of rows. KeepBytes of the log stay in files, LagBytes for others. KeepOldest: of its two images the node
+	// names the older one as its checkpoint. LateMillis: the last replica is switched on for the first time then.
+	ImageBytes          smr.LSN
+	ImageStep           int
+	TrimKeep, TrimLag   smr.LSN
+	KeepOldest          bool
+	LateMillis          int64
+	FetchLow, FetchHigh int64 // microseconds to fetch an image
 
 	Faults   int // how many
 	Harm     bool
@@ -83,7 +95,25 @@ func drawOptions(seed uint64, full bool) Options {
 	if r.IntN(6) == 0 {
 		o.DiskHigh *= 10
 	}
+	drawImages(&o)
 	return o
+}
+
+// drawImages draws what concerns images from a stream of its own: schedules without them stay as they were.
+func drawImages(o *Options) {
+	r := rand.New(rand.NewPCG(o.Seed, 9))
+	if r.IntN(2) == 0 {
+		return
+	}
+	pick := func(values ...int) int { return values[r.IntN(len(values))] }
+	o.FileSize = 4 << 10
+	o.ImageBytes, o.ImageStep = smr.LSN(pick(600, 2<<10, 6<<10)), pick(64, 500, 64<<10)
+	o.TrimKeep, o.TrimLag = smr.LSN(pick(1, 1<<10, 6<<10)), smr.LSN(pick(1<<10, 8<<10, 1<<20))
+	o.KeepOldest = r.IntN(3) == 0
+	o.FetchLow, o.FetchHigh = between(r, 100, 2000), between(r, 2000, 200_000)
+	if o.Replicas > 2 && r.IntN(4) == 0 {
+		o.LateMillis = between(r, 300, 200+o.FaultMillis)
+	}
 }
 
 type plain Options // without methods

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"lockstep/log"
 	"lockstep/smr"
 	"lockstep/smr/replica"
 )
@@ -292,7 +293,7 @@ func (r *replicator) attach(e *end, hello *smr.LocalHello) {
 	r.kvHeard = r.w.now
 	r.control = append(r.control, item{input: &replica.Attached{Applied: hello.Applied, Checkpoint: hello.Checkpoint}})
 	e.send(&smr.LocalWelcome{Handshake: handshake(r.h.id), Incarnation: r.home.saved.Incarnation, LogDir: dirLog}, 64)
-	r.localTold = smr.Status{}
+	r.localTold, r.told = smr.Status{}, nil
 	r.tellKV()
 	r.wake()
 }
@@ -302,13 +303,22 @@ type localPort replicator
 
 func (p *localPort) hear(e *end, message any) {
 	r := (*replicator)(p)
-	progress, ok := message.(*smr.Progress)
-	if !ok {
+	var input replica.Input
+	switch m := message.(type) {
+	case *smr.Progress:
+		input = &replica.Progress{Applied: m.Applied, Checkpoint: m.Checkpoint}
+	case *smr.LocalBase:
+		base, err := log.ParseBase(m.Base)
+		if err != nil || base.Cluster != clusterName || base.Group != groupName {
+			r.w.violate("a KV node brings a base that does not check", "%s: %v", r.h.id, err)
+		}
+		input = &replica.ImageLoaded{LSN: base.LSN, History: base.History, Stamp: base.Stamp, Base: m.Base}
+	default:
 		r.w.violate("the protocol is broken", "%T from a KV node", message)
 	}
 	if e == r.local {
 		r.kvHeard = r.w.now
-		r.control = append(r.control, item{input: &replica.Progress{Applied: progress.Applied, Checkpoint: progress.Checkpoint}})
+		r.control = append(r.control, item{input: input})
 		r.wake()
 	}
 }

@@ -44,6 +44,19 @@ const (
 	probeSyncFailed
 	probeTwoConnections
 	probeStateless
+	probeImage
+	probeImageFailed
+	probeImageLoaded
+	probeImageDamaged
+	probeImageFetched
+	probeFetchFailed
+	probeImageLate
+	probeTrim
+	probeNeedImage
+	probeBegun
+	probeBegunAgain
+	probeJumped
+	probeTrimmedFeed
 	probeCount // behind it one for each kind of fault
 )
 
@@ -52,7 +65,8 @@ var probeNames = [probeCount]string{
 	"feed-failed", "apply-failed", "late-control", "broken-midway", "reconfigured", "rejected", "master-disk-lags", "commit-above-end",
 	"duplicate-skipped", "uncertain", "uncertain-then-done", "session-drop", "read-waits", "retarget",
 	"switch-over", "copies-lowered", "admitted", "dropped", "superseded-report", "stale-order", "other-life", "confmaster-change",
-	"unavailable", "beyond-repair", "raft-snapshot", "write-failed", "sync-failed", "two-connections", "state-lost",
+	"unavailable", "beyond-repair", "raft-snapshot", "write-failed", "sync-failed", "two-connections", "state-lost", "image", "image-failed", "image-loaded-at-start", "image-damaged", "image-fetched", "fetch-failed", "image-late",
+	"trim", "need-image", "log-begun", "log-begun-over-another", "jumped-over-own-requests", "feed-below-start",
 }
 
 // probeSet counts the hits in one schedule.

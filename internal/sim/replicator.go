@@ -65,6 +65,9 @@ type replicator struct {
 
 	local      *end // to the KV node, nil if none is attached
 	localTold  smr.Status
+	sources    []smr.ImageSource // whom the KV node may ask for an image
+	told       []smr.ImageSource // what it was told of them
+	begun      []smr.LSN         // common ends of the logs that are about to be replaced
 	kvHeard    int64
 	ticks      int
 	heldTicks  int
@@ -125,6 +128,7 @@ func startReplicator(h *host) *replicator {
 		Self: smr.Member{Node: h.id, Incarnation: m.saved.Incarnation}, Life: r.life, Cluster: clusterName, Group: groupName,
 		Blank: m.saved.Promise == 0, Promise: m.saved.Promise, Start: m.log.Start(), End: m.log.End(), History: m.log.History(),
 		Commit: m.log.LastCommit(), Stamp: m.log.LastStamp(), Config: m.config, DeadTicks: w.o.DeadTicks,
+		Trim: w.trimPolicy(),
 	})
 	r.status = r.core.Status()
 	r.lastRound = w.now
@@ -491,6 +495,10 @@ func (r *replicator) note() {
 			r.w.hit(probeRewind)
 			r.cutTo = min(r.cutTo, op.Rewind.To)
 			r.shadow = r.shadow[:op.Rewind.To]
+		case op.Begin != nil:
+			r.noteBegin(op.Begin)
+		case op.Trim != nil:
+			r.noteTrim(op.Trim.To)
 		}
 	}
 	for i := range out.Events {
@@ -539,7 +547,8 @@ func (r *replicator) publish() {
 	r.tellKV()
 	if before.Role != status.Role || before.Leading != status.Leading || before.Epoch != status.Epoch || before.Promise != status.Promise ||
 		before.Master != status.Master || before.Reportable != status.Reportable || before.Attached != status.Attached ||
-		before.Writable != status.Writable || before.Joined != status.Joined || before.Stopped != status.Stopped || before.Blank != status.Blank {
+		before.Writable != status.Writable || before.Joined != status.Joined || before.Stopped != status.Stopped || before.Blank != status.Blank ||
+		before.NeedImage != status.NeedImage {
 		r.probe()
 	}
 }
@@ -551,6 +560,10 @@ func (r *replicator) tellKV() {
 	}
 	s := smr.Status{Role: r.status.Role, Epoch: r.status.Epoch, Master: r.status.Master, MasterAddr: string(r.status.Master),
 		Start: r.status.Start, Safe: r.status.Safe, Commit: r.status.Commit, Writable: r.status.Writable}
+	if r.status.NeedImage {
+		s.NeedImage = r.status.ImageFrom
+	}
+	r.tellSources()
 	if s == r.localTold && r.ticks%100 != 0 {
 		return
 	}
@@ -575,12 +588,18 @@ func (r *replicator) view() failover.ReplicaView {
 		Incarnation: r.home.saved.Incarnation, Life: r.life, Blank: s.Blank, Role: s.Role, Leading: s.Leading, Epoch: s.Epoch,
 		Promise: s.Promise, Master: s.Master, Reportable: s.Reportable, Start: s.Start, End: s.End, Durable: s.Durable, Commit: s.Commit,
 		Safe: s.Safe, Applied: s.Applied, Checkpoint: s.Checkpoint, PositionEpoch: s.Position.Epoch, Attached: s.Attached,
-		Writable: s.Writable, Joined: s.Joined, Stopped: s.Stopped, NeedImage: s.NeedImage,
+		Writable: s.Writable, Joined: s.Joined, Stopped: s.Stopped, NeedImage: s.NeedImage || s.Attached && s.Applied < s.Start,
 		LoopIdleMillis: uint32((r.w.now - r.lastRound) / millisecond), DiskStuckMillis: uint32(r.disk.stuckMillis()),
 		DataAddr: string(r.h.id),
 	}
 	if r.local != nil {
 		v.KVSilentMillis, v.KVAddr = uint32((r.w.now-r.kvHeard)/millisecond), string(r.h.id)
+		if k := r.h.kv; k != nil && k.images.checkpoint > 0 {
+			v.KVAdminAddr = string(r.h.id)
+		}
+		if k := r.h.kv; k != nil && k.images.fetching != nil {
+			v.ImageFrom = string(k.images.fetching.id)
+		}
 	}
 	for _, p := range s.Peers {
 		v.Peers = append(v.Peers, failover.PeerView{Member: p.Member, Streams: p.Streams, Durable: p.Durable})

@@ -129,10 +129,22 @@ func (w *world) build(masters int) {
 	} else {
 		w.startOracle()
 	}
+	if w.o.LateMillis > 0 {
+		last := w.hosts[len(w.hosts)-1]
+		last.late = true
+		w.after(w.o.LateMillis*millisecond, later(last.arrive), 9)
+	}
 	for _, h := range w.hosts {
 		h.startReplicator()
 		h.startKV()
 	}
+}
+
+// arrive switches a machine on for the first time: an empty replica joins a group that may have trimmed its log.
+func (h *host) arrive() {
+	h.late = false
+	h.startReplicator()
+	h.startKV()
 }
 
 // heal ends all faults. What was harmed is looked at by a restart, as an operator would do.
@@ -160,6 +172,7 @@ func (w *world) heal() {
 		if h.drive.harmed {
 			h.crashReplicator()
 		}
+		h.late = false
 		h.powerOn()
 		h.startReplicator()
 		h.startKV()
@@ -281,7 +294,18 @@ func (w *world) hopeless() bool {
 			return true
 		}
 	}
-	return false
+	return w.stateLost()
+}
+
+// stateLost reports whether no node has a state any more that reaches into a log: with the images of as many nodes as copies
+// were promised nothing else is left.
+func (w *world) stateLost() bool {
+	for _, h := range w.hosts {
+		if h.kv == nil || h.replicator == nil || !h.kv.stranded() {
+			return false
+		}
+	}
+	return true
 }
 
 func (w *world) membersAlive(g *failover.Group) int {
