@@ -87,6 +87,7 @@ func newNode(s *screen) *cobra.Command {
 		newNodeCommand(s, "start", "Start the processes of a node again", startNode),
 		newNodeCommand(s, "stop", "Ask the processes of a node to end (SIGTERM, after 10 s SIGKILL)", stopNode),
 		newNodeCommand(s, "kill", "Kill the processes of a node at once (SIGKILL)", killNode),
+		newNodeAdd(s), newNodeRemove(s), newNodeWipe(s),
 	)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -27,9 +28,56 @@ type groupStatus struct {
 	State     string          `json:"state"`
 	Replicas  []replicaStatus `json:"replicas"`
 
-	established uint64
-	detail      string
-	plan        string
+	Established uint64     `json:"established"` // epoch; below Epoch while something is being decided
+	Detail      string     `json:"detail"`      // why it is not ok, for people
+	Plan        string     `json:"plan"`        // what is being done now, for people
+	Version     uint64     `json:"version"`     // grows with every change of policy and replicas
+	Policy      policy     `json:"policy"`
+	Recoveries  []recovery `json:"recoveries"` // by force, oldest first: they stay for ever
+}
+
+type policy struct {
+	Copies    uint32 `json:"copies"`
+	MinCopies uint32 `json:"min_copies"`
+	SlowBytes uint64 `json:"slow_bytes"` // 0: does not count
+	SlowMs    uint32 `json:"slow_ms"`
+	SlowForMs uint32 `json:"slow_for_ms"`
+}
+
+// slow shows when a member is dropped for being slow.
+func (p policy) slow() string {
+	var bounds []string
+	if p.SlowBytes > 0 {
+		bounds = append(bounds, size(p.SlowBytes))
+	}
+	if p.SlowMs > 0 {
+		bounds = append(bounds, (time.Duration(p.SlowMs) * time.Millisecond).String())
+	}
+	if len(bounds) == 0 || p.SlowForMs == 0 {
+		return "never"
+	}
+	return fmt.Sprintf("%s for %v", strings.Join(bounds, " or "), time.Duration(p.SlowForMs)*time.Millisecond)
+}
+
+// recovery is a forced one: what may have been lost.
+type recovery struct {
+	Epoch   uint64   `json:"epoch"`
+	Time    string   `json:"time"`
+	Kept    []string `json:"kept"`
+	Lost    []string `json:"lost"`
+	FromLSN uint64   `json:"from_lsn"` // acknowledged writes at and above may be lost
+	SeenLSN uint64   `json:"seen_lsn"` // end of the highest log that was seen
+	Since   string   `json:"since"`    // when the lost replicas were last heard of, "" if that is not known
+	Text    string   `json:"text"`
+}
+
+func recoveryOf(r *proto.Recovery) recovery {
+	result := recovery{Epoch: r.GetEpoch(), Time: time.UnixMilli(r.GetTimeMs()).Format(timeForm), Kept: append([]string{}, r.GetKept()...),
+		Lost: append([]string{}, r.GetLost()...), FromLSN: r.GetFrom(), SeenLSN: r.GetSeen(), Text: r.GetText()}
+	if r.GetSinceMs() != 0 {
+		result.Since = time.UnixMilli(r.GetSinceMs()).Format(timeForm)
+	}
+	return result
 }
 
 type replicaStatus struct {
@@ -49,6 +97,15 @@ type replicaStatus struct {
 	// LagBytes is how much of what is committed in the group this replica's KV node has not executed.
 	LagBytes   uint64 `json:"lag_bytes"`
 	LastSeenMs uint64 `json:"last_seen_ms"` // since the configuration master last heard of it
+
+	Member        bool   `json:"member"`
+	Standing      string `json:"standing"`       // "", drained or leaving
+	CheckpointLSN uint64 `json:"checkpoint_lsn"` // its KV node can restart from an image there
+	// How far it is behind its master's end, as the master sees it; 0 of replicas that do not stream.
+	BehindBytes uint64    `json:"behind_bytes"`
+	BehindMs    uint32    `json:"behind_ms"`
+	NeedImage   bool      `json:"need_image"` // its log cannot be continued without one
+	Transfer    *transfer `json:"transfer"`   // an image on its way to it, null if there is none
 }
 
 type confmasterStatus struct {
@@ -79,7 +136,12 @@ func groupOf(g *proto.GroupStatus) groupStatus {
 	group := groupStatus{
 		Name: g.GetName(), Epoch: g.GetEpoch(), Master: g.GetMaster(), Copies: g.GetCopies(), MinCopies: g.GetMinCopies(),
 		Sync: g.GetSync(), State: g.GetState(), Replicas: []replicaStatus{},
-		established: g.GetEstablished(), detail: g.GetDetail(), plan: g.GetPlan(),
+		Established: g.GetEstablished(), Detail: g.GetDetail(), Plan: g.GetPlan(), Version: g.GetVersion(), Recoveries: []recovery{},
+		Policy: policy{Copies: g.GetPolicy().GetCopies(), MinCopies: g.GetPolicy().GetMinCopies(), SlowBytes: g.GetPolicy().GetSlowBytes(),
+			SlowMs: g.GetPolicy().GetSlowMs(), SlowForMs: g.GetPolicy().GetSlowForMs()},
+	}
+	for _, r := range g.GetRecoveries() {
+		group.Recoveries = append(group.Recoveries, recoveryOf(r))
 	}
 	var commit uint64 // the highest that any replica knows of
 	for _, r := range g.GetReplicas() {
@@ -92,9 +154,14 @@ func groupOf(g *proto.GroupStatus) groupStatus {
 			Incarnation: fmt.Sprintf("%016x", state.GetIncarnation()),
 			StartLSN:    state.GetStart(), EndLSN: state.GetEnd(), DurableLSN: state.GetDurable(), CommitLSN: state.GetCommit(),
 			AppliedLSN: state.GetApplied(), LagBytes: commit - min(commit, state.GetApplied()), LastSeenMs: r.GetLastSeenMs(),
+			Member: r.GetMember(), Standing: r.GetStanding(), CheckpointLSN: state.GetCheckpoint(), BehindBytes: r.GetLagBytes(), BehindMs: r.GetLagMs(),
+			NeedImage: state.GetNeedImage(), Transfer: transferOf(state),
 		}
 		if r.GetUp() {
 			replica.Role = state.GetRole()
+		}
+		if replica.Role == "slave" && !r.GetMember() {
+			replica.Role = "learner"
 		}
 		if state.GetAttached() {
 			replica.KVPid = state.GetKvPid()
@@ -183,22 +250,30 @@ func showStatus(s *screen, status clusterStatus) {
 		}
 		s.printf("Group %s: %s, master %s, epoch %d, copies %d (quorum %d), min copies %d, sync %s\n", s.paint(bold, g.Name),
 			s.paint(stateColour(g.State), g.State), master, g.Epoch, g.Copies, g.Copies-1, g.MinCopies, g.Sync)
-		if g.established != g.Epoch {
-			s.printf("  established: epoch %d\n", g.established)
+		if g.Established != g.Epoch {
+			s.printf("  established: epoch %d\n", g.Established)
 		}
-		if g.detail != "" {
-			s.printf("  %s\n", g.detail)
+		if g.Detail != "" {
+			s.printf("  %s\n", g.Detail)
 		}
-		if g.plan != "" {
-			s.printf("  now: %s\n", g.plan)
+		if g.Plan != "" {
+			s.printf("  now: %s\n", g.Plan)
 		}
-		rows := [][]string{{"NODE", "ROLE", "REDIS", "PID", "REPLICATOR", "PID", "START", "END", "DURABLE", "COMMIT", "APPLIED", "LAG", "SEEN"}}
+		for _, r := range g.Recoveries {
+			s.printf("  %s epoch %d, %s: %s\n", s.paint(red, "RECOVERED BY FORCE"), r.Epoch, r.Time, r.Text)
+		}
+		rows := [][]string{{"NODE", "ROLE", "REDIS", "PID", "REPLICATOR", "PID", "START", "END", "DURABLE", "COMMIT", "APPLIED", "IMAGE", "LAG", "SEEN"}}
 		for _, r := range g.Replicas {
 			rows = append(rows, []string{r.Node, r.Role, r.KVAddr, decimal(uint64(r.KVPid)), r.ReplicatorAddr, decimal(uint64(r.ReplicatorPid)),
-				decimal(r.StartLSN), decimal(r.EndLSN), decimal(r.DurableLSN), decimal(r.CommitLSN), decimal(r.AppliedLSN), decimal(r.LagBytes),
+				decimal(r.StartLSN), decimal(r.EndLSN), decimal(r.DurableLSN), decimal(r.CommitLSN), decimal(r.AppliedLSN), decimal(r.CheckpointLSN), decimal(r.LagBytes),
 				(time.Duration(r.LastSeenMs) * time.Millisecond).String()})
 		}
 		s.table(rows)
+		for _, r := range g.Replicas {
+			for _, line := range r.remarks() {
+				s.printf("  %s: %s\n", r.Node, line)
+			}
+		}
 		s.printf("\n")
 	}
 	if len(status.Groups) == 0 {
@@ -216,6 +291,24 @@ func showStatus(s *screen, status clusterStatus) {
 		rows = append(rows, []string{"c" + decimal(c.ID), c.Addr, c.SentinelAddr, decimal(uint64(c.Pid)), state})
 	}
 	s.table(rows)
+}
+
+// remarks are what does not fit into the table.
+func (r *replicaStatus) remarks() []string {
+	var lines []string
+	if r.Standing != "" {
+		lines = append(lines, r.Standing)
+	}
+	switch {
+	case r.Transfer != nil:
+		lines = append(lines, r.Transfer.String())
+	case r.NeedImage:
+		lines = append(lines, "waiting for an image")
+	}
+	if r.BehindMs > 1000 {
+		lines = append(lines, fmt.Sprintf("%s and %.1f s behind its master", size(r.BehindBytes), float64(r.BehindMs)/1000))
+	}
+	return lines
 }
 
 func decimal(n uint64) string { return strconv.FormatUint(n, 10) }

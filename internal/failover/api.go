@@ -60,6 +60,8 @@ type Group struct {
 	Change Change `json:",omitzero"`
 	// Recoveries are the forced ones, oldest first. They are never forgotten.
 	Recoveries []Recovery `json:",omitempty"`
+	// Removed are the last MaxRemoved replicas that were removed: in these incarnations they do not join by themselves.
+	Removed []smr.Member `json:",omitempty"`
 }
 
 // Policy of a group.

@@ -9,6 +9,9 @@ import (
 	"lockstep/smr"
 )
 
+// MaxRemoved bounds the removed replicas that are remembered.
+const MaxRemoved = 64
+
 // MaxRecoveries bounds the forced recoveries of a group, none of which is ever forgotten.
 const MaxRecoveries = 1000
 
@@ -86,6 +89,8 @@ type (
 		Group string
 		ID    uint64
 		Step  ChangeStep
+		// Incarnation of Change.Node as it was last seen, 0 if it was not; with StepEnd.
+		Incarnation smr.Incarnation `json:",omitempty"`
 	}
 	// CancelChange ends a Change where it stands.
 	CancelChange struct {
@@ -231,6 +236,7 @@ func (a *applying) addReplica(c *AddReplica) error {
 		}
 	}
 	g.register(c.Replica)
+	g.Removed = slices.DeleteFunc(g.Removed, func(m smr.Member) bool { return m.Node == c.Replica.Node })
 	g.Version++
 	a.noteChange(fmt.Sprintf("%s was added, at %s: it becomes a member when it has caught up", c.Replica.Node, c.Replica.ManageAddr))
 	return nil
@@ -320,6 +326,8 @@ func (a *applying) advanceChange(c *AdvanceChange) error {
 		text := fmt.Sprintf("%s is drained", change.Node)
 		if change.Kind != ChangeDrain {
 			g.unregister(change.Node)
+			g.Removed = append(g.Removed, smr.Member{Node: change.Node, Incarnation: c.Incarnation})
+			g.Removed = g.Removed[max(0, len(g.Removed)-MaxRemoved):]
 			text = fmt.Sprintf("%s was removed: its processes can be stopped", change.Node)
 		}
 		*change = Change{}

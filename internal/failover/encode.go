@@ -328,6 +328,9 @@ func (g *Group) check() error {
 	if len(g.Recoveries) > MaxRecoveries {
 		return fmt.Errorf("%d forced recoveries, at most %d are possible", len(g.Recoveries), MaxRecoveries)
 	}
+	if len(g.Removed) > MaxRemoved {
+		return fmt.Errorf("%d removed replicas, at most %d are remembered", len(g.Removed), MaxRemoved)
+	}
 	if err := g.checkChange(); err != nil {
 		return err
 	}

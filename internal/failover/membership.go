@@ -327,6 +327,11 @@ func (d *Driver) requestJoin(q *request, j *JoinRequest, out *Effects) {
 		}
 		cmd = Command{SetReplica: &SetReplica{Group: g.Name, Replica: j.Replica, Known: true}}
 	}
+	if j.Incarnation != 0 && hasMember(g.Removed, smr.Member{Node: j.Replica.Node, Incarnation: j.Incarnation}) {
+		q.reply(out, Reply{Taken: true, Epoch: g.Epoch, Version: g.Version,
+			Text: fmt.Sprintf("%s was removed from group %s: add it again with `smrctl replica add`, or give it an empty directory", j.Replica.Node, g.Name)})
+		return
+	}
 	if err := cmd.Check(); err != nil {
 		q.reply(out, Reply{Text: err.Error()})
 		return
@@ -353,7 +358,11 @@ func (d *Driver) advanceChange(g *Group, p *plan, out *Effects) {
 			return
 		}
 	}
-	d.propose(p, Command{AdvanceChange: &AdvanceChange{Group: g.Name, ID: c.ID, Step: next}}, out)
+	advance := &AdvanceChange{Group: g.Name, ID: c.ID, Step: next}
+	if r := d.replica(g.Name, c.Node); next == StepEnd && r != nil {
+		advance.Incarnation = r.view.Incarnation
+	}
+	d.propose(p, Command{AdvanceChange: advance}, out)
 }
 
 // drained reports whether an operator does not want a replica as a member.

@@ -206,6 +206,9 @@ func (d *Driver) beginSwitchover(g *Group, p *plan, q *request, out *Effects) st
 // unfit returns why node should not be handed mastership now, "" if it may.
 func (d *Driver) unfit(g *Group, master *replica, node smr.NodeID) string {
 	r := d.replica(g.Name, node)
+	if r == nil {
+		return fmt.Sprintf("%s is no replica of the group any more", node)
+	}
 	if !d.up(r) {
 		return fmt.Sprintf("%s is down: %s", node, d.complaint(r))
 	}

@@ -257,6 +257,9 @@ func (c *Cluster) Stop() (stopped, killed []string, err error) {
 		return nil, nil, err
 	}
 	defer lock.Close()
+	if plan, err := loadPlan(c.Dir); err == nil {
+		c.Plan = plan // another smrctl may have added nodes since
+	}
 	stopped, killed = c.stopAll()
 	return stopped, killed, nil
 }
@@ -364,6 +367,9 @@ func (c *Cluster) arguments(p Process) []string {
 		r, _ := c.Plan.find(p.Node)
 		args = append(args, "--dir", c.ReplicaDir(r.Node), "--group", c.Plan.Group, "--node", r.Node,
 			"--data", r.DataAddr, "--manage", r.ManageAddr, "--sync", c.Plan.Sync)
+		if r.Joins {
+			args = append(args, "--join", strings.Join(c.Plan.ConfmasterAddrs(), ","))
+		}
 	case KindKVNode:
 		var peers []string
 		for _, r := range c.Plan.Replicas {

@@ -51,6 +51,7 @@ type Replica struct {
 	KVAddr     string `json:"kv_addr"`
 	DataAddr   string `json:"data_addr"`
 	ManageAddr string `json:"manage_addr"`
+	Joins      bool   `json:"joins,omitempty"` // it was added later, and registers itself
 }
 
 // AdminAddr is the management port of the KV node.
@@ -136,12 +137,7 @@ func newPlan(o Options) Plan {
 		Copies: o.Copies, MinCopies: o.MinCopies, Sync: o.Sync,
 	}
 	for i := range o.Replicas {
-		p.Replicas = append(p.Replicas, Replica{
-			Node:       "n" + strconv.Itoa(i+1),
-			KVAddr:     loopback(o.Port + i),
-			DataAddr:   loopback(o.Port + dataPorts + i),
-			ManageAddr: loopback(o.Port + managePorts + i),
-		})
+		p.Replicas = append(p.Replicas, replicaOf(o.Port, i+1))
 	}
 	for i := range o.Confmasters {
 		p.Confmasters = append(p.Confmasters, Confmaster{
@@ -188,11 +184,16 @@ func (p Plan) check() error {
 	}
 	want := newPlan(options)
 	for i, r := range p.Replicas {
-		if err := smr.CheckNodeID(r.Node); err != nil {
+		number, err := replicaNumber(r.Node)
+		if err != nil {
 			return err
 		}
-		if r != want.Replicas[i] {
-			return fmt.Errorf("replica %d is %+v and would be %+v", i+1, r, want.Replicas[i])
+		would := replicaOf(p.Port, number)
+		if would.Joins = r.Joins; r != would {
+			return fmt.Errorf("replica %s is %+v and would be %+v", r.Node, r, would)
+		}
+		if i > 0 && p.Replicas[i-1].Node >= r.Node {
+			return fmt.Errorf("replica %s stands behind %s", r.Node, p.Replicas[i-1].Node)
 		}
 	}
 	for i, c := range p.Confmasters {

@@ -88,7 +88,7 @@ func (c *Cluster) healthy(status *proto.ClusterStatus) error {
 				return fmt.Errorf("replicator of %s is not up", replica.GetNode())
 			case !state.GetAttached():
 				return fmt.Errorf("replica %s has no KV node attached", replica.GetNode())
-			case !replica.GetMember():
+			case !replica.GetMember() && replica.GetStanding() == "":
 				return fmt.Errorf("replica %s is not a member yet", replica.GetNode())
 			}
 		}

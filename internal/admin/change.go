@@ -1,0 +1,33 @@
+package admin
+
+import (
+	"context"
+	"time"
+
+	"lockstep/proto"
+)
+
+// Change alters a group, or with DryRun says what it would do. A request that names the version of the group as it was seen
+// is safe to repeat: carried out once, it is refused the next time.
+func (c *Client) Change(ctx context.Context, request *proto.ChangeRequest) (*proto.ChangePlan, error) {
+	var reply *proto.ChangePlan
+	err := c.each(ctx, 40*time.Second, func(ctx context.Context, service proto.ConfmasterClient) (err error) {
+		reply, err = service.Change(ctx, request)
+		return err
+	})
+	return reply, err
+}
+
+// Group returns the status of the group of that name, nil if there is none.
+func (c *Client) Group(ctx context.Context, name string) (*proto.GroupStatus, error) {
+	status, err := c.Status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, group := range status.GetGroups() {
+		if group.GetName() == name {
+			return group, nil
+		}
+	}
+	return nil, nil
+}
