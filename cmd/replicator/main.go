@@ -106,6 +106,11 @@ func parse(arguments []string, stderr io.Writer) (replicator.Config, options, er
 	set.DurationVar(&cfg.Keep.Age, "log-keep-age", 0, "least `time` that a part of the log stays, as 90m or 24h")
 	set.Var((*size)(&cfg.Keep.LagBytes), "log-lag-cap", "most `bytes` of the log that are kept for slaves that lag or are away; who is further behind fetches an image")
 	set.IntVar(&cfg.Keep.Quarantined, "keep-quarantined", replicator.DefaultKeepQuarantined, "damaged or lost `logs` that are kept as evidence, the newest ones")
+	set.StringVar(&cfg.Archive.Dir, "archive", "", "existing `directory` into which what is committed is archived, for backups and restores to a point in time; the replicas of a group share it")
+	set.DurationVar(&cfg.Archive.Every, "archive-every", replicator.DefaultArchiveEvery, "with --archive: most `time` until what is committed is archived")
+	set.BoolVar(&cfg.Archive.Compress, "archive-zstd", false, "with --archive: compress it")
+	cfg.Archive.LagBytes = replicator.DefaultArchiveLag
+	set.Var((*size)(&cfg.Archive.LagBytes), "archive-lag-cap", "with --archive: most `bytes` of the log that are kept because they are not archived yet, or with KiB, MiB, GiB; beyond them the archive gets a gap")
 	set.IntVar(&cfg.MaxClients, "max-clients", replicator.DefaultMaxClients, "most `connections` of KV nodes")
 	set.IntVar(&cfg.MaxSlaves, "max-slaves", replicator.DefaultMaxSlaves, "most `connections` of slaves")
 	set.StringVar(&o.logFormat, "log-format", "text", "`format` of log lines on stderr: text or json")

@@ -46,6 +46,8 @@ type Config struct {
 
 	// Keep says how much of the log, and of logs that were set aside, stays.
 	Keep Keep
+	// Archive says where what is committed is archived; default nowhere.
+	Archive Archive
 
 	// MaxClients and MaxSlaves bound the connections on the data port; defaults 256 and 64.
 	MaxClients int
@@ -208,6 +210,7 @@ func (c Config) Validate() error {
 	if c.Keep.Quarantined < 1 || c.Keep.Quarantined > 1000 {
 		bad("keep-quarantined: %d: use 1 to 1000", c.Keep.Quarantined)
 	}
+	c.Archive.withDefaults().validate(bad)
 	if c.MaxClients < 1 || c.MaxClients > 10_000 {
 		bad("max-clients: %d: use 1 to 10000", c.MaxClients)
 	}

@@ -180,7 +180,7 @@ func (n *node) attach(ctx context.Context, s *localSession, r *wire.Reader, hell
 	defer l.attached.Store(false)
 	n.cfg.Logger.Info("kv node attached", "group", n.cfg.Group, "node", n.cfg.Node, "pid", hello.Pid,
 		"address", hello.KVAddr, "applied", uint64(hello.Applied))
-	if n.post(ctx, n.loop.control, item{input: &replica.Attached{Applied: hello.Applied, Checkpoint: hello.Checkpoint}}) != nil {
+	if n.post(ctx, n.loop.control, item{input: &replica.Attached{Applied: hello.Applied, Checkpoint: n.archiver.hold(hello.Checkpoint)}}) != nil {
 		return
 	}
 	done, told := make(chan struct{}), make(chan struct{})
@@ -211,7 +211,7 @@ func (n *node) hearKV(ctx context.Context, s *localSession, r *wire.Reader) erro
 		var input replica.Input
 		switch message := message.(type) {
 		case *smr.Progress:
-			input = &replica.Progress{Applied: message.Applied, Checkpoint: message.Checkpoint}
+			input = &replica.Progress{Applied: message.Applied, Checkpoint: n.archiver.hold(message.Checkpoint)}
 		case *smr.LocalBase:
 			if input, err = n.imageLoaded(message); err != nil {
 				return err

@@ -32,6 +32,7 @@ type node struct {
 	clients   *clients
 	local     *local
 	snapshot  *snapshot
+	archiver  *archiver // nil: nothing is archived
 	events    *events
 	addresses addresses
 	bigSlots  *semaphore.Weighted
@@ -127,6 +128,9 @@ func newNode(cfg Config, h *home, ports listeners) (*node, error) {
 	if n.announce == "" {
 		n.announce = ports.data.Addr().String()
 	}
+	if n.archiver, err = newArchiver(n); err != nil {
+		return nil, err
+	}
 	n.disk = newDisk(h)
 	n.stream = newStream(n.disk, h.log.End())
 	n.dialer = newDialer(n)
@@ -152,6 +156,9 @@ func (n *node) run(ctx context.Context, ports listeners) error {
 	group.Go(func() error { defer stopDisk(); return n.loop.run(ctx) })
 	group.Go(func() error { return n.dialer.run(ctx) })
 	group.Go(func() error { return n.events.run(ctx) })
+	if n.archiver != nil {
+		group.Go(func() error { return n.archiver.run(ctx) })
+	}
 	group.Go(func() error { return n.serveManage(ctx, ports.manage) })
 	group.Go(func() error {
 		return n.accept(ctx, ports.data, n.cfg.MaxClients+n.cfg.MaxSlaves+2*maxUnchecked, n.serveData)

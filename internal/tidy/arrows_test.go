@@ -44,12 +44,13 @@ var arrows = map[string][]string{
 	"internal/view":      {},
 	"internal/obs":       {"smr"},
 	"internal/replicator": {
-		"smr", "smr/replica", "smr/wire", "log", "proto", "internal/invariant", "internal/obs",
+		"smr", "smr/replica", "smr/wire", "log", "proto", "internal/archive", "internal/invariant", "internal/obs",
 	},
 	"internal/kvnode": {
 		"smr", "smr/client", "smr/session", "log", "proto", "internal/kv", "internal/checkpoint", "internal/resp", "internal/acl", "internal/invariant", "internal/obs", "internal/transfer",
 	},
 	"internal/checkpoint": {"smr", "internal/kv", "internal/invariant"},
+	"internal/archive":    {"smr"},
 	"internal/transfer":   {"smr", "proto", "internal/checkpoint"},
 	"internal/rdb":        {"internal/kv", "internal/resp"},
 	"internal/confmaster": {"smr", "proto", "internal/failover", "internal/resp", "internal/invariant", "internal/obs"},

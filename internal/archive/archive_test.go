@@ -1,0 +1,221 @@
+package archive
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"lockstep/smr"
+)
+
+func openTest(t *testing.T) (*Dir, *Log, string) {
+	t.Helper()
+	root := t.TempDir()
+	store, err := OpenDir(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return store, OpenLog(store, "c/1", "g1"), root
+}
+
+// What could go wrong: a range comes back changed, or with another coding; nothing tells where the archive ends.
+func TestRangesComeBack(t *testing.T) {
+	t.Parallel()
+	_, l, root := openTest(t)
+	ctx := context.Background()
+	if end, err := l.End(ctx); end != 0 || err != nil {
+		t.Errorf("an empty archive ends at %d, %v", end, err)
+	}
+	text := []byte(strings.Repeat("what was committed ", 1000))
+	for i, compress := range []bool{false, true} {
+		from := smr.LSN(i * len(text))
+		r, err := l.Append(ctx, Content{From: from, Bytes: text, FirstStamp: 5, LastStamp: 9, Frames: 3, Node: "n1"}, compress)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if packed := r.Size < int64(len(text))/2; packed != compress {
+			t.Errorf("compress %v: %d bytes of %d", compress, r.Size, len(text))
+		}
+		got, content, err := l.Read(ctx, Span{from, r.End})
+		if err != nil || !bytes.Equal(content, text) || got != r {
+			t.Errorf("%+v, %d bytes, %v", got, len(content), err)
+		}
+	}
+	end, err := l.End(ctx)
+	if end != smr.LSN(2*len(text)) || err != nil {
+		t.Errorf("the archive ends at %d, %v", end, err)
+	}
+	if _, err := os.Stat(filepath.Join(root, "c%2F1", "g1", "log")); err != nil {
+		t.Error(err)
+	}
+	spans, err := l.Spans(ctx)
+	if err != nil || len(spans) != 2 {
+		t.Fatalf("%v, %v", spans, err)
+	}
+	if err := errors.Join(l.Remove(ctx, spans[0]), l.Remove(ctx, spans[0]), l.Remove(ctx, spans[1])); err != nil || !isEmpty(root) {
+		t.Errorf("after the removal: %v, empty: %v", err, isEmpty(root))
+	}
+}
+
+func isEmpty(dir string) bool {
+	entries, err := os.ReadDir(dir)
+	return err == nil && len(entries) == 0
+}
+
+// What could go wrong: a flipped bit, a cut or a missing object is served. Every byte of object and manifest is damaged.
+func TestDamageIsNoticed(t *testing.T) {
+	t.Parallel()
+	_, l, root := openTest(t)
+	ctx := context.Background()
+	r, err := l.Append(ctx, Content{From: 100, Bytes: []byte("some bytes that repeat, repeat, repeat"), Frames: 1, Node: "n1"}, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	span := Span{r.From, r.End}
+	for _, name := range []string{l.objectName(span, r.Coding), l.manifestName(span)} {
+		path := filepath.Join(root, filepath.FromSlash(name))
+		good, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		write := func(content []byte) {
+			if err := os.WriteFile(path, content, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i := range good {
+			bad := bytes.Clone(good)
+			bad[i] ^= 1 << (i % 8)
+			write(bad)
+			if _, _, err := l.Read(ctx, span); err == nil {
+				t.Errorf("%s: byte %d flipped: no error", name, i)
+			}
+		}
+		write(good[:len(good)-1])
+		if _, _, err := l.Read(ctx, span); !errors.Is(err, ErrDamaged) {
+			t.Errorf("%s cut: %v", name, err)
+		}
+		write(good)
+	}
+	if err := os.Remove(filepath.Join(root, filepath.FromSlash(l.objectName(span, r.Coding)))); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := l.Read(ctx, span); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "is missing") {
+		t.Errorf("missing: %v", err)
+	}
+	other := OpenLog(l.store, "c2", "g1")
+	if _, err := other.Range(ctx, span); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("of another cluster: %v", err)
+	}
+}
+
+// What could go wrong: a chain has a hole, does not cover what was asked for, or is not found although it is there. It is
+// held against marking every LSN.
+func TestChainCoversOrNamesTheGap(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		var spans []Span
+		for range rapid.IntRange(0, 12).Draw(t, "spans") {
+			from := rapid.IntRange(0, 30).Draw(t, "from")
+			spans = append(spans, Span{smr.LSN(from), smr.LSN(from + rapid.IntRange(1, 12).Draw(t, "size"))})
+		}
+		sortSpans(spans)
+		from := smr.LSN(rapid.IntRange(0, 35).Draw(t, "start"))
+		end := from + smr.LSN(rapid.IntRange(0, 20).Draw(t, "length"))
+		covered := true
+		for at := from; at < end; at++ {
+			here := false
+			for _, s := range spans {
+				here = here || s.From <= at && at < s.End
+			}
+			covered = covered && here
+		}
+		chain, err := Chain(spans, from, end)
+		if covered != (err == nil) || err != nil && !errors.Is(err, ErrGap) {
+			t.Fatalf("%v over [%d, %d): covered %v, got %v, %v", spans, from, end, covered, chain, err)
+		}
+		at := from
+		for _, s := range chain {
+			if s.From > at || s.End <= at {
+				t.Fatalf("%v over [%d, %d): chain %v", spans, from, end, chain)
+			}
+			at = s.End
+		}
+		if err == nil && at < end {
+			t.Fatalf("%v over [%d, %d): chain %v ends too early", spans, from, end, chain)
+		}
+	})
+}
+
+// What could go wrong: half an object is left under its name, or one outside of the archive is touched, or an archive is made
+// where a file system was to be mounted.
+func TestStoreKeepsObjectsWhole(t *testing.T) {
+	t.Parallel()
+	store, _, root := openTest(t)
+	ctx := context.Background()
+	put := func(name, text string, err error) error {
+		return store.Put(ctx, name, func(w io.Writer) error {
+			_, _ = io.WriteString(w, text)
+			return err
+		})
+	}
+	broken := errors.New("broken")
+	if err := put("a/b", "first", nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := put("a/b", "second, in part", broken); !errors.Is(err, broken) {
+		t.Error(err)
+	}
+	if err := put("a/c", "in part", broken); !errors.Is(err, broken) {
+		t.Error(err)
+	}
+	in, err := store.Open(ctx, "a/b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	if content, _ := io.ReadAll(in); string(content) != "first" {
+		t.Errorf("%q", content)
+	}
+	list, err := store.List(ctx, "a")
+	if err != nil || fmt.Sprint(list) != "[{b 5}]" {
+		t.Errorf("%v, %v", list, err)
+	}
+	if list, err := store.List(ctx, "none"); err != nil || len(list) != 0 {
+		t.Errorf("%v, %v", list, err)
+	}
+	for _, name := range []string{"../x", "/etc/x", "a/../../x", "a//b", ""} {
+		if err := put(name, "x", nil); err == nil {
+			t.Errorf("object %q was made", name)
+		}
+	}
+	if escape("..") == ".." || escape(".") == "." {
+		t.Error("a cluster may leave its folder")
+	}
+	gone := filepath.Join(root, "gone")
+	if _, err := OpenDir(gone); err == nil || !strings.Contains(err.Error(), "mount what should be there") {
+		t.Errorf("no directory: %v", err)
+	}
+	if err := os.Mkdir(gone, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	mounted, err := OpenDir(gone)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(gone); err != nil {
+		t.Fatal(err)
+	}
+	if err := mounted.Put(ctx, "a/b", func(io.Writer) error { return nil }); err == nil {
+		t.Error("an archive that went away was made anew")
+	}
+}

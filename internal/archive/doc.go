@@ -1,0 +1,33 @@
+// Package archive keeps what a group's log no longer holds: ranges of the committed stream, and images. It knows names,
+// bytes and checksums; what reads a range (internal/backup) knows what is in it.
+//
+// It may not know who is master, what a state machine is, or where the cluster runs. Several replicas may write the
+// same archive at the same time.
+//
+// # Store
+//
+// A Store keeps objects under names with slashes. An object appears whole or not at all, and is never changed. Dir is a
+// Store on a file system, which may be one that machines share.
+//
+// # Names
+//
+//	CLUSTER/GROUP/log/FROM-END.log      the bytes [FROM, END) of the stream, whole frames, as they were written
+//	CLUSTER/GROUP/log/FROM-END.log.zst  the same, compressed
+//	CLUSTER/GROUP/log/FROM-END.json     what the range is: without it the range is not there
+//	CLUSTER/GROUP/images/LSN/FILE       a file of an image (internal/checkpoint), perhaps with .zst
+//	CLUSTER/GROUP/images/LSN.json       what the image is; written last
+//
+// FROM, END and LSN have 20 digits, so that names sort as LSNs do. CLUSTER and GROUP are escaped as in URLs.
+//
+// # Manifest
+//
+// There is no one manifest, which several writers would have to agree about, but one for each range: format, cluster, group, from,
+// end, stamps and number of its frames, coding, size and CRC32C of the object as stored, node, and a checksum of all
+// this. Ranges of different replicas may overlap; their bytes are the same, because they are committed. Chain picks
+// ranges that follow each other without a gap, or says where the gap is.
+//
+// # Invariants
+//
+//   - What is in the archive is committed: nobody appends a range above the Commit that it knows.
+//   - A manifest is written after its object is durable.
+package archive

@@ -1,0 +1,303 @@
+package archive
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+
+	"lockstep/smr"
+)
+
+const (
+	format = 1
+	// MaxRange bounds the bytes of one range before compression.
+	MaxRange = 16<<20 + smr.MaxFrame
+	// maxManifest bounds a manifest in bytes.
+	maxManifest = 64 << 10
+	codingZstd  = "zstd"
+)
+
+// What can be wrong with an archive. Callers branch on these.
+var (
+	// ErrDamaged: an object or manifest is not as it was written.
+	ErrDamaged = errors.New("damaged archive")
+	// ErrGap: the ranges do not follow each other.
+	ErrGap = errors.New("gap in the archive")
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// Range describes a range of the stream in the archive.
+type Range struct {
+	Format     int       `json:"format"`
+	Cluster    string    `json:"cluster"`
+	Group      string    `json:"group"`
+	From       smr.LSN   `json:"from"`
+	End        smr.LSN   `json:"end"`
+	FirstStamp int64     `json:"first_stamp"` // log time of the first frame, Unix milliseconds
+	LastStamp  int64     `json:"last_stamp"`
+	Frames     int       `json:"frames"`
+	Coding     string    `json:"coding,omitempty"` // zstd, or none
+	Size       int64     `json:"size"`             // of the object, in bytes
+	CRC32C     uint32    `json:"crc32c"`           // of the object
+	Node       string    `json:"node"`             // that wrote it
+	Created    time.Time `json:"created"`
+	Check      uint32    `json:"check"` // CRC32C of this object as encoding/json writes it, with check 0
+}
+
+// Span is a range by its name alone.
+type Span struct{ From, End smr.LSN }
+
+// Log is the archived stream of one group.
+type Log struct {
+	store          Store
+	cluster, group string
+}
+
+// OpenLog returns the archived stream of a group. It touches nothing.
+func OpenLog(store Store, cluster, group string) *Log {
+	return &Log{store: store, cluster: cluster, group: group}
+}
+
+// Folder returns the folder of a group.
+func Folder(cluster, group string) string { return escape(cluster) + "/" + escape(group) }
+
+// escape makes a name one part of a path.
+func escape(name string) string {
+	escaped := url.PathEscape(name)
+	if strings.HasPrefix(escaped, ".") { // no name of ours has to begin with one, and "." and ".." must not be there
+		escaped = "%2E" + escaped[1:]
+	}
+	return escaped
+}
+
+func (l *Log) folder() string { return Folder(l.cluster, l.group) + "/log" }
+
+func spanName(s Span) string { return fmt.Sprintf("%020d-%020d", uint64(s.From), uint64(s.End)) }
+
+func (l *Log) manifestName(s Span) string { return l.folder() + "/" + spanName(s) + ".json" }
+
+func (l *Log) objectName(s Span, coding string) string {
+	name := l.folder() + "/" + spanName(s) + ".log"
+	if coding == codingZstd {
+		name += ".zst"
+	}
+	return name
+}
+
+// parseSpan reads the name of a manifest.
+func parseSpan(name string) (Span, bool) {
+	text, isManifest := strings.CutSuffix(name, ".json")
+	from, end, ok := strings.Cut(text, "-")
+	if !isManifest || !ok || len(from) != 20 || len(end) != 20 {
+		return Span{}, false
+	}
+	low, err1 := strconv.ParseUint(from, 10, 64)
+	high, err2 := strconv.ParseUint(end, 10, 64)
+	return Span{smr.LSN(low), smr.LSN(high)}, err1 == nil && err2 == nil && low < high
+}
+
+// Spans lists the ranges that are there, by From and then by End.
+func (l *Log) Spans(ctx context.Context) ([]Span, error) {
+	objects, err := l.store.List(ctx, l.folder())
+	if err != nil {
+		return nil, err
+	}
+	var spans []Span
+	for _, object := range objects {
+		if span, ok := parseSpan(object.Name); ok {
+			spans = append(spans, span)
+		}
+	}
+	sortSpans(spans)
+	return spans, nil
+}
+
+func sortSpans(spans []Span) {
+	slices.SortFunc(spans, func(a, b Span) int { return cmp.Or(cmp.Compare(a.From, b.From), cmp.Compare(a.End, b.End)) })
+}
+
+// Chain returns spans that follow each other and cover [from, end), of those sorted as Spans does. Errors: ErrGap, naming it.
+func Chain(spans []Span, from, end smr.LSN) ([]Span, error) {
+	var chain []Span
+	next := 0 // spans below were looked at: they begin at or below at
+	best := Span{}
+	for at := from; at < end; at = best.End {
+		for ; next < len(spans) && spans[next].From <= at; next++ {
+			if spans[next].End > best.End {
+				best = spans[next]
+			}
+		}
+		switch {
+		case best.End > at:
+			chain = append(chain, best)
+		case next < len(spans):
+			return chain, fmt.Errorf("%w: the log from %d to %d is missing", ErrGap, at, min(spans[next].From, end))
+		default:
+			return chain, fmt.Errorf("%w: it ends at %d, and is needed up to %d", ErrGap, at, end)
+		}
+	}
+	return chain, nil
+}
+
+// End returns the LSN up to which the newest part of the archive reaches; 0 if it is empty.
+func (l *Log) End(ctx context.Context) (smr.LSN, error) {
+	spans, err := l.Spans(ctx)
+	end := smr.LSN(0)
+	for _, s := range spans {
+		end = max(end, s.End)
+	}
+	return end, err
+}
+
+// Content is what is appended: whole frames that follow each other, all committed.
+type Content struct {
+	From                  smr.LSN
+	Bytes                 []byte
+	FirstStamp, LastStamp int64
+	Frames                int
+	Node                  string
+}
+
+// Append writes a range, durably on return. compress packs it with zstd. Appending what is there already writes it again.
+func (l *Log) Append(ctx context.Context, c Content, compress bool) (Range, error) {
+	if len(c.Bytes) == 0 || len(c.Bytes) > MaxRange {
+		return Range{}, fmt.Errorf("archive the log from %d on: %d bytes: 1 to %d are possible", c.From, len(c.Bytes), MaxRange)
+	}
+	r := Range{
+		Format: format, Cluster: l.cluster, Group: l.group, From: c.From, End: c.From + smr.LSN(len(c.Bytes)), FirstStamp: c.FirstStamp, LastStamp: c.LastStamp,
+		Frames: c.Frames, Node: c.Node, Created: time.Now().UTC().Round(0),
+	}
+	stored := c.Bytes
+	if compress {
+		encoder, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1))
+		if err != nil {
+			return r, fmt.Errorf("archive the log from %d on: %w", c.From, err)
+		}
+		stored, r.Coding = encoder.EncodeAll(c.Bytes, nil), codingZstd
+		if err := encoder.Close(); err != nil {
+			return r, fmt.Errorf("archive the log from %d on: %w", c.From, err)
+		}
+	}
+	r.Size, r.CRC32C = int64(len(stored)), crc32.Checksum(stored, castagnoli)
+	span := Span{r.From, r.End}
+	if err := putBytes(ctx, l.store, l.objectName(span, r.Coding), stored); err != nil {
+		return r, err
+	}
+	encoded, err := r.seal()
+	if err != nil {
+		return r, err
+	}
+	return r, putBytes(ctx, l.store, l.manifestName(span), encoded)
+}
+
+func putBytes(ctx context.Context, store Store, name string, content []byte) error {
+	return store.Put(ctx, name, func(w io.Writer) error {
+		if _, err := w.Write(content); err != nil {
+			return fmt.Errorf("archive %s: %w", name, err)
+		}
+		return nil
+	})
+}
+
+// seal sets Check and returns the manifest's bytes.
+func (r *Range) seal() ([]byte, error) {
+	r.Check = 0
+	plain, err := json.Marshal(r)
+	if err != nil {
+		return nil, fmt.Errorf("encode the manifest of a range: %w", err)
+	}
+	r.Check = crc32.Checksum(plain, castagnoli)
+	encoded, err := json.Marshal(r)
+	return append(encoded, '\n'), err
+}
+
+// Range reads the manifest of a range. Errors: ErrDamaged, fs.ErrNotExist.
+func (l *Log) Range(ctx context.Context, s Span) (Range, error) {
+	name := l.manifestName(s)
+	raw, err := readObject(ctx, l.store, name, maxManifest)
+	if err != nil {
+		return Range{}, err
+	}
+	var r Range
+	damaged := func(text string) (Range, error) { return Range{}, fmt.Errorf("%w: %s: %s", ErrDamaged, name, text) }
+	if err := json.Unmarshal(raw, &r); err != nil {
+		return damaged(err.Error())
+	}
+	if r.Format > format {
+		return Range{}, fmt.Errorf("%s has format %d and this program knows %d: use a newer one", name, r.Format, format)
+	}
+	sealed := r
+	if again, err := sealed.seal(); err != nil || !bytes.Equal(again, raw) {
+		return damaged("it does not match its own checksum")
+	}
+	if r.Cluster != l.cluster || r.Group != l.group || r.From != s.From || r.End != s.End || r.Size < 0 || r.Size > 2*MaxRange || r.End-r.From > MaxRange {
+		return damaged("it describes something else")
+	}
+	return r, nil
+}
+
+// Read returns the bytes of a range. Errors: ErrDamaged, naming the object.
+func (l *Log) Read(ctx context.Context, s Span) (Range, []byte, error) {
+	r, err := l.Range(ctx, s)
+	if err != nil {
+		return r, nil, err
+	}
+	name := l.objectName(s, r.Coding)
+	stored, err := readObject(ctx, l.store, name, r.Size)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return r, nil, fmt.Errorf("%w: %s is missing", ErrDamaged, name)
+	case err != nil:
+		return r, nil, err
+	case int64(len(stored)) != r.Size || crc32.Checksum(stored, castagnoli) != r.CRC32C:
+		return r, nil, fmt.Errorf("%w: %s has %d bytes with checksum %08x instead of %d with %08x", ErrDamaged, name, len(stored), crc32.Checksum(stored, castagnoli), r.Size, r.CRC32C)
+	}
+	content := stored
+	if r.Coding == codingZstd {
+		decoder, err := zstd.NewReader(nil, zstd.WithDecoderMaxMemory(MaxRange), zstd.WithDecoderConcurrency(1))
+		if err != nil {
+			return r, nil, fmt.Errorf("archive %s: %w", name, err)
+		}
+		defer decoder.Close()
+		if content, err = decoder.DecodeAll(stored, nil); err != nil {
+			return r, nil, fmt.Errorf("%w: %s: %w", ErrDamaged, name, err)
+		}
+	}
+	if smr.LSN(len(content)) != r.End-r.From {
+		return r, nil, fmt.Errorf("%w: %s holds %d bytes instead of %d", ErrDamaged, name, len(content), r.End-r.From)
+	}
+	return r, content, nil
+}
+
+// readObject reads an object of at most limit bytes.
+func readObject(ctx context.Context, store Store, name string, limit int64) ([]byte, error) {
+	in, err := store.Open(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	defer in.Close()
+	content, err := io.ReadAll(io.LimitReader(in, limit+1))
+	if err != nil {
+		return nil, fmt.Errorf("archive %s: %w", name, err)
+	}
+	return content, nil
+}
+
+// Remove removes a range: its manifest first, so that it is not there without its bytes.
+func (l *Log) Remove(ctx context.Context, s Span) error {
+	return errors.Join(l.store.Remove(ctx, l.manifestName(s)), l.store.Remove(ctx, l.objectName(s, "")), l.store.Remove(ctx, l.objectName(s, codingZstd)))
+}
