@@ -122,17 +122,14 @@ func drawFaults(o *Options, masters int) []Fault {
 
 // drawImageFaults draws from a stream of its own what happens to images.
 func drawImageFaults(o *Options) (faults []Fault) {
-	if o.ImageBytes == 0 {
-		return nil
+	if o.ImageBytes == 0 || o.Copies < 2 || o.Harm && !o.Rude {
+		return nil // what is lost could be the last state that reaches into a log
 	}
 	r := rand.New(rand.NewPCG(o.Seed, 10))
-	for range r.IntN(3) {
-		f := Fault{At: 200 + r.Int64N(o.FaultMillis), Kind: imageFaults[r.IntN(len(imageFaults))], Node: r.IntN(o.Replicas),
-			Millis: 5 + int64(r.ExpFloat64()*250), Number: r.Uint64() >> 11}
-		if f.Kind == FaultLoseImages && (o.Copies < 2 || o.Harm && !o.Rude) {
-			continue // what is lost with them could be the last state that reaches into the log
-		}
-		faults = append(faults, f)
+	node := r.IntN(o.Replicas) // one only, for the same reason
+	for range r.IntN(4) {
+		faults = append(faults, Fault{At: 200 + r.Int64N(o.FaultMillis), Kind: imageFaults[r.IntN(len(imageFaults))], Node: node,
+			Millis: 5 + int64(r.ExpFloat64()*250), Number: r.Uint64() >> 11})
 	}
 	return faults
 }
