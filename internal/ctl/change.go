@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"time"
 
@@ -131,13 +130,13 @@ func (c *changing) show(s *screen, group string, plan, done *proto.ChangePlan) e
 
 // ask puts a question on the notes and reads one line.
 func (c *changing) ask(s *screen, question string, agrees func(answer string) bool) error {
-	if file, isFile := c.input.(*os.File); isFile && !isTerminal(file) {
-		return usage("nobody is there to be asked: say --yes (or what --help offers in place of the question), or look with --dry-run")
-	}
 	fmt.Fprint(s.notes, question)
 	answer, err := bufio.NewReader(io.LimitReader(c.input, 1024)).ReadString('\n')
 	if err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("read the answer: %w", err)
+	}
+	if answer == "" {
+		return errors.New("nobody answered: nothing was changed; --help tells what to say in place of the question")
 	}
 	if !agrees(strings.TrimSpace(answer)) {
 		return errors.New("not confirmed: nothing was changed")

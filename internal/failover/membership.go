@@ -271,7 +271,7 @@ func (d *Driver) assessRecovery(a *assessment, g *Group, c *ChangeRequest) {
 	a.step("put a configuration of %s on record as epoch %d, established by force", names(recovery.Kept), g.Epoch+1)
 	a.step("elect among them in epoch %d, which needs the answer of every one: %s would lead", g.Epoch+2, leader)
 	if len(recovery.Outcasts) > 0 {
-		a.step("never let %s come back with the log it has now", names(recovery.Outcasts))
+		a.step("never let %s come back with what is on disk there now", names(recovery.Outcasts))
 	}
 	var witnesses []Witness
 	for _, m := range recovery.Outcasts {

@@ -124,7 +124,8 @@ func (d *Driver) Standing(group string, node smr.NodeID) Standing {
 	}
 	why, known := d.opinion(r)
 	standing := Standing{Seen: r.seen, View: r.view, SilentTicks: int(d.silence(r)), Up: known && why == "", Saw: why}
-	if p := d.plan(group); p != nil && p.upkept == d.state.Group(group).Reign.Epoch {
+	g := d.state.Group(group)
+	if p := d.plan(group); p != nil && p.upkept == g.Reign.Epoch && d.up(d.replica(group, g.Reign.Master)) {
 		for _, u := range p.upkeep {
 			if u.node == node && u.lag.set != 0 {
 				standing.LagBytes, standing.LagMillis = u.lag.bytes, d.lagMillis(&u.lag)
