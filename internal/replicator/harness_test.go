@@ -298,8 +298,13 @@ type testKV struct {
 	conn     net.Conn
 	ended    chan struct{}
 	sequence func() uint64
+	// keeps: what is executed is durable here, so that the log below may go.
+	keeps bool
+	// fetch gets the state of another KV node when an image is needed at an LSN or above; nil: no image comes.
+	fetch func(from smr.LSN) (*testImage, error)
 
 	mu       sync.Mutex
+	sources  []smr.ImageSource
 	moved    *sync.Cond
 	status   smr.Status
 	applied  smr.LSN
@@ -312,17 +317,21 @@ func handshake(node string) smr.Handshake {
 	return smr.Handshake{Cluster: testCluster, Group: testGroup, Node: smr.NodeID(node)}
 }
 
-func attachKV(x *tester) *testKV {
+func attachKV(x *tester) *testKV { return attachKVWith(x, func(*testKV) {}) }
+
+// attachKVWith attaches a KV node that was changed before.
+func attachKVWith(x *tester, change func(*testKV)) *testKV {
 	x.t.Helper()
 	k := &testKV{x: x, ended: make(chan struct{}), executed: make(map[smr.SessionID]uint64)}
 	k.moved = sync.NewCond(&k.mu)
+	change(k)
 	conn, err := net.Dial("unix", x.ends.Socket)
 	if err != nil {
 		x.t.Fatal(err)
 	}
 	k.conn = conn
 	if _, err := conn.Write(wire.AppendMessage(nil, &smr.LocalHello{
-		Handshake: handshake(x.cfg.Node), Session: 1, Pid: os.Getpid(), KVAddr: "127.0.0.1:1",
+		Handshake: handshake(x.cfg.Node), Session: 1, Pid: os.Getpid(), KVAddr: "127.0.0.1:1", AdminAddr: "127.0.0.1:2", Applied: k.applied,
 	})); err != nil {
 		x.t.Fatal(err)
 	}
@@ -331,6 +340,7 @@ func attachKV(x *tester) *testKV {
 	if err != nil {
 		x.t.Fatal(err)
 	}
+	r.SetLimit(wire.LocalLimit)
 	reader, err := log.OpenReader(nil, welcome.LogDir)
 	if err != nil {
 		x.t.Fatal(err)
@@ -361,14 +371,25 @@ func (k *testKV) run(r *wire.Reader, reader *log.Reader) error {
 		if err != nil {
 			return err
 		}
+		if m, ok := message.(*smr.ImageSources); ok {
+			k.mu.Lock()
+			k.sources = m.Sources
+			k.mu.Unlock()
+			continue
+		}
 		status, ok := message.(*smr.Status)
 		if !ok {
 			return fmt.Errorf("%T from the replicator", message)
 		}
+		if status.NeedImage > 0 && k.fetch != nil {
+			if err := k.bring(status.NeedImage); err != nil {
+				return err
+			}
+		}
 		if r.Buffered() {
 			continue
 		}
-		if status.Safe < k.applied {
+		if status.Safe < k.applied && k.fetch == nil {
 			return fmt.Errorf("safe goes back from %d to %d", k.applied, status.Safe)
 		}
 		for k.applied < status.Safe {
@@ -388,7 +409,11 @@ func (k *testKV) run(r *wire.Reader, reader *log.Reader) error {
 		k.status = *status
 		k.moved.Broadcast()
 		k.mu.Unlock()
-		out = wire.AppendMessage(out[:0], &smr.Progress{Applied: k.applied})
+		progress := &smr.Progress{Applied: k.applied}
+		if k.keeps {
+			progress.Checkpoint = k.applied
+		}
+		out = wire.AppendMessage(out[:0], progress)
 		if _, err := k.conn.Write(out); err != nil {
 			return err
 		}

@@ -91,7 +91,7 @@ func (n *node) state() *proto.ReplicaState {
 		PositionEpoch: uint64(status.Position.Epoch), Attached: status.Attached, Writable: status.Writable,
 		Joined: status.Joined, Stopped: status.Stopped,
 		NeedImage: status.NeedImage || status.Attached && status.Applied < status.Start,
-		Pid: uint32(os.Getpid()), DataAddr: n.announce,
+		Pid:       uint32(os.Getpid()), DataAddr: n.announce,
 		LoopCount: n.loop.countDone.Load(), LoopIdleMs: millis32(processMillis() - n.loop.lastRound.Load()),
 		DiskStuckMs: millis32(n.disk.stuckMillis()), KvSilentMs: millis32(n.local.silentMillis()),
 		Sync: n.cfg.Sync.String(), Version: n.cfg.Version,

@@ -139,5 +139,9 @@ func diskRows() []Row {
 		row(mutant.StateOlderWins, "S2", "the hard state is saved once, and the older of two copies wins"),
 		row(mutant.StateUnchecked, "S2, S10", "damaged or torn hard state is accepted: its checksum is not looked at"),
 		row(mutant.LostLogKept, "S10", "a replica whose log was taken away keeps its incarnation"),
+		row(mutant.TrimAboveCheckpoint, "order", "the log is trimmed above the image that its KV node can start from"),
+		row(mutant.ImageUnasked, "S2, S10", "a log begins anew at an image that nobody has asked for, whatever it holds"),
+		row(mutant.ImageCountedEarly, "S6", "what lies below an image counts as durable before the log has begun there"),
+		row(mutant.LogStartUnsaved, "S10", "the log is trimmed or begins at an image, and the hard state does not say so"),
 	}
 }
