@@ -206,7 +206,7 @@ func (f *fakeReplica) position() uint64 {
 func (f *fakeReplica) state() *lockstep.ReplicaState {
 	s := &lockstep.ReplicaState{Cluster: f.group.cluster, Group: f.group.name, Node: f.node, Incarnation: f.incarnation, Life: f.life,
 		Blank: f.blank, Role: "none", Leading: f.leading, Promise: f.promise, Epoch: f.promise, Master: f.master, End: f.end, Durable: f.end,
-		Commit: f.commit, Safe: f.commit, Applied: f.commit, PositionEpoch: f.position(), Attached: f.attached, KvAddr: f.kv, Pid: 1, KvPid: 2}
+		Commit: f.commit, Safe: f.commit, Applied: f.commit, PositionEpoch: f.position(), Attached: f.attached, KvAddr: f.kv, DataAddr: f.kv, Pid: 1, KvPid: 2}
 	switch {
 	case f.leading:
 		s.Role, s.Master, s.Writable = "master", f.node, f.group.held(f, f.config)
