@@ -49,6 +49,9 @@ type fake struct {
 	attached   bool
 	stuck      bool // the disk
 	every      int  // it takes one record only in so many ticks, 0: as they come
+	needs      bool // an image, before it can join
+	image      int  // where its KV node has one, 0: nowhere
+	fetches    smr.NodeID
 	lastView   ReplicaView
 }
 
@@ -216,6 +219,9 @@ func (f *fake) stream(limit int) {
 		f.joined = false
 		return
 	}
+	if !f.joined && f.needs {
+		return
+	}
 	if !f.joined {
 		if m.mode != modeMaster {
 			return // a fenced master goes on with the slaves it has, but takes no new ones
@@ -247,7 +253,10 @@ func (f *fake) stream(limit int) {
 func (f *fake) view() ReplicaView {
 	v := ReplicaView{Incarnation: f.inc, Life: f.life, Blank: f.blank, Promise: f.promise, Epoch: f.promise,
 		End: smr.LSN(len(f.log)), Durable: smr.LSN(len(f.log)), Commit: smr.LSN(f.commit), PositionEpoch: f.position().Epoch,
-		Attached: f.attached, Role: smr.RoleNone}
+		Attached: f.attached, Role: smr.RoleNone, NeedImage: f.needs, Checkpoint: smr.LSN(f.image), KVAdminAddr: string(f.node) + ":8379"}
+	if f.fetches != "" {
+		v.ImageFrom = string(f.fetches) + ":8379"
+	}
 	if f.stuck {
 		v.DiskStuckMillis = 5000
 	}

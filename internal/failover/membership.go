@@ -115,7 +115,7 @@ func (d *Driver) assess(g *Group, c *ChangeRequest) *assessment {
 	case c.Policy != nil:
 		d.assessPolicy(a, g, c.Policy)
 	case c.Add != nil:
-		a.cmd = Command{AddReplica: &AddReplica{Group: g.Name, Version: g.Version, Replica: *c.Add}}
+		a.cmd = Command{AddReplica: &AddReplica{Group: g.Name, Version: c.Version, Replica: *c.Add}}
 		a.refuse(g.checkIdle())
 		a.refuse(g.checkAdd(c.Add))
 		if a.why == "" {

@@ -189,6 +189,19 @@ func (w *world) performChange(words []string) error {
 	case "node": // node NODE: a blank replica that nobody knows
 		w.addNode(smr.NodeID(words[1]))
 		return nil
+	case "image": // image NODE LSN: its KV node has one
+		w.fake(smr.NodeID(words[1])).image = number(2)
+		return nil
+	case "needs": // needs NODE: it cannot join without an image
+		w.fake(smr.NodeID(words[1])).needs = true
+		return nil
+	case "fetches": // fetches NODE SOURCE: it has begun to
+		w.fake(smr.NodeID(words[1])).fetches = smr.NodeID(words[2])
+		return nil
+	case "fetched":
+		f := w.fake(smr.NodeID(words[1]))
+		f.needs, f.fetches = false, ""
+		return nil
 	case "slowly": // slowly NODE TICKS: it takes a record only every so many ticks; 0: no longer
 		w.fake(smr.NodeID(words[1])).every = number(2)
 		return nil

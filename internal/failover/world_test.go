@@ -420,6 +420,9 @@ func describeCall(c Call) string {
 		text += fmt.Sprintf(" epoch %d", c.Epoch)
 	case CallFollow:
 		text += fmt.Sprintf(" epoch %d master %s", c.Epoch, c.Master)
+		for i, source := range c.Sources {
+			text += [2]string{" sources ", ", "}[fact(i > 0)] + source.Addr
+		}
 	case CallLead, CallReconfigure, CallEstablished:
 		text += fmt.Sprintf(" epoch %d copies %d of %d", c.Config.Epoch, c.Config.Copies, len(c.Config.Members))
 		if c.Kind != CallEstablished {
