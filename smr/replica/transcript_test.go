@@ -128,10 +128,24 @@ func (s *script) run(words []string) string {
 	case "new":
 		s.self = smr.Member{Node: smr.NodeID(a.str("node")), Incarnation: smr.Incarnation(a.num("inc"))}
 		s.r = New(Options{Self: s.self, Life: smr.Life(a.num("life")), Blank: a.str("blank") == "true", Promise: smr.Epoch(a.num("promise")),
-			Start: smr.LSN(a.num("start")), End: smr.LSN(a.num("end")), History: a.history("history"), Commit: smr.LSN(a.num("commit")), HoldTicks: int(a.num("hold"))})
+			Start: smr.LSN(a.num("start")), End: smr.LSN(a.num("end")), History: a.history("history"), Commit: smr.LSN(a.num("commit")), HoldTicks: int(a.num("hold")),
+			Trim: TrimPolicy{Grain: smr.LSN(a.num("grain")), KeepBytes: smr.LSN(a.num("keep")), LagBytes: smr.LSN(a.num("lag")), KeepTicks: a.num("age")}})
 		return s.state()
 	case "tick":
 		in = &Tick{Stamp: int64(a.num("stamp"))}
+	case "ticks": // all but the last one
+		for range a.num("n") - 1 {
+			s.r.Step(&Tick{Stamp: int64(a.num("stamp"))}, &s.out)
+		}
+		in = &Tick{Stamp: int64(a.num("stamp"))}
+	case "attached":
+		in = &Attached{Applied: smr.LSN(a.num("applied")), Checkpoint: smr.LSN(a.num("checkpoint"))}
+	case "progress":
+		in = &Progress{Applied: smr.LSN(a.num("applied")), Checkpoint: smr.LSN(a.num("checkpoint"))}
+	case "detached":
+		in = &Detached{}
+	case "image":
+		in = &ImageLoaded{LSN: smr.LSN(a.num("lsn")), History: a.history("history"), Stamp: int64(a.num("stamp")), Base: []byte("base")}
 	case "done":
 		in = &DiskDone{Ticket: s.r.ticket, Durable: s.r.end}
 	case "fence":
@@ -191,6 +205,12 @@ func (s *script) state() string {
 	if st.Leading {
 		text += fmt.Sprintf(" base %d reportable %d writable %v", st.Base.Epoch, st.Reportable, st.Writable)
 	}
+	if st.Start > 0 || s.r.start > 0 {
+		text += fmt.Sprintf(" start %d", s.r.start)
+	}
+	if st.NeedImage {
+		text += fmt.Sprintf(" needs an image from %d on", st.ImageFrom)
+	}
 	return text + "\n"
 }
 
@@ -210,6 +230,10 @@ func effects(out *Effects) string {
 			line("disk %d: save promise %d", op.Ticket, op.Save.Promise)
 		case op.Rewind != nil:
 			line("disk %d: rewind to %d", op.Ticket, op.Rewind.To)
+		case op.Begin != nil:
+			line("disk %d: begin at %d with %s", op.Ticket, op.Begin.LSN, op.Begin.Base)
+		case op.Trim != nil:
+			line("disk %d: trim to %d", op.Ticket, op.Trim.To)
 		}
 	}
 	for _, s := range out.Send {
