@@ -167,7 +167,7 @@ func (d *Driver) follow(g *Group, p *plan, r, master *replica, out *Effects) {
 	switch {
 	case follows && view.Joined && !view.NeedImage: // its KV node may need an image though its log has all
 		return
-	case follows && o != nil && d.ticks-o.sent < uint64(d.o.LeadTicks):
+	case follows && o != nil && d.ticks-o.sent < uint64(d.o.LeadTicks) && !(view.NeedImage && p.upkeepOf(r.node).source == ""):
 		return // it dials by itself; its master's address may have changed
 	case view.Promise > epoch && d.fresh(p, r):
 		return // until the master has taken the epoch that this slave has promised
