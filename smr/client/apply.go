@@ -4,6 +4,7 @@ import (
 	"container/heap"
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,12 +24,15 @@ type applyLoop struct {
 	buffer []byte
 	told   smr.Status // to the Machine
 	images images
-	tasks  sync.WaitGroup
+	// unproved is the base of the image that the state was loaded from, until it was held against the log.
+	unproved *log.Base
+	tasks    sync.WaitGroup
 }
 
 // runApply is the apply loop. The errors it returns come from the Machine.
 func (c *Client) runApply(ctx context.Context) error {
 	a := &applyLoop{client: c, buffer: make([]byte, chunkSize)}
+	a.unproved = c.config.Base
 	a.images.done = make(chan fetched, 1)
 	a.images.again = pause{least: imagePauseMin, most: imagePauseMax}
 	defer a.tasks.Wait()
@@ -81,6 +85,9 @@ func (a *applyLoop) advance(ctx context.Context) (tried, err error) {
 		if tried := a.open(where); tried != nil {
 			return tried, nil
 		}
+		if tried, err := a.prove(from); tried != nil || err != nil {
+			return tried, err
+		}
 		next, tried, err := a.chunk(from, status.Safe)
 		c.applied.advance(next)
 		c.applied.answerLate(time.Now())
@@ -128,6 +135,24 @@ func (a *applyLoop) close() {
 		a.reader.Close()
 		a.reader = nil
 	}
+}
+
+// prove compares the image that the state was loaded from with the log, once the log reaches it.
+func (a *applyLoop) prove(from smr.LSN) (tried, err error) {
+	image := a.unproved
+	if image == nil || image.LSN != from {
+		return nil, nil
+	}
+	base, tried := a.reader.BaseAt(from)
+	if tried != nil {
+		return tried, nil
+	}
+	if base.Digest() != image.Digest() || !slices.Equal(base.History, image.History) {
+		return nil, fmt.Errorf("%w: at LSN %d the log has epochs %v and digest %x, the image has %v and %x", ErrOtherStream, from,
+			base.History, base.Digest(), image.History, image.Digest())
+	}
+	a.unproved = nil
+	return nil, nil
 }
 
 // chunk executes some frames of [from, limit) and returns where it stopped.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"time"
 
+	"lockstep/log"
 	"lockstep/smr"
 	"lockstep/smr/session"
 )
@@ -31,6 +32,9 @@ type Config struct {
 	// Applied is where the Machine's state stands, a frame boundary: 0, or the LSN of the checkpoint it was loaded
 	// from. Checkpoint is from where it could be started again.
 	Applied, Checkpoint smr.LSN
+	// Base is that of the image the Machine's state was loaded from, at Applied; nil if there was none. It is held against the log
+	// before the first frame is executed.
+	Base *log.Base
 
 	// MaxPending and MaxPendingBytes bound what was submitted and is not executed, in requests and bytes. Default
 	// 65536, and 256 MiB: several of the largest requests.
@@ -113,6 +117,7 @@ func (c Config) Validate() error {
 	check(c.SocketPath != "", "the path of the replicator's socket is missing")
 	check(len(c.KVAddr) <= longest, "address of %d bytes: at most %d are possible", len(c.KVAddr), longest)
 	check(len(c.AdminAddr) <= longest, "administration address of %d bytes: at most %d are possible", len(c.AdminAddr), longest)
+	check(c.Base == nil || c.Base.LSN == c.Applied, "the state stands at LSN %d, its image's base at another", c.Applied)
 	check(c.Checkpoint <= c.Applied, "checkpoint at LSN %d is above applied %d", c.Checkpoint, c.Applied)
 	if err := c.sessionOptions().Validate(); err != nil {
 		problems = append(problems, err)

@@ -184,3 +184,38 @@ func TestImageOfOnesOwnIsBroughtWithoutLoadingIt(t *testing.T) {
 		t.Errorf("%+v", g.bases)
 	}
 }
+
+// What could go wrong: a node goes on from the image of a stream that the group has given up: its state differs from all others
+// for ever.
+func TestStateOfAnotherStreamIsRefused(t *testing.T) {
+	for _, own := range []bool{true, false} {
+		g := newGroup(t)
+		g.serveLocal()
+		g.lead("n2", 1)
+		other := newGroup(t)
+		other.serveLocal()
+		other.lead("n3", 1)
+		source := other
+		if own {
+			source = g
+		}
+		image, err := source.imageOf(&tape{}, source.end())
+		if err != nil {
+			t.Fatal(err)
+		}
+		config := testConfig(g)
+		config.Applied, config.Base = g.end(), &image.Base
+		if image.Base.LSN != g.end() {
+			t.Fatalf("streams of other lengths: %d and %d", image.Base.LSN, g.end())
+		}
+		r := start(t, config)
+		g.append(smr.Frame{Epoch: 1, Kind: smr.KindTick})
+		if own {
+			until(t, "the frame is executed", func() bool { return r.Applied() == g.end() })
+			continue
+		}
+		if err := r.end(t); !errors.Is(err, ErrOtherStream) {
+			t.Errorf("Run ended with %v", err)
+		}
+	}
+}
