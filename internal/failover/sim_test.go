@@ -284,6 +284,23 @@ func TestNextLeaderContinuesAfterEveryStep(t *testing.T) {
 			w.fake("n1").append()
 			w.request(&Request{Switchover: &Switchover{Group: "g1", To: "n3"}})
 		}},
+		{"replace", func(w *world) {
+			if w.find("n4") == nil {
+				w.addNode("n4")
+			}
+			w.request(&Request{Change: &ChangeRequest{Group: "g1", Begin: &BeginChange{Kind: ChangeReplace, Node: "n1", By: replicaOf("n4"), Switchover: true}}})
+		}},
+		{"drain", func(w *world) {
+			w.request(&Request{Change: &ChangeRequest{Group: "g1", Begin: &BeginChange{Kind: ChangeDrain, Node: "n1", Switchover: true}}})
+		}},
+		{"recover", func(w *world) {
+			if w.fake("n1").up {
+				w.kill(w.fake("n1"))
+				w.kill(w.fake("n2"))
+				w.run(150)
+			}
+			w.request(&Request{Change: &ChangeRequest{Group: "g1", Recover: &RecoverRequest{Confirm: "g1", AcceptLoss: true}}})
+		}},
 		{"policy", func(w *world) {
 			w.request(&Request{SetPolicy: &SetPolicy{Group: "g1", Policy: Policy{Copies: 3, MinCopies: 2}}})
 		}},
@@ -311,10 +328,23 @@ func TestNextLeaderContinuesAfterEveryStep(t *testing.T) {
 				if !changed {
 					break
 				}
+				if scenario.name == "recover" {
+					if len(w.group().Recoveries) == 0 {
+						scenario.do(w) // the request was lost with its leader; the operator asks again
+						w.run(400)
+					}
+					w.check(len(w.group().Recoveries) == 1, "%d recoveries", len(w.group().Recoveries))
+					w.fake("n1").wipe()
+					w.fake("n2").wipe()
+					w.fake("n2").start()
+				}
 				if !w.fake("n1").up {
 					w.fake("n1").start()
 				}
 				w.run(1200)
+				if g := w.group(); scenario.name == "replace" && g.Version > 1 {
+					w.check(g.Replica("n1") == nil && g.Change.Kind == "", "n1 was not replaced: %+v", g.Change)
+				}
 				if scenario.name == "create" && w.group() == nil {
 					continue // the request was lost with its leader; the operator was told
 				}
