@@ -10,6 +10,11 @@
 //   - Establish is applied only for the highest epoch given out (S6).
 //   - BeginReconfigure is applied only in the reign of the last election, and never between BeginElection and
 //     its Choose (S3). Its base is always Established, never a provisional configuration (S8).
+//   - At most one Change of the replicas runs, and its step is in State. What an operator changes is refused if the group has
+//     another Version than the operator saw.
+//   - A replica is unregistered only when it is in no configuration that counts, and leads nothing.
+//   - A forced recovery (recover.go) is the one way in which Established is replaced without Establish. Its configuration has one
+//     copy, so that every kept replica must answer the election; outcasts never follow, count or are admitted.
 //   - Every decision is applied in raft before a call that follows from it leaves, and every step is idempotent by
 //     epoch. What the Driver merely observes is volatile: the next leader continues from State alone.
 //
