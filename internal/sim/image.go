@@ -69,7 +69,7 @@ func (w *world) trimPolicy() replica.TrimPolicy {
 	if w.o.ImageBytes == 0 {
 		return replica.TrimPolicy{}
 	}
-	return replica.TrimPolicy{Grain: smr.LSN(w.o.FileSize), KeepBytes: w.o.TrimKeep, LagBytes: w.o.TrimLag}
+	return replica.TrimPolicy{Grain: smr.LSN(w.o.FileSize), KeepBytes: w.o.TrimKeep, LagBytes: w.o.TrimLag, KeepTicks: w.o.TrimAge}
 }
 
 // loadOwn starts a KV node from its newest image that checks.

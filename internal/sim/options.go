@@ -48,6 +48,7 @@ type Options struct {
 	// names the older one as its checkpoint. LateMillis: the last replica is switched on for the first time then.
 	ImageBytes          smr.LSN
 	ImageStep           int
+	TrimAge             uint64 // ticks
 	TrimKeep, TrimLag   smr.LSN
 	KeepOldest          bool
 	LateMillis          int64
@@ -114,6 +115,7 @@ func drawImages(o *Options) {
 	if o.Replicas > 2 && r.IntN(4) == 0 {
 		o.LateMillis = between(r, 300, 200+o.FaultMillis)
 	}
+	o.TrimAge = uint64(pick(0, 0, 0, 30, 100))
 }
 
 type plain Options // without methods
