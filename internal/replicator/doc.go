@@ -18,8 +18,17 @@
 //
 // See home. The rules of S10 are decided when it is opened: a directory without state, with damaged state, with a lost
 // or damaged log, or one that ran in a relaxed sync mode when the machine went down becomes a new incarnation, which
-// accepts nothing until it has learned the current epoch. What is left of the old one is kept in DIR/quarantine. A log
-// without any state beside it is refused: it may be somebody else's.
+// accepts nothing until it has learned the current epoch. What is left of the old one is kept in DIR/quarantine, of the
+// newest few (Keep.Quarantined); older ones are removed at a start, which says so. A log without any state beside it is
+// refused: it may be somebody else's.
+//
+// # What goes, and what comes in its place
+//
+// The core says when the log may be trimmed (smr/replica, "Trimming"); the log writer saves that as the place where the log may
+// begin, then removes whole files. A trim that waits behind an append on a full disk is carried out first: it may be what makes
+// room. A slave whose log the master's no longer reaches shows NeedImage to its KV node, with the nodes that Follow has named, and
+// to the configuration master. The KV node fetches an image, or has one, and brings its Base; the log begins anew there (log.BeginAt)
+// and the slave dials on. The KV node of a replica whose log reaches further back than its state needs one, too: then the log stays.
 //
 // # Way of a request
 //
@@ -28,6 +37,7 @@
 //	                                '-> stream: the same bytes -> feeder of each slave -> one Append
 //	slave: dialer's reader -> upstream -> loop -> disk -> DiskDone -> Ack -> master: loop -> Commit
 //	Safe moves -> local: Status to the KV node, which reads the frames from DIR/log
+//	Checkpoint of the KV node -> local: Progress -> loop -> disk: Trim
 //
 // # Goroutines
 //

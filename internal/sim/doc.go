@@ -22,6 +22,7 @@
 //	           or all of it gone; the disks of two machines exchanged
 //	network    cuts one way and both ways, delay, connections that end for one side or both and at any byte, old and new
 //	           ones at once; control messages lost, repeated and late
+//	images     of a KV node lost or damaged; taking one fails; a replica comes late and empty to a group that has trimmed its log
 //	processes  killed, stopped and resumed; machines suspended; clocks that jump and run at other rates
 //	decisions  wrong suspicion, reconfigurations that nothing calls for, switch-overs, other policies, fail-over of the
 //	           configuration master
@@ -40,12 +41,19 @@
 //   - an acknowledged request is in the committed log and executes exactly once; a refused one never does; no request twice;
 //   - replies of every request, and digests of the state, are equal on all nodes at the same LSN;
 //   - a linearizable read, and a write, is ordered after everything that was answered before it was asked;
-//   - no replica stops because its log contradicts its master's.
+//   - no replica stops because its log contradicts its master's;
+//   - nothing is trimmed above the image that the KV node beside can start from, or above Safe; a log that begins at an image gives
+//     up nothing that it had in common with what is committed; its digest is that of the whole stream;
+//   - a state that was loaded from an image, at whatever LSN, equals that of the other nodes, and goes on equal.
+//
+// One schedule in two takes images and trims. An image is the rows of the real machine (kv.BeginImage), in memory; what pebble
+// makes of them is tested with package checkpoint.
 //
 // # Parts
 //
 //	world.go       time, events, hash of events          network.go    connections, datagrams, cuts
 //	options.go     what a seed draws                     replicator.go shell of smr/replica; disk.go, home.go, feed.go
+//	image.go       images of KV nodes: taken in steps, loaded, fetched from others
 //	faults.go      faults as a list with identities      kvnode.go     shell of smr/session and internal/kv
 //	workload.go    what clients do                       confmaster.go oracle; raft.go: three etcd-raft members
 //	check.go       the checks above                      shrink.go     fewer faults, same violation; regressions
