@@ -78,8 +78,11 @@ func (n *Node) openManage(images Images) (*manage, error) {
 	return m, nil
 }
 
-// address is where others reach the port.
+// address is where others reach the port, "" if there is none.
 func (m *manage) address() string {
+	if m == nil {
+		return ""
+	}
 	name, _, _ := splitHostPort(m.node.config.Admin.Listen)
 	return net.JoinHostPort(name, strconv.Itoa(m.listener.Addr().(*net.TCPAddr).Port))
 }

@@ -44,7 +44,7 @@ func Run(ctx context.Context, config Config) error {
 	if management != nil {
 		defer management.listener.Close()
 	}
-	link, err := connect(config, session, announced(config, listener), node)
+	link, err := connect(config, session, announced(config, listener), management.address(), node)
 	if err != nil {
 		return err
 	}
@@ -127,10 +127,10 @@ func announced(config Config, listener net.Listener) string {
 }
 
 // connect returns the node's link to its group.
-func connect(config Config, session smr.SessionID, address string, node *Node) (link, error) {
+func connect(config Config, session smr.SessionID, address, admin string, node *Node) (link, error) {
 	c, err := client.New(client.Config{
 		Cluster: config.Cluster, Group: config.Group, Node: config.Node, Session: session,
-		SocketPath: config.socketPath(), KVAddr: address,
+		SocketPath: config.socketPath(), KVAddr: address, AdminAddr: admin,
 		Timeout: config.WriteTimeout, RefuseAfter: config.RefuseAfter, Logger: config.Logger,
 	}, node)
 	return link{c}, err
