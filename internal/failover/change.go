@@ -109,7 +109,7 @@ type (
 )
 
 // errVersion: the group is not as the operator saw it.
-var errVersion = errors.New("the group was changed meanwhile by somebody else")
+var errVersion = errors.New("the group was changed meanwhile")
 
 func (g *Group) checkVersion(version uint64) error {
 	if version != 0 && version != g.Version {

@@ -83,7 +83,11 @@ func (w *world) change(rng *rand.Rand, g *Group) int {
 	case 8:
 		c.Cancel = true
 	}
-	w.log("-- change %+v of %s by %s", *c, node, other)
+	what := "add or cancel"
+	if c.Begin != nil {
+		what = string(c.Begin.Kind)
+	}
+	w.log("-- change %s of %s by %s, dry %v, version %d", what, node, other, c.DryRun, c.Version)
 	w.request(&Request{Change: c})
 	return 1
 }

@@ -72,16 +72,20 @@ func (d *Driver) found(g *Group, p *plan, out *Effects) {
 		p.missing = fmt.Sprintf("waiting for replicas: %d are registered, %d copies are wanted", len(g.Replicas), g.Policy.Copies)
 		return
 	}
-	first := &g.Replicas[0]
+	first, end := &g.Replicas[0], smr.LSN(0)
 	for i := range g.Replicas {
 		replica := &g.Replicas[i]
 		r := d.replica(g.Name, replica.Node)
 		switch {
 		case !r.seen || r.suspected || r.view.Incarnation == 0:
 			missing = append(missing, string(replica.Node))
-		case !r.view.Blank || r.view.End != 0:
+		case !r.view.Blank || r.view.End != r.view.Start:
 			p.foreign = fmt.Sprintf("%s is not blank: it holds a log that ends at %d and has promised epoch %d", replica.Node, r.view.End, r.view.Promise)
+		case len(config.Members) > 0 && r.view.End != end:
+			// Restored ones (smrctl restore) hold nothing either, and all of them begin at the same LSN: whoever is elected, nothing is lost.
+			p.foreign = fmt.Sprintf("%s begins at LSN %d and %s at %d: give all of them directories of one restore, or empty ones", replica.Node, r.view.End, config.Members[0].Node, end)
 		default:
+			end = r.view.End
 			config.Members = append(config.Members, smr.Member{Node: replica.Node, Incarnation: r.view.Incarnation})
 		}
 		if replica.Preference > first.Preference {

@@ -211,7 +211,7 @@ func (a *applying) recover(c *Recover) error {
 	case g.Reign.Epoch == 0:
 		return fmt.Errorf("the group has never had a master")
 	case c.Expect != g.Epoch:
-		return fmt.Errorf("overtaken: epoch %d was expected, %d has been given out", c.Expect, g.Epoch)
+		return fmt.Errorf("%w: epoch %d was the highest, now it is %d: look at it again", errVersion, c.Expect, g.Epoch)
 	case len(g.Recoveries) >= MaxRecoveries:
 		return fmt.Errorf("%d forced recoveries: no more are possible", len(g.Recoveries))
 	case len(kept) == 0:
