@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -43,6 +44,7 @@ Binaries are taken from beside smrctl; if they are not there and this is the sou
 	flags.IntVar(&asked.Copies, "copies", defaults.Copies, "replicas that must hold a write, master included (default: more than half)")
 	flags.IntVar(&asked.MinCopies, "min-copies", defaults.MinCopies, "how far copies may be lowered automatically (default: not at all)")
 	flags.StringVar(&asked.Sync, "sync", defaults.Sync, "when a write counts as durable: always, interval or os")
+	flags.StringVar(&asked.Archive, "archive", "", "existing `directory` into which everything that is committed is archived, for backups and restores; it stays so when the cluster is resumed")
 	flags.BoolVar(&detach, "detach", false, "return once the cluster serves; stop it with 'smrctl down'")
 	flags.DurationVar(&timeout, "timeout", time.Minute, "how long to wait for the cluster to serve")
 	complete(command, "sync", "always", "interval", "os")
@@ -64,6 +66,16 @@ Binaries are taken from beside smrctl; if they are not there and this is the sou
 func keepGiven(command *cobra.Command, asked *local.Options) error {
 	given := command.Flags().Changed
 	all := *asked
+	if given("archive") {
+		path, err := filepath.Abs(all.Archive)
+		if err != nil {
+			return &misuse{err}
+		}
+		if info, err := os.Stat(path); err != nil || !info.IsDir() {
+			return usage("--archive %q is no directory: make it first", all.Archive)
+		}
+		all.Archive = path
+	}
 	if !given("copies") {
 		all.Copies = 0
 	}
@@ -78,7 +90,7 @@ func keepGiven(command *cobra.Command, asked *local.Options) error {
 	if err := all.WithDefaults().Check(); err != nil {
 		return &misuse{err}
 	}
-	*asked = local.Options{}
+	*asked = local.Options{Archive: all.Archive}
 	keep := func(name string, target, value *int) {
 		if given(name) {
 			*target = *value

@@ -68,6 +68,9 @@ func Prepare(dir string, asked Options) (*Cluster, error) {
 		if err := plan.differs(asked); err != nil {
 			return nil, fmt.Errorf("%s holds a cluster that is not as asked: %w\n  leave the flag away to resume it, or choose another --dir for a new one", dir, err)
 		}
+		if asked.Archive != "" {
+			plan.Archive = asked.Archive
+		}
 		return newCluster(dir, plan, true), nil
 	}
 	options := asked.WithDefaults()
@@ -138,7 +141,9 @@ func (c *Cluster) begin(binaries string) (unlock func(), err error) {
 	case known && !c.Resumed:
 		err = fmt.Errorf("%s was taken by another smrctl just now: try again", c.Dir)
 	case known:
-		err = c.checkStopped()
+		if err = c.checkStopped(); err == nil {
+			err = savePlan(c.Dir, c.Plan) // the archive may be another one from now on
+		}
 	default:
 		err = savePlan(c.Dir, c.Plan)
 	}
@@ -367,6 +372,9 @@ func (c *Cluster) arguments(p Process) []string {
 		r, _ := c.Plan.find(p.Node)
 		args = append(args, "--dir", c.ReplicaDir(r.Node), "--group", c.Plan.Group, "--node", r.Node,
 			"--data", r.DataAddr, "--manage", r.ManageAddr, "--sync", c.Plan.Sync)
+		if c.Plan.Archive != "" {
+			args = append(args, "--archive", c.Plan.Archive)
+		}
 		if r.Joins {
 			args = append(args, "--join", strings.Join(c.Plan.ConfmasterAddrs(), ","))
 		}

@@ -41,6 +41,7 @@ type Plan struct {
 	Copies      int          `json:"copies"`
 	MinCopies   int          `json:"min_copies"`
 	Sync        string       `json:"sync"`
+	Archive     string       `json:"archive,omitempty"` // absolute directory into which replicators archive
 	Replicas    []Replica    `json:"replicas"`
 	Confmasters []Confmaster `json:"confmasters"`
 }
@@ -79,6 +80,7 @@ type Options struct {
 	Copies      int    // 1 to Replicas; more than half of Replicas
 	MinCopies   int    // 1 to Copies; Copies
 	Sync        string // always, interval or os; always
+	Archive     string // absolute directory of an archive; none. It may be changed later
 }
 
 // WithDefaults returns o with the zero values filled in.
@@ -125,6 +127,9 @@ func (o Options) Check() error {
 	if _, err := smr.ParseSyncMode(o.Sync); err != nil {
 		problems = append(problems, err)
 	}
+	if o.Archive != "" && !filepath.IsAbs(o.Archive) {
+		problems = append(problems, fmt.Errorf("archive %q: name it from the root on", o.Archive))
+	}
 	return errors.Join(problems...)
 }
 
@@ -134,7 +139,7 @@ func newPlan(o Options) Plan {
 	rand.Read(id) // never fails: it ends the process instead
 	p := Plan{
 		Format: planFormat, Cluster: hex.EncodeToString(id), Group: "g1", Port: o.Port,
-		Copies: o.Copies, MinCopies: o.MinCopies, Sync: o.Sync,
+		Copies: o.Copies, MinCopies: o.MinCopies, Sync: o.Sync, Archive: o.Archive,
 	}
 	for i := range o.Replicas {
 		p.Replicas = append(p.Replicas, replicaOf(o.Port, i+1))
@@ -175,7 +180,7 @@ func (p Plan) check() error {
 	if p.Format > planFormat {
 		return fmt.Errorf("it has format %d and this smrctl knows formats up to %d: use a newer smrctl", p.Format, planFormat)
 	}
-	options := Options{Replicas: len(p.Replicas), Confmasters: len(p.Confmasters), Port: p.Port, Copies: p.Copies, MinCopies: p.MinCopies, Sync: p.Sync}
+	options := Options{Replicas: len(p.Replicas), Confmasters: len(p.Confmasters), Port: p.Port, Copies: p.Copies, MinCopies: p.MinCopies, Sync: p.Sync, Archive: p.Archive}
 	if err := options.Check(); err != nil {
 		return err
 	}
