@@ -30,12 +30,13 @@
 //	rows     how many rows of pebble there are
 //	bytes    size of all files
 //	written  size of those files that the image before did not have; equal to bytes for a full image
+//	overlay  bytes that images wrote since all rows were last written one behind the other
 //	files    name, size, crc32c (Castagnoli, of the whole file) of each file but image.json, sorted by name
 //	check    crc32c of this object as encoding/json writes it, with check 0
 //
 // # Digest
 //
-// The rows of an image are what internal/kv makes of the state (kv.ImageRows). The digest is the sum, modulo 2^64 each, of
+// The rows of an image are what internal/kv makes of the state (kv.ImageRows, kv.LoadImage). The digest is the sum, modulo 2^64 each, of
 // two hashes of every row: xxHash64 of (uvarint length of key, key, value), and xxHash64 of the same with the seed 1. It does
 // not depend on the order of rows, so that it is kept up to date with each row that is written, and it is computed again
 // from the files before an image is announced, and whenever one is loaded.

@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"lockstep/smr"
 )
@@ -58,6 +61,7 @@ type Manifest struct {
 	Rows    int64     `json:"rows"`
 	Bytes   int64     `json:"bytes"`
 	Written int64     `json:"written"`
+	Overlay int64     `json:"overlay"`
 	Files   []File    `json:"files"`
 	Check   uint32    `json:"check"`
 }
@@ -130,7 +134,7 @@ func (m *Manifest) validate() error {
 		return fmt.Errorf("format %d", m.Format)
 	case len(m.Digest) != digestDigits:
 		return fmt.Errorf("digest %q has not %d digits", m.Digest, digestDigits)
-	case m.Keys < 0, m.Rows < 0, m.Bytes < 0, m.Written < 0, m.Written > m.Bytes:
+	case m.Keys < 0, m.Rows < 0, m.Bytes < 0, m.Written < 0, m.Written > m.Bytes, m.Overlay < 0:
 		return errors.New("a count is out of range")
 	case !slices.IsSortedFunc(m.Files, func(a, b File) int { return strings.Compare(a.Name, b.Name) }):
 		return errors.New("files are not sorted")
@@ -164,9 +168,11 @@ func (m *Manifest) Of(cluster, group string) error {
 
 // ReadManifest reads the image.json of a directory and checks it. An error wraps ErrNoImage, ErrDamaged or ErrNewer, or is the
 // file system's. It does not look at the other files: see Verify.
-func ReadManifest(dir string) (*Manifest, error) {
-	path := filepath.Join(dir, ManifestName)
-	info, err := os.Stat(path)
+func ReadManifest(dir string) (*Manifest, error) { return readManifest(vfs.Default, dir) }
+
+func readManifest(fs vfs.FS, dir string) (*Manifest, error) {
+	path := fs.PathJoin(dir, ManifestName)
+	info, err := fs.Stat(path)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		return nil, fmt.Errorf("read image %s: %w: there is no %s", dir, ErrNoImage, ManifestName)
@@ -175,7 +181,7 @@ func ReadManifest(dir string) (*Manifest, error) {
 	case info.Size() > maxManifest:
 		return nil, fmt.Errorf("read image %s: %w: %s has %d bytes", dir, ErrDamaged, ManifestName, info.Size())
 	}
-	encoded, err := os.ReadFile(path)
+	encoded, err := readFile(fs, path)
 	if err != nil {
 		return nil, fmt.Errorf("read image: %w", err)
 	}
@@ -183,7 +189,7 @@ func ReadManifest(dir string) (*Manifest, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read image %s: %w", dir, err)
 	}
-	if lsn, ok := ParseName(filepath.Base(dir)); ok && lsn != m.LSN {
+	if lsn, ok := ParseName(fs.PathBase(dir)); ok && lsn != m.LSN {
 		return nil, fmt.Errorf("read image %s: %w: it says LSN %d", dir, ErrDamaged, m.LSN)
 	}
 	return m, nil
@@ -199,21 +205,33 @@ type Image struct {
 
 // List returns the images of a directory, the newest first, those that cannot be read with the reason. A directory that does not
 // exist has none.
-func List(images string) ([]Image, error) {
-	entries, err := os.ReadDir(images)
+func List(images string) ([]Image, error) { return list(vfs.Default, images) }
+
+func list(fs vfs.FS, images string) ([]Image, error) {
+	entries, err := fs.List(images)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("list images: %w", err)
 	}
+	slices.Sort(entries)
+	slices.Reverse(entries) // names have the same length
 	var found []Image
-	for _, entry := range entries {
-		lsn, ok := ParseName(entry.Name())
-		if !ok || !entry.IsDir() {
+	for _, name := range entries {
+		lsn, ok := ParseName(name)
+		if !ok {
 			continue
 		}
-		image := Image{Dir: filepath.Join(images, entry.Name()), LSN: lsn}
-		image.Manifest, image.Err = ReadManifest(image.Dir)
+		image := Image{Dir: fs.PathJoin(images, name), LSN: lsn}
+		image.Manifest, image.Err = readManifest(fs, image.Dir)
 		found = append(found, image)
 	}
-	slices.Reverse(found) // ReadDir sorts by name, and names have the same length
 	return found, nil
+}
+
+func readFile(fs vfs.FS, path string) ([]byte, error) {
+	f, err := fs.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(f)
 }

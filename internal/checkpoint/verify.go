@@ -6,7 +6,8 @@ import (
 	"hash/crc32"
 	"io"
 	"os"
-	"path/filepath"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // verifyBuffer is the size of one read while a file is verified, in bytes.
@@ -14,13 +15,15 @@ const verifyBuffer = 256 << 10
 
 // Verify checks an image: image.json, and every file that it names against size and checksum. It returns the manifest; an error
 // wraps ErrNoImage, ErrDamaged or ErrNewer, or is the file system's. It reads all of the image once.
-func Verify(dir string) (*Manifest, error) {
-	m, err := ReadManifest(dir)
+func Verify(dir string) (*Manifest, error) { return verify(vfs.Default, dir) }
+
+func verify(fs vfs.FS, dir string) (*Manifest, error) {
+	m, err := readManifest(fs, dir)
 	if err != nil {
 		return nil, err
 	}
 	for _, f := range m.Files {
-		if err := VerifyFile(dir, f); err != nil {
+		if err := verifyFile(fs, dir, f); err != nil {
 			return nil, err
 		}
 	}
@@ -28,8 +31,10 @@ func Verify(dir string) (*Manifest, error) {
 }
 
 // VerifyFile checks one file of an image in dir. The error is as that of Verify.
-func VerifyFile(dir string, f File) error {
-	size, sum, err := checksum(filepath.Join(dir, f.Name))
+func VerifyFile(dir string, f File) error { return verifyFile(vfs.Default, dir, f) }
+
+func verifyFile(fs vfs.FS, dir string, f File) error {
+	size, sum, err := checksum(fs, fs.PathJoin(dir, f.Name))
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		return fmt.Errorf("verify image %s: %w: %s is missing", dir, ErrDamaged, f.Name)
@@ -44,8 +49,8 @@ func VerifyFile(dir string, f File) error {
 }
 
 // checksum returns the size and the CRC32C of a file.
-func checksum(path string) (size int64, sum uint32, err error) {
-	f, err := os.Open(path)
+func checksum(fs vfs.FS, path string) (size int64, sum uint32, err error) {
+	f, err := fs.Open(path, vfs.SequentialReadsOption)
 	if err != nil {
 		return 0, 0, err
 	}

@@ -136,7 +136,11 @@ func (d *database) beginImage(i *imaging, full bool) {
 	}
 	d.cleared = 0
 	d.marks.begin(full, rowID(d.keys.lastID))
-	i.work = append(i.work, &keysWork{tag: d.tag, keys: &d.keys, marks: &d.marks, checks: d})
+	w := &keysWork{tag: d.tag, keys: &d.keys, marks: &d.marks}
+	if !full {
+		w.checks = d
+	}
+	i.work = append(i.work, w)
 }
 
 // keysWork takes the keys of a database.
@@ -151,7 +155,7 @@ type keysWork struct {
 }
 
 // checkedEach is the part of the keys of a database that one image compares with what earlier ones wrote: one in so many.
-const checkedEach = 16
+const checkedEach = 64
 
 func (w *keysWork) next(i *imaging, rows *ImageRows) bool {
 	row, present, ok := w.marks.take(w.keys.ceil)

@@ -1,0 +1,311 @@
+package checkpoint
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+const (
+	memtableBytes = 32 << 20
+	cacheBytes    = 16 << 20
+	// compactPercent is how large what images added may become, in percent of an image, before the store is put in order, so that
+	// its files are written once in so many images, not with each.
+	compactPercent = 33
+)
+
+// storeOptions are those of pebble. Nothing is logged: a store that was not made an image of is never opened again.
+func (e *Engine) storeOptions(broken *breakage, readonly bool) *pebble.Options {
+	o := &pebble.Options{
+		FS:                          e.fs,
+		DisableWAL:                  true,
+		DisableAutomaticCompactions: true,
+		ReadOnly:                    readonly,
+		MemTableSize:                memtableBytes,
+		MemTableStopWritesThreshold: 4,
+		L0StopWritesThreshold:       1 << 20,
+		CacheSize:                   cacheBytes,
+		MaxOpenFiles:                256,
+		FormatMajorVersion:          pebble.FormatNewest,
+		Logger:                      storeLogger{e.options.Logger, broken},
+		EventListener: &pebble.EventListener{BackgroundError: func(err error) {
+			broken.because(fmt.Errorf("write the store of images: %w", err))
+		}},
+	}
+	for i := range o.TargetFileSizes {
+		o.TargetFileSizes[i] = 16 << 20
+	}
+	for i := range o.Levels {
+		o.Levels[i].BlockSize = 16 << 10
+		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10) // most rows that are looked for are in one of many files
+	}
+	o.FlushSplitBytes = 32 << 20
+	return o
+}
+
+// breakage says that a store is of no use any more, and why.
+type breakage struct {
+	once, last sync.Once
+	done       chan struct{} // closed when err is set
+	err        error
+	fatal      chan struct{} // closed when a goroutine of the store has ended in the middle of something
+}
+
+func newBreakage() *breakage {
+	return &breakage{done: make(chan struct{}), fatal: make(chan struct{})}
+}
+
+func (b *breakage) because(err error) {
+	b.once.Do(func() {
+		b.err = err
+		close(b.done)
+	})
+}
+
+// storeLogger takes what pebble wants to log. What it calls fatal (it could not write the list of its files) breaks the store, not the
+// node: the goroutine of pebble ends, and the store is given up.
+type storeLogger struct {
+	logger *slog.Logger
+	broken *breakage
+}
+
+func (l storeLogger) Infof(string, ...any) {}
+
+func (l storeLogger) Errorf(format string, args ...any) {
+	l.logger.Warn("store of images", "error", fmt.Sprintf(format, args...))
+}
+
+func (l storeLogger) Fatalf(format string, args ...any) {
+	l.broken.last.Do(func() { close(l.broken.fatal) })
+	l.broken.because(fmt.Errorf("write the store of images: "+format, args...))
+	runtime.Goexit()
+}
+
+// openEmpty begins a new store.
+func (e *Engine) openEmpty() error {
+	if err := e.Close(); err != nil {
+		return err
+	}
+	if err := e.fs.RemoveAll(e.live); err != nil {
+		return fmt.Errorf("remove the old store of images: %w", err)
+	}
+	e.digest, e.rows = Digest{}, 0
+	return e.openLive()
+}
+
+func (e *Engine) openLive() error {
+	e.broken = newBreakage()
+	db, err := pebble.Open(e.live, e.storeOptions(e.broken, false))
+	if err != nil {
+		return fmt.Errorf("open the store of images: %w", err)
+	}
+	e.db, e.flushedBefore = db, 0
+	return nil
+}
+
+// openFrom makes the store a copy of an image, with hard links.
+func (e *Engine) openFrom(m *Manifest) error {
+	if err := e.fs.RemoveAll(e.live); err != nil {
+		return fmt.Errorf("remove the old store of images: %w", err)
+	}
+	if err := e.fs.MkdirAll(e.live, 0o755); err != nil {
+		return fmt.Errorf("make the store of images: %w", err)
+	}
+	dir := e.fs.PathJoin(e.images, Name(m.LSN))
+	for _, f := range m.Files {
+		copied := func(fs vfs.FS, from, to string) error { return vfs.Copy(fs, from, to) }
+		if strings.HasSuffix(f.Name, ".sst") || strings.HasSuffix(f.Name, ".blob") {
+			copied = func(fs vfs.FS, from, to string) error { return vfs.LinkOrCopy(fs, from, to) }
+		}
+		if err := copied(e.fs, e.fs.PathJoin(dir, f.Name), e.fs.PathJoin(e.live, f.Name)); err != nil {
+			return fmt.Errorf("copy %s to the store of images: %w", f.Name, err)
+		}
+	}
+	return e.openLive()
+}
+
+// flush writes what the store has in memory.
+func (e *Engine) flush(ctx context.Context) error {
+	done, err := e.db.AsyncFlush()
+	if err != nil {
+		return fmt.Errorf("write the store of images: %w", err)
+	}
+	select {
+	case <-done:
+		return nil
+	case <-e.broken.done:
+		return e.broken.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// flushed returns how many bytes of rows were written to files since the store was opened, those of compactions not counted.
+func (e *Engine) flushed() int64 { return int64(e.db.Metrics().Levels[0].TableBytesFlushed) }
+
+// publish makes an image of the store.
+func (e *Engine) publish(ctx context.Context, m, before *Manifest) error {
+	final := e.fs.PathJoin(e.images, Name(m.LSN))
+	dir := final + newSuffix
+	for _, left := range []string{dir, final} { // a damaged one may have that name
+		if err := e.fs.RemoveAll(left); err != nil {
+			return fmt.Errorf("remove an old image: %w", err)
+		}
+	}
+	if err := e.db.Checkpoint(dir); err != nil {
+		return fmt.Errorf("link the files: %w", err)
+	}
+	names, err := e.fs.List(dir)
+	if err != nil {
+		return fmt.Errorf("list the files: %w", err)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		if err := e.addFile(m, before, dir, name); err != nil {
+			return err
+		}
+	}
+	if before != nil {
+		m.Overlay = before.Overlay + e.flushed() - e.flushedBefore
+	}
+	e.flushedBefore = e.flushed()
+	if err := e.writeManifest(dir, m); err != nil {
+		return err
+	}
+	if err := e.verifyRows(ctx, dir, m); err != nil {
+		return err
+	}
+	if err := e.fs.Rename(dir, final); err != nil {
+		return fmt.Errorf("name the image: %w", err)
+	}
+	if err := e.syncDir(e.images); err != nil {
+		return fmt.Errorf("name the image: %w", err)
+	}
+	return nil
+}
+
+// addFile puts a file of the image into its manifest. A file of pebble's that the image before has is the same: its name is given once.
+func (e *Engine) addFile(m, before *Manifest, dir, name string) error {
+	path := e.fs.PathJoin(dir, name)
+	if before != nil && strings.HasSuffix(name, ".sst") {
+		i, found := slices.BinarySearchFunc(before.Files, name, func(f File, name string) int { return strings.Compare(f.Name, name) })
+		if found {
+			m.Files = append(m.Files, before.Files[i])
+			m.Bytes += before.Files[i].Size
+			return nil
+		}
+	}
+	size, sum, err := checksum(e.fs, path)
+	if err != nil {
+		return fmt.Errorf("read the image: %w", err)
+	}
+	m.Files = append(m.Files, File{name, size, sum})
+	m.Bytes += size
+	m.Written += size
+	return nil
+}
+
+// writeManifest writes image.json, durable.
+func (e *Engine) writeManifest(dir string, m *Manifest) error {
+	encoded, err := m.Encode()
+	if err != nil {
+		return err
+	}
+	path := e.fs.PathJoin(dir, ManifestName)
+	f, err := e.fs.Create(path, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	_, err = f.Write(encoded)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = e.syncDir(dir)
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
+}
+
+// verifyRows opens an image as a restart would, and compares the digest of all its rows.
+func (e *Engine) verifyRows(ctx context.Context, dir string, m *Manifest) error {
+	db, err := pebble.Open(dir, e.storeOptions(newBreakage(), true))
+	if err != nil {
+		return fmt.Errorf("verify image %s: %w: %v", dir, ErrDamaged, err)
+	}
+	digest, rows, n := Digest{}, int64(0), 0
+	err = eachRow(db, nil, nil, func(key, value []byte) error {
+		digest.add(e.hash.of(key, value))
+		rows++
+		if n++; n%1024 == 0 {
+			return ctx.Err()
+		}
+		return nil
+	})
+	err = errors.Join(err, db.Close())
+	if err == nil {
+		err = m.sameRows(digest, rows)
+	}
+	if err != nil {
+		return fmt.Errorf("verify image %s: %w", dir, err)
+	}
+	lock := e.fs.PathJoin(dir, "LOCK")
+	if m.hasFile("LOCK") || !e.exists(lock) {
+		return nil
+	}
+	return e.fs.Remove(lock)
+}
+
+func (m *Manifest) hasFile(name string) bool {
+	return slices.ContainsFunc(m.Files, func(f File) bool { return f.Name == name })
+}
+
+// sameRows compares what was read with what the manifest says.
+func (m *Manifest) sameRows(digest Digest, rows int64) error {
+	if got := digest.String(); got != m.Digest || rows != m.Rows {
+		return fmt.Errorf("%w: %d rows with digest %s instead of %d with %s", ErrDamaged, rows, got, m.Rows, m.Digest)
+	}
+	return nil
+}
+
+// eachRow visits the rows from, end in the order of their keys; nil is no bound.
+func eachRow(db *pebble.DB, from, end []byte, visit func(key, value []byte) error) error {
+	it, err := db.NewIter(&pebble.IterOptions{LowerBound: from, UpperBound: end})
+	if err != nil {
+		return err
+	}
+	for ok := it.First(); ok && err == nil; ok = it.Next() {
+		var value []byte
+		if value, err = it.ValueAndErr(); err == nil {
+			err = visit(it.Key(), value)
+		}
+	}
+	return errors.Join(err, it.Close())
+}
+
+// compact puts the rows of the store one behind the other, so that it can be read in one go again. The files that this writes are
+// new in the next image.
+func (e *Engine) compact(ctx context.Context) error {
+	if err := e.room(2 * e.last.Bytes); err != nil {
+		return err
+	}
+	err := e.db.Compact(ctx, []byte{0}, []byte{0xff}, false)
+	if err == nil {
+		e.last = pointerTo(*e.last)
+		e.last.Overlay = 0
+	}
+	return err
+}
+
+func pointerTo[T any](value T) *T { return &value }
