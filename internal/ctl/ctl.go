@@ -83,6 +83,7 @@ func newRoot(s *screen) *cobra.Command {
 	root.AddCommand(
 		newUp(s), newDown(s), newNode(s),
 		newStatus(s), newGroup(s), newReplica(s), newSwitchover(s), newExplain(s),
+		newCheckpoint(s), newBackup(s), newRestore(s), newExport(s), newImport(s),
 		newLog(s), newBench(s), newChaos(s), newVersion(s),
 	)
 	return root

@@ -19,7 +19,7 @@ func newNodeAdd(s *screen) *cobra.Command {
 	command := &cobra.Command{
 		Use:   "add [NODE]",
 		Short: "Start a further replicator and KV node, which join the group",
-		Long: `Starts the processes of a new node (n4, …; the first free name if none is given) on this machine. Its replicator registers
+		Long: `Starts the processes of a new node (n4, …; the next free name if none is given) on this machine. Its replicator registers
 itself, is filled by its peers, and becomes a member.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: work(func(ctx context.Context, args []string) error {

@@ -34,7 +34,7 @@ func replicaOf(port, number int) Replica {
 	}
 }
 
-// AddNode starts a further replicator and KV node, which join the group by themselves: node, or the first name that is
+// AddNode starts a further replicator and KV node, which join the group by themselves: node, or the next name that is
 // free if it is empty. It returns the processes that it started; that the node is a member is for the caller to wait for.
 func (c *Cluster) AddNode(node, binaries string) (started []Process, err error) {
 	lock, err := lockDir(c.Dir)
@@ -83,10 +83,15 @@ func (c *Cluster) AddNode(node, binaries string) (started []Process, err error) 
 	return started, nil
 }
 
-// newReplica describes the replica of that name, or of the first that is free.
+// newReplica describes the replica of that name, or of the first free one behind those that there are.
 func (c *Cluster) newReplica(node string) (Replica, error) {
-	for number := 1; node == "" && number <= MaxReplicas; number++ {
-		name := "n" + strconv.Itoa(number)
+	last := 0
+	for _, r := range c.Plan.Replicas {
+		number, _ := replicaNumber(r.Node) // the plan was checked
+		last = max(last, number)
+	}
+	for i := 0; node == "" && i < MaxReplicas; i++ {
+		name := "n" + strconv.Itoa((last+i)%MaxReplicas+1)
 		_, known := c.Plan.find(name)
 		_, err := os.Lstat(c.ReplicaDir(name))
 		if !known && err != nil {
