@@ -15,7 +15,7 @@ import (
 )
 
 // lookTimeout bounds the look at a replica that is to be registered.
-const lookTimeout = 3 * time.Second
+const lookTimeout = 10 * time.Second
 
 // Change alters a group, or says what it would do.
 func (s *service) Change(ctx context.Context, request *lockstep.ChangeRequest) (*lockstep.ChangePlan, error) {

@@ -128,7 +128,7 @@ func TestStatusShowsTransfersAndRecoveries(t *testing.T) {
 	group := cluster.Groups[0]
 	group.Recoveries = []*proto.Recovery{{Epoch: 5, TimeMs: 1000, Lost: []string{"n9"}, Text: "writes from LSN 5 on may be lost"}}
 	slave := group.Replicas[1]
-	slave.Member, slave.Standing, slave.LagMs, slave.LagBytes = false, "drained", 2500, 5 << 20
+	slave.Member, slave.Standing, slave.LagMs, slave.LagBytes = false, "drained", 2500, 5<<20
 	slave.State.NeedImage, slave.State.ImageFrom = true, "127.0.0.1:9"
 	slave.State.BytesDone, slave.State.BytesTotal, slave.State.BytesPerSecond = 25<<20, 100<<20, 10<<20
 	addr := serve(t, &confmaster{cluster: cluster})
