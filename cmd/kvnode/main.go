@@ -105,6 +105,14 @@ func parse(arguments []string, stderr io.Writer) (kvnode.Config, options, error)
 	set.Var((*size)(&config.MaxOutput), "output-buffer", "most `bytes` of replies that wait for one client, or with KiB, MiB, GiB; beyond them it is cut")
 	set.DurationVar(&config.SlowerThan, "slowlog-slower-than", config.SlowerThan, "execution `time` from which a command is kept in the slow log")
 	set.DurationVar(&config.Grace, "grace", config.Grace, "`time` that a stop waits for commands in flight")
+	set.StringVar(&config.Images.Dir, "data", "", "`directory` for images of the state, from which this node starts again; without one it executes the log from its beginning")
+	set.DurationVar(&config.Images.Every, "image-every", config.Images.Every, "`time` after which an image is taken, if anything has happened")
+	set.Func("image-log", "`bytes` of log after which an image is taken, like 256MiB (default 256MiB)", func(text string) error {
+		var s size
+		err := s.Set(text)
+		config.Images.LogBytes = int64(s)
+		return err
+	})
 	set.StringVar(&config.Admin.Listen, "admin", config.Admin.Listen, "`host:port` of the management service (gRPC), where peers fetch images; port 0 takes a free one, \"\" is none")
 	set.IntVar(&config.Admin.Senders, "image-senders", config.Admin.Senders, "most `peers` that fetch an image at once")
 	set.Func("image-rate", "most `bytes` a second of images sent, like 64MiB; 0 is no bound (default 64MiB)", func(text string) error {

@@ -64,6 +64,8 @@ type Config struct {
 	Grace time.Duration
 	// Admin is the management port (gRPC): images, state.
 	Admin AdminConfig
+	// Images says where images of the state are kept, and when they are taken.
+	Images ImageConfig
 	// Version is what INFO says of this program. Default "unknown".
 	Version string
 	// Logger gets the events. Default slog.Default().
@@ -96,10 +98,14 @@ func DefaultConfig() Config {
 		SlowerThan:   10 * time.Millisecond,
 		Grace:        5 * time.Second,
 		Admin:        AdminConfig{Listen: "127.0.0.1:0", Senders: 2, BytesPerSecond: 64 << 20},
+		Images:       ImageConfig{LogBytes: 256 << 20, Every: 15 * time.Minute},
 		Version:      "unknown",
 		Logger:       slog.Default(),
 	}
 }
+
+// minImageLog is the least that ImageConfig.LogBytes may be.
+const minImageLog = 64 << 10
 
 // minBuffers is the least that MaxQuery and MaxOutput may be, in bytes.
 const minBuffers = 64 << 10
@@ -129,6 +135,8 @@ func (c Config) Validate() error {
 	complain(c.Admin.Senders < 1, "%d peers that may fetch an image at once: use at least 1", c.Admin.Senders)
 	complain(c.Admin.BytesPerSecond < 0 || c.Admin.BytesPerSecond > 0 && c.Admin.BytesPerSecond < transfer.MinRate,
 		"images at %d bytes a second: use at least %d, or 0 for no bound", c.Admin.BytesPerSecond, transfer.MinRate)
+	complain(c.Images.LogBytes < minImageLog, "an image for every %d bytes of the log: use at least %d", c.Images.LogBytes, minImageLog)
+	complain(c.Images.Every < time.Second, "an image every %v: use at least 1s", c.Images.Every)
 	if c.Announce != "" {
 		if _, _, err := splitHostPort(c.Announce); err != nil {
 			problems = append(problems, fmt.Errorf("announced address: %w", err))

@@ -197,17 +197,12 @@ func (n *Node) clientBytes() int64 {
 func (n *Node) infoPersistence(w *infoWriter) {
 	status := n.log.Status()
 	loading := 0
-	if n.catchingUp(status) {
+	if n.catchingUp(status) && !n.hasImage() { // else it serves an older state
 		loading = 1
 	}
 	w.line("loading", loading)
 	w.line("async_loading", 0)
-	w.line("rdb_changes_since_last_save", 0)
-	w.line("rdb_bgsave_in_progress", 0)
-	w.line("rdb_last_save_time", n.started.Unix())
-	w.line("rdb_last_bgsave_status", "ok")
-	w.line("rdb_last_bgsave_time_sec", -1)
-	w.line("rdb_current_bgsave_time_sec", -1)
+	n.infoImages(w)
 	w.line("aof_enabled", 1)
 	w.line("aof_rewrite_in_progress", 0)
 	w.line("aof_rewrite_scheduled", 0)

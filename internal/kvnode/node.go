@@ -51,6 +51,8 @@ type Node struct {
 	shell   shellState
 
 	images   Images          // nil if this node keeps none; set before Serve
+	keeper   *imageKeeper    // takes them; nil likewise
+	changes  atomic.Int64    // requests executed
 	incoming *transfer.Meter // shows an image that is being fetched
 
 	fresh     freshness
@@ -122,6 +124,7 @@ func (n *Node) ApplyFrame(frame smr.Frame) error {
 // apply executes one request, through its submission if somebody here waits for the reply.
 func (n *Node) apply(at kv.Instant, request smr.Request, end smr.LSN) error {
 	own := request.Session == n.session
+	n.changes.Add(1)
 	if own && request.Sequence == n.machine.LastSequence(n.session)+1 {
 		if submission := n.log.Take(request.Sequence); submission != nil {
 			submission.Execute(n.machine, at, request, end)

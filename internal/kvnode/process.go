@@ -30,14 +30,27 @@ func Run(ctx context.Context, config Config) error {
 	if err := awaitDirectory(ctx, config.ReplicatorDir); err != nil {
 		return err
 	}
+	keeper, machine, err := openImages(config)
+	if err != nil {
+		return err
+	}
 	session, runID := newSession()
 	listener, err := net.Listen("tcp", config.Listen)
 	if err != nil {
+		if keeper != nil {
+			err = errors.Join(err, keeper.engine.Close())
+		}
 		return fmt.Errorf("listen for clients: %w", err)
 	}
 	defer listener.Close()
 	node := NewNode(config, session, runID, nil)
-	management, err := node.openManage(nil)
+	images := Images(nil)
+	if keeper != nil {
+		images = keeper
+		node.keep(keeper, machine)
+		defer keeper.close()
+	}
+	management, err := node.openManage(images)
 	if err != nil {
 		return err
 	}
@@ -49,6 +62,9 @@ func Run(ctx context.Context, config Config) error {
 		return err
 	}
 	node.log = link
+	if keeper != nil {
+		keeper.store, keeper.tell = link.SetCheckpoint, link.SetTransfer
+	}
 	node.blocked.announceNode()
 	node.logger.Info("started", "listen", listener.Addr().String(), "session", uint64(session), "pid", os.Getpid())
 
@@ -69,6 +85,9 @@ func Run(ctx context.Context, config Config) error {
 				cancel(manageErr)
 			}
 		})
+	}
+	if keeper != nil {
+		tasks.Go(func() { keeper.run(ctx) })
 	}
 	err = node.Serve(ctx, listener)
 	cancel(nil)
@@ -128,10 +147,10 @@ func announced(config Config, listener net.Listener) string {
 
 // connect returns the node's link to its group.
 func connect(config Config, session smr.SessionID, address, admin string, node *Node) (link, error) {
-	c, err := client.New(client.Config{
+	c, err := client.New(node.fromImages(client.Config{
 		Cluster: config.Cluster, Group: config.Group, Node: config.Node, Session: session,
 		SocketPath: config.socketPath(), KVAddr: address, AdminAddr: admin,
 		Timeout: config.WriteTimeout, RefuseAfter: config.RefuseAfter, Logger: config.Logger,
-	}, node)
+	}), node)
 	return link{c}, err
 }

@@ -16,26 +16,9 @@ import (
 	"lockstep/proto"
 )
 
-// Persistence: everything that was acknowledged is durable in the log already, so that there is nothing to save.
-
-// saveCommand is SAVE: what it asks for has happened.
-func saveCommand(c *conn, _ [][]byte) { c.reply.OK() }
-
-// bgsaveCommand is BGSAVE [SCHEDULE].
-func bgsaveCommand(c *conn, args [][]byte) {
-	if len(args) > 2 || len(args) == 2 && !isWord(args[1], "schedule") {
-		c.reply.Error(errSyntax)
-		return
-	}
-	c.reply.Simple("Background saving started")
-}
-
 func bgrewriteCommand(c *conn, _ [][]byte) {
 	c.reply.Simple("Background append only file rewriting started")
 }
-
-// lastsaveCommand answers now: the log is always up to date.
-func lastsaveCommand(c *conn, _ [][]byte) { c.reply.Int(time.Now().Unix()) }
 
 // shutdownCommand is SHUTDOWN [NOSAVE | SAVE] [NOW] [FORCE] [ABORT]: this node ends as after SIGTERM; the group goes on.
 func shutdownCommand(c *conn, args [][]byte) {
