@@ -301,3 +301,34 @@ func readObject(ctx context.Context, store Store, name string, limit int64) ([]b
 func (l *Log) Remove(ctx context.Context, s Span) error {
 	return errors.Join(l.store.Remove(ctx, l.manifestName(s)), l.store.Remove(ctx, l.objectName(s, "")), l.store.Remove(ctx, l.objectName(s, codingZstd)))
 }
+
+// Identity names a group whose archive this is.
+type Identity struct{ Cluster, Group string }
+
+// Groups lists the groups of which an archive holds something.
+func Groups(ctx context.Context, store Store) ([]Identity, error) {
+	clusters, err := store.List(ctx, ".")
+	if err != nil {
+		return nil, err
+	}
+	var list []Identity
+	for _, c := range clusters {
+		cluster, isFolder := strings.CutSuffix(c.Name, "/")
+		if !isFolder {
+			continue
+		}
+		groups, err := store.List(ctx, cluster)
+		if err != nil {
+			return nil, err
+		}
+		for _, g := range groups {
+			group, isFolder := strings.CutSuffix(g.Name, "/")
+			clusterName, err1 := url.PathUnescape(cluster)
+			groupName, err2 := url.PathUnescape(group)
+			if isFolder && err1 == nil && err2 == nil {
+				list = append(list, Identity{clusterName, groupName})
+			}
+		}
+	}
+	return list, nil
+}

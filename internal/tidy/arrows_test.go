@@ -51,6 +51,7 @@ var arrows = map[string][]string{
 	},
 	"internal/checkpoint": {"smr", "internal/kv", "internal/invariant"},
 	"internal/archive":    {"smr"},
+	"internal/backup":     {"smr", "log", "internal/archive", "internal/checkpoint", "internal/kv"},
 	"internal/transfer":   {"smr", "proto", "internal/checkpoint"},
 	"internal/rdb":        {"internal/kv", "internal/resp"},
 	"internal/confmaster": {"smr", "proto", "internal/failover", "internal/resp", "internal/invariant", "internal/obs"},
@@ -59,7 +60,7 @@ var arrows = map[string][]string{
 	"internal/admin": {"proto"},
 	"internal/local": {"smr", "proto", "internal/admin"},
 	"internal/bench": {"internal/admin", "internal/local"},
-	"internal/ctl":   {"smr", "log", "proto", "internal/admin", "internal/local", "internal/bench", "internal/chaos", "internal/release"},
+	"internal/ctl":   {"smr", "log", "proto", "internal/admin", "internal/local", "internal/bench", "internal/chaos", "internal/release", "internal/archive", "internal/backup", "internal/checkpoint", "internal/kv", "internal/rdb", "internal/resp", "internal/transfer"},
 	"internal/e2e":   {"smr", "log", "proto", "internal/admin", "internal/local"},
 	"internal/tidy":  {},
 
