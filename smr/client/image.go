@@ -40,7 +40,8 @@ type images struct {
 	done    chan fetched // 1: FetchImage has returned
 	running bool
 	again   pause
-	notTill time.Time // FetchImage is not called before
+	notTill time.Time // FetchImage is not called before, unless there are others to ask
+	asked   uint64    // the list of sources that it was called with last
 
 	base    *log.Base // of the image loaded or named last
 	brought time.Time // when base was last told to the replicator
@@ -75,12 +76,13 @@ func (a *applyLoop) seekImage(ctx context.Context) {
 		}
 		return
 	}
-	if now.Before(im.notTill) {
+	sources, list := c.view.sources()
+	if now.Before(im.notTill) && list == im.asked {
 		return
 	}
 	c.config.Logger.Info("image needed", "group", c.config.Group, "node", string(c.config.Node), "lsn", uint64(applied), "from", uint64(from))
-	im.running = true
-	need := Need{From: from, Applied: applied, Sources: c.view.sources()}
+	im.running, im.asked = true, list
+	need := Need{From: from, Applied: applied, Sources: sources}
 	a.tasks.Go(func() {
 		image, err := c.config.FetchImage(ctx, need)
 		im.done <- fetched{image, err}

@@ -19,6 +19,7 @@ type view struct {
 	attachments uint64
 	trouble     string
 	lenders     []smr.ImageSource // whom to ask for an image; replaced, never changed
+	lent        uint64            // counts lists of them
 }
 
 // place is where the log is read.
@@ -90,14 +91,17 @@ func (v *view) show(status smr.Status) (writableChanged bool) {
 // showSources notes whom to ask for an image.
 func (v *view) showSources(sources []smr.ImageSource) {
 	v.mu.Lock()
-	defer v.mu.Unlock()
 	v.lenders = sources
+	v.lent++
+	v.mu.Unlock()
+	signal(v.statusChanged)
 }
 
-func (v *view) sources() []smr.ImageSource {
+// sources returns whom to ask, and the number of this list.
+func (v *view) sources() ([]smr.ImageSource, uint64) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return v.lenders
+	return v.lenders, v.lent
 }
 
 // note says why the log cannot be read, "" if it can, and reports whether that is new.
