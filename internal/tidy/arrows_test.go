@@ -51,6 +51,8 @@ var arrows = map[string][]string{
 	},
 	"internal/confmaster": {"smr", "proto", "internal/failover", "internal/resp", "internal/invariant", "internal/obs"},
 
+	"internal/daemon": {"internal/release", "internal/obs"},
+
 	// Tools around the running system.
 	"internal/admin": {"proto"},
 	"internal/local": {"smr", "proto", "internal/admin"},
@@ -73,9 +75,9 @@ var arrows = map[string][]string{
 	"internal/kv/oracle":    {"smr", "internal/kv", "internal/kv/alike", "internal/resp"},
 	"internal/kv/alike":     {"internal/resp"},
 
-	"cmd/replicator": {"internal/replicator", "internal/release", "internal/obs", "log", "smr"},
-	"cmd/kvnode":     {"internal/kvnode", "internal/release", "internal/obs", "smr"},
-	"cmd/confmaster": {"internal/confmaster", "internal/release", "internal/obs", "smr"},
+	"cmd/replicator": {"internal/replicator", "internal/daemon", "internal/release", "internal/obs", "log", "smr"},
+	"cmd/kvnode":     {"internal/kvnode", "internal/daemon", "internal/release", "internal/obs", "smr"},
+	"cmd/confmaster": {"internal/confmaster", "internal/daemon", "internal/release", "internal/obs", "smr"},
 	"cmd/smrctl":     {"internal/ctl"},
 	"cmd/smrsim":     {"internal/sim", "internal/mutant"},
 	"cmd/smrmutants": {"internal/score"},
