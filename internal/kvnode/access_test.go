@@ -48,6 +48,9 @@ func TestLoginWaitsForUsersThatWereAcknowledged(t *testing.T) {
 		{"ACL SETUSER alice <old >new", "AUTH alice old", "-WRONGPASS invalid username-password pair or user is disabled.\r\n"},
 		{"ACL SETUSER bob", "ACL USERS", "*3\r\n$5\r\nalice\r\n$3\r\nbob\r\n$7\r\ndefault\r\n"},
 		{"ACL DELUSER bob", "ACL GETUSER bob", "$-1\r\n"},
+		{"ACL SETUSER carol ~c", "ACL DRYRUN carol GET d", "$54\r\nUser carol has no permissions to run the 'get' command\r\n"},
+		{"ACL SETUSER carol +get >pw", "ACL SETUSER carol <pw", "+OK\r\n"},
+		{"ACL SETUSER dora", "CLIENT KILL USER dora", ":0\r\n"},
 		{"CONFIG SET requirepass pw", "AUTH pw", "+OK\r\n"},
 	} {
 		g.set(func() { g.nodes[1].lagging = true })

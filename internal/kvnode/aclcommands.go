@@ -216,7 +216,7 @@ func aclGetUser(c *conn, args [][]byte) {
 	}
 }
 
-// aclSetUser checks the rules against the users that this node knows, so that an error names the rule as it was given, and
+// aclSetUser checks the rules against the users, so that an error names the rule as it was given, and
 // then has them applied by a record.
 func aclSetUser(c *conn, args [][]byte) {
 	name := string(args[2])
@@ -228,7 +228,7 @@ func aclSetUser(c *conn, args [][]byte) {
 	for i, arg := range args[3:] {
 		rules[i] = string(arg)
 	}
-	if _, err := c.node.shell.users.Load().With(name, rules); err != nil {
+	if _, err := c.knowUsers().With(name, rules); err != nil {
 		c.reply.Error("ERR " + err.Error())
 		return
 	}
@@ -266,7 +266,7 @@ func (c *conn) executeRecord(args [][]byte) {
 }
 
 func aclDryRun(c *conn, args [][]byte) {
-	user := c.node.shell.users.Load().Get(string(args[2]))
+	user := c.knowUsers().Get(string(args[2]))
 	if user == nil {
 		c.reply.Error("ERR User '" + string(args[2]) + "' not found")
 		return

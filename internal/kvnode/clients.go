@@ -353,7 +353,7 @@ func clientKill(c *conn, args [][]byte) {
 	filter := killFilter{address: string(args[2]), self: true}
 	if len(args) > 3 {
 		var problem string
-		if filter, problem = parseKillFilter(c.node.shell.users.Load(), args[2:]); problem != "" {
+		if filter, problem = parseKillFilter(c.knowUsers, args[2:]); problem != "" {
 			c.reply.Error(problem)
 			return
 		}
@@ -380,7 +380,7 @@ func clientKill(c *conn, args [][]byte) {
 	}
 }
 
-func parseKillFilter(users *acl.Users, args [][]byte) (f killFilter, problem string) {
+func parseKillFilter(users func() *acl.Users, args [][]byte) (f killFilter, problem string) {
 	for i := 0; i < len(args); i += 2 {
 		if i+1 >= len(args) {
 			return f, errSyntax
@@ -404,7 +404,7 @@ func parseKillFilter(users *acl.Users, args [][]byte) (f killFilter, problem str
 			}
 			f.kind = kind
 		case "user":
-			if users.Get(value) == nil {
+			if users().Get(value) == nil {
 				return f, "ERR No such user '" + value + "'"
 			}
 			f.user = value

@@ -375,6 +375,7 @@ func configGet(c *conn, args [][]byte) {
 		get  func() string
 	}
 	var chosen []match
+	replicated := false
 	for _, s := range c.node.settings.all {
 		for _, arg := range args[2:] {
 			pattern := strings.ToLower(string(arg))
@@ -385,8 +386,12 @@ func configGet(c *conn, args [][]byte) {
 				s.name = string(arg)
 			}
 			chosen = append(chosen, match{s.name, s.get})
+			replicated = replicated || s.replicated
 			break
 		}
+	}
+	if replicated && !c.readable() { // what any node has acknowledged is seen on every node
+		return
 	}
 	c.reply.Map(len(chosen))
 	for _, s := range chosen {
