@@ -82,7 +82,7 @@ func newRoot(s *screen) *cobra.Command {
 	complete(root, "output", "table", "json")
 	root.AddCommand(
 		newUp(s), newDown(s), newNode(s),
-		newStatus(s), newSwitchover(s), newExplain(s),
+		newStatus(s), newGroup(s), newSwitchover(s), newExplain(s),
 		newLog(s), newBench(s), newChaos(s), newVersion(s),
 	)
 	return root
