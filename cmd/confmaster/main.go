@@ -11,6 +11,7 @@ import (
 
 	"lockstep/internal/confmaster"
 	"lockstep/internal/daemon"
+	"lockstep/internal/obs"
 )
 
 func main() { daemon.Main(run) }
@@ -58,8 +59,9 @@ func describe() (*daemon.Program, *confmaster.Config) {
 		return config.Validate()
 	}
 	program.Labels = func() []any { return []any{"confmaster", config.ID} }
-	program.Run = func(ctx context.Context, logger *slog.Logger) error {
+	program.Run = func(ctx context.Context, logger *slog.Logger, observer *obs.Observer) error {
 		config.Logger = logger.With("confmaster", config.ID)
+		config.Observer = observer
 		return confmaster.Run(ctx, config)
 	}
 	return program, &config

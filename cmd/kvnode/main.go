@@ -9,6 +9,7 @@ import (
 
 	"lockstep/internal/daemon"
 	"lockstep/internal/kvnode"
+	"lockstep/internal/obs"
 	"lockstep/internal/release"
 	"lockstep/smr"
 )
@@ -32,8 +33,9 @@ func describe() (*daemon.Program, *kvnode.Config) {
 		"Serves the Redis protocol from the committed log of a group. Any node takes any command.")
 	program.Check = func() error { return config.Validate() }
 	program.Labels = func() []any { return []any{"group", config.Group, "node", string(config.Node)} }
-	program.Run = func(ctx context.Context, logger *slog.Logger) error {
+	program.Run = func(ctx context.Context, logger *slog.Logger, observer *obs.Observer) error {
 		config.Logger = logger
+		config.Observer = observer
 		return kvnode.Run(ctx, config)
 	}
 	set := program.Flags

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 
 	"lockstep/internal/daemon"
+	"lockstep/internal/obs"
 	"lockstep/internal/release"
 	"lockstep/internal/replicator"
 	"lockstep/log"
@@ -30,8 +31,9 @@ func describe() (*daemon.Program, *replicator.Config) {
 		"Keeps one replica of a group's log and ships it: the sidecar of a KV node.")
 	program.Check = func() error { return cfg.Validate() }
 	program.Labels = func() []any { return []any{"group", cfg.Group, "node", cfg.Node} }
-	program.Run = func(ctx context.Context, logger *slog.Logger) error {
+	program.Run = func(ctx context.Context, logger *slog.Logger, observer *obs.Observer) error {
 		cfg.Logger = logger
+		cfg.Observer = observer
 		return replicator.Run(ctx, cfg)
 	}
 	set := program.Flags

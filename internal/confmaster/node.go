@@ -52,6 +52,7 @@ type node struct {
 	links   *links
 	opiner  *opiner
 	started time.Time
+	gauges  *gauges
 
 	inbox chan func() error // any goroutine sends
 
@@ -112,6 +113,7 @@ func newNode(config *Config, h *home) (*node, error) {
 		seen: make(map[replicaKey]*lockstep.ReplicaState), kinds: make(map[replicaKey]string), sentinels: make(map[string]string),
 		peers: make(map[uint64]peerInfo), stopped: make(chan struct{}),
 	}
+	n.gauges = newGauges(n)
 	if err := n.load(); err != nil {
 		return nil, errors.Join(err, store.close())
 	}
@@ -270,9 +272,11 @@ func (n *node) publishNews() {
 
 // ready carries out one batch of raft: first to disk, then to peers, then apply.
 func (n *node) ready(rd raft.Ready) error {
+	began := time.Now()
 	if err := n.store.save(rd.HardState, rd.Entries, rd.Snapshot, rd.MustSync); err != nil {
 		return err
 	}
+	n.gauges.saved(began, rd.MustSync)
 	if rd.SoftState != nil {
 		n.roleChanged(rd.SoftState)
 	}
@@ -471,6 +475,7 @@ func (n *node) tell(events []failover.Event, old bool) {
 			continue
 		}
 		n.logEvent(&events[i])
+		n.gauges.happened(&events[i])
 		n.news = append(n.news, events[i])
 		n.dirty = true
 	}

@@ -99,6 +99,8 @@ func (n *node) serve(outer context.Context, listener, sentinelListener net.Liste
 		start("sentinel", func(ctx context.Context) error { return sentinel.serve(ctx, sentinelListener) })
 	}
 	n.logger.Info("serving", "id", n.config.ID, "addr", listener.Addr().String(), "sentinel", n.config.Sentinel)
+	n.config.Observer.Show(n.gauges)
+	n.config.Observer.Serving()
 	select {
 	case <-ctx.Done():
 	case <-outer.Done():

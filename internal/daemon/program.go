@@ -7,11 +7,15 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"os/signal"
 	"strings"
 	"syscall"
 
+	"golang.org/x/sync/errgroup"
+
+	"lockstep/internal/obs"
 	"lockstep/internal/release"
 )
 
@@ -37,8 +41,9 @@ type Program struct {
 	Flags *flag.FlagSet
 	// Check returns all problems of the configuration at once. It is called after the flags were read.
 	Check func() error
-	// Run does the program's work until ctx ends, which is no error.
-	Run func(ctx context.Context, logger *slog.Logger) error
+	// Run does the program's work until ctx ends, which is no error. The Subject that it gives to the observer is what
+	// --http shows.
+	Run func(ctx context.Context, logger *slog.Logger, observer *obs.Observer) error
 	// Labels are keys and values that tell this process from others of the same program, for the log. They are asked
 	// for after Check.
 	Labels func() []any
@@ -49,6 +54,9 @@ type Program struct {
 
 // common are the flags that all programs share.
 type common struct {
+	config    string // path of a file with settings
+	http      string // host:port, "" for nowhere
+	profiles  bool
 	version   bool
 	logFormat string
 	logLevel  slog.Level
@@ -61,6 +69,9 @@ func New(name, usage, about string) *Program {
 	set := p.Flags
 	set.SetOutput(io.Discard)
 	set.Usage = func() {} // a mistake is answered in two lines
+	set.StringVar(&p.common.config, "config", "", "`file` of settings, one `name = value` a line, named as these flags; what the command line says wins")
+	set.StringVar(&p.common.http, "http", "", "`host:port` for /metrics, /livez and /readyz (HTTP); empty for nowhere")
+	set.BoolVar(&p.common.profiles, "pprof", false, "offer /debug/pprof/ on --http")
 	set.StringVar(&p.common.logFormat, "log-format", "text", "`format` of log lines on stderr: text or json")
 	set.Func("log-level", "least `level` of log lines: debug, info, warn, error (default info)", func(text string) error {
 		return p.common.logLevel.UnmarshalText([]byte(text))
@@ -89,7 +100,7 @@ func (p *Program) Execute(ctx context.Context, arguments []string, stdout, stder
 		return ExitUsage
 	}
 	logger := p.logger(stderr)
-	if err := p.Run(ctx, logger); err != nil {
+	if err := p.observed(ctx, logger); err != nil {
 		logger.Error(p.name+" failed", append(p.Labels(), "error", err.Error())...)
 		return ExitFailed
 	}
@@ -97,14 +108,45 @@ func (p *Program) Execute(ctx context.Context, arguments []string, stdout, stder
 	return ExitDone
 }
 
+// observed runs the program and, beside it, what shows it to the world: HTTP and the service manager.
+func (p *Program) observed(outer context.Context, logger *slog.Logger) error {
+	manager := openManager(logger)
+	defer manager.close()
+	observer := obs.New(p.name, release.String(), manager.ready)
+	group, ctx := errgroup.WithContext(outer)
+	inner, done := context.WithCancel(context.WithoutCancel(ctx)) // is there until the program has ended
+	if p.common.http != "" {
+		listener, err := net.Listen("tcp", p.common.http)
+		if err != nil {
+			done()
+			return fmt.Errorf("listen for HTTP (--http): %w", err)
+		}
+		logger.Info("http", append(p.Labels(), "addr", listener.Addr().String())...)
+		group.Go(func() error { return observer.Serve(inner, listener, p.common.profiles) })
+	}
+	group.Go(func() error { manager.watchdog(inner, observer.Live); return nil })
+	unhook := context.AfterFunc(ctx, manager.stopping)
+	defer unhook()
+	group.Go(func() error { defer done(); return p.Run(ctx, logger, observer) })
+	return group.Wait()
+}
+
 // Parse reads the arguments into the flags. It returns flag.ErrHelp if help was asked for.
 func (p *Program) Parse(arguments []string) error {
 	if err := p.Flags.Parse(arguments); err != nil {
 		return err
 	}
-	switch {
-	case p.Flags.NArg() > 0:
+	if p.Flags.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q", p.Flags.Arg(0))
+	}
+	if p.common.config != "" && !p.common.version {
+		if err := readSettings(p.Flags, p.common.config); err != nil {
+			return err
+		}
+	}
+	switch {
+	case p.common.profiles && p.common.http == "":
+		return errors.New("pprof: give --http the address where to offer it")
 	case p.common.logFormat != "text" && p.common.logFormat != "json":
 		return fmt.Errorf("log-format %q: use text or json", p.common.logFormat)
 	}

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"time"
 
+	"lockstep/internal/obs"
 	"lockstep/smr"
 )
 
@@ -65,6 +66,8 @@ type Config struct {
 	Version string
 	// Logger gets the events. Default slog.Default().
 	Logger *slog.Logger
+	// Observer shows this node to people and programs. Default: nobody is shown anything.
+	Observer *obs.Observer
 }
 
 // DefaultConfig returns the defaults named in the comments of Config.

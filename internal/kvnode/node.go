@@ -29,6 +29,7 @@ type Node struct {
 	started  time.Time
 
 	stats    stats
+	gauges   *gauges
 	slow     slowLog
 	applied  progress
 	changed  atomic.Int64                // node time of the last change of the status
@@ -69,6 +70,7 @@ func NewNode(config Config, session smr.SessionID, runID string, log Log) *Node 
 		started: time.Now(),
 		stopped: make(chan struct{}),
 		machine: kv.New(),
+		gauges:  newGauges(config),
 	}
 	n.commands = newCommandTable()
 	n.settings = newSettings(n)

@@ -42,6 +42,8 @@ func Run(ctx context.Context, config Config) error {
 	}
 	node.log = link
 	node.blocked.announceNode()
+	config.Observer.Show(newSubject(node))
+	config.Observer.Serving()
 	node.logger.Info("started", "listen", listener.Addr().String(), "session", uint64(session), "pid", os.Getpid())
 
 	ctx, cancel := context.WithCancelCause(ctx)

@@ -387,5 +387,5 @@ func (c *Cluster) arguments(p Process) []string {
 			args = append(args, "--new")
 		}
 	}
-	return append(args, c.Extra[p.Kind]...)
+	return append(append(args, c.httpFlags(p)...), c.Extra[p.Kind]...)
 }
