@@ -237,6 +237,7 @@ func (m *Machine) ReadIn(envelope Envelope, clock int64, args [][]byte, reply *r
 		m.now = now
 	}
 	c := call{m: m, db: m.databases[envelope.Database], args: args, reply: reply, now: now, version: m.applied, user: envelope.User, noTouch: envelope.NoTouch}
+	c.denials = envelope.Denials
 	command := c.command()
 	if command == nil {
 		return
@@ -268,10 +269,12 @@ type call struct {
 	// selected is where SELECT leaves its number; nil outside of transactions and scripts. Whoever executes several
 	// commands (a transaction, a script) gives it to each, and finds in it the database of the next.
 	selected *int
-	user     string // who the client is; empty: the default user
-	noTouch  bool   // the command is no use of the keys it meets (CLIENT NO-TOUCH)
-	writing  bool   // false in Read: nothing may change
-	script   bool   // part of a script: what it replies enters the state and may not depend on this node
+	// denials is told what scripts of a read are denied; nil: nobody is.
+	denials Denials
+	user    string // who the client is; empty: the default user
+	noTouch bool   // the command is no use of the keys it meets (CLIENT NO-TOUCH)
+	writing bool   // false in Read: nothing may change
+	script  bool   // part of a script: what it replies enters the state and may not depend on this node
 }
 
 // nested reports whether the command is part of a transaction or of a script: it may not wait.

@@ -32,6 +32,18 @@ func (n *Node) denied(c *conn, entry acl.Entry) {
 	d.log.Add(entry, time.Now().UnixMilli(), int(n.settings.deniedKept.Load()))
 }
 
+// Denied implements kv.Denials for scripts that read: only their client's node knows of them.
+func (c *conn) Denied(user string, reason acl.Denial, object string) {
+	c.node.denied(c, acl.Entry{Reason: reason, Context: "lua", Object: object, User: user})
+}
+
+// Denied implements kv.Denials for scripts that come through the log: every node executes them, and the one that owns the client notes it.
+func (n *Node) Denied(user string, reason acl.Denial, object string) {
+	if n.shell.acting != nil {
+		n.shell.acting.Denied(user, reason, object)
+	}
+}
+
 // takeUsers makes the users of the state, and the password of the configuration, those of this node.
 func (n *Node) takeUsers(users *acl.Users) {
 	if password := n.config.RequirePass; password != "" {
@@ -144,7 +156,7 @@ func aclCat(c *conn, args [][]byte) {
 	case 2:
 		c.reply.Array(len(acl.Categories))
 		for _, category := range acl.Categories {
-			c.reply.Simple(category)
+			c.reply.BulkString(category)
 		}
 	case 3:
 		names, known := kv.AccessTable().InCategory(strings.ToLower(string(args[2])))
@@ -154,7 +166,7 @@ func aclCat(c *conn, args [][]byte) {
 		}
 		c.reply.Array(len(names))
 		for _, name := range names {
-			c.reply.Simple(name)
+			c.reply.BulkString(name)
 		}
 	default:
 		c.reply.Error(unknownSubcommand("ACL", args[1]))

@@ -265,13 +265,17 @@ func (c *conn) setSwitch(arg []byte, change func(a *about, on bool)) {
 
 // clientUnblock ends the waiting command of a client.
 func clientUnblock(c *conn, args [][]byte) {
+	if len(args) > 4 {
+		c.reply.Error(unknownSubcommand("CLIENT", args[1]))
+		return
+	}
+	if len(args) == 4 && !isWord(args[3], "timeout") && !isWord(args[3], "error") {
+		c.reply.Error("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")
+		return
+	}
 	id, ok := resp.ParseInt(args[2])
 	if !ok {
 		c.reply.Error(errInteger)
-		return
-	}
-	if len(args) > 4 || len(args) == 4 && !isWord(args[3], "timeout") && !isWord(args[3], "error") {
-		c.reply.Error("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")
 		return
 	}
 	end := kv.WaiterTimedOut

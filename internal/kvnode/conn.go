@@ -358,7 +358,7 @@ func (c *conn) handle(args [][]byte, inline bool) {
 
 // envelope returns what goes into the log with each command of this connection.
 func (c *conn) envelope() kv.Envelope {
-	return kv.Envelope{Database: c.database, User: c.standing.envelopeUser(), NoTouch: c.standing.noTouch}
+	return kv.Envelope{Database: c.database, User: c.standing.envelopeUser(), NoTouch: c.standing.noTouch, Denials: c}
 }
 
 // guardUnless asks guard about a command that is not refused already.

@@ -88,7 +88,7 @@ func memoryStats(c *conn, _ [][]byte) {
 func slowlogGet(c *conn, args [][]byte) {
 	count := int64(10)
 	if len(args) > 3 {
-		c.reply.Error("ERR wrong number of arguments for 'slowlog|get' command")
+		c.reply.Error(unknownSubcommand("SLOWLOG", args[1]))
 		return
 	}
 	if len(args) == 3 {
