@@ -38,10 +38,11 @@ var arrows = map[string][]string{
 	"internal/acl":       {},
 	"internal/failover":  {"smr", "internal/invariant", "internal/mutant"},
 	"internal/script":    {"internal/resp", "internal/script/meter"},
-	"internal/kv":        {"smr", "internal/script", "internal/script/meter", "internal/acl", "internal/kv/alike", "internal/view", "internal/resp", "internal/invariant", "internal/mutant"},
+	"internal/kv":        {"smr", "internal/script", "internal/script/meter", "internal/acl", "internal/kv/alike", "internal/view", "internal/keyhash", "internal/resp", "internal/invariant", "internal/mutant"},
 	"internal/mutant":    {},
 	"internal/release":   {},
 	"internal/view":      {},
+	"internal/keyhash":   {},
 	"internal/obs":       {"smr"},
 	"internal/replicator": {
 		"smr", "smr/replica", "smr/wire", "log", "proto", "internal/invariant", "internal/obs",
@@ -54,12 +55,15 @@ var arrows = map[string][]string{
 	"internal/daemon": {"internal/release", "internal/obs"},
 
 	// Tools around the running system.
-	"internal/admin": {"proto"},
-	"internal/local": {"smr", "proto", "internal/admin"},
-	"internal/bench": {"internal/admin", "internal/local"},
-	"internal/ctl":   {"smr", "log", "proto", "internal/admin", "internal/local", "internal/bench", "internal/chaos", "internal/release"},
-	"internal/e2e":   {"smr", "log", "proto", "internal/admin", "internal/local"},
-	"internal/tidy":  {},
+	"internal/admin":          {"proto"},
+	"internal/local":          {"smr", "proto", "internal/admin"},
+	"internal/bench":          {"internal/admin", "internal/local"},
+	"internal/ctl":            {"smr", "log", "proto", "internal/admin", "internal/local", "internal/bench", "internal/chaos", "internal/release"},
+	"internal/e2e":            {"smr", "log", "proto", "internal/admin", "internal/local"},
+	"internal/tidy":           {},
+	"internal/deploy":         {}, // its tests run the programs
+	"internal/deploy/probe":   {},
+	"internal/deploy/release": {"internal/release"},
 
 	// Proof: whatever exists may be taken apart.
 	"internal/sim": {
