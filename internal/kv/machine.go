@@ -39,7 +39,7 @@ type Machine struct {
 	now     int64
 	applied smr.LSN
 
-	// used is the estimate of the memory of all keys, in bytes: the sum of their value.size.
+	// used is the estimate of the memory of all keys, in bytes: the sum of their sizes.
 	used int64
 
 	// noRoom: the request being applied began while the keys took more than maxmemory and nothing could be evicted. It is set
@@ -192,8 +192,8 @@ func (m *Machine) Advance(stamp int64, end smr.LSN) {
 	}
 	left := dueEachFrame
 	for _, d := range &m.databases {
-		for ; left > 0 && len(d.due.heap) > 0 && d.due.heap[0].at <= m.now; left-- {
-			m.expire(d, d.due.heap[0].entry, m.applied)
+		for ; left > 0 && d.due.size > 0 && d.due.first().at <= m.now; left-- {
+			m.expire(d, d.due.first().entry, m.applied)
 		}
 	}
 	if m.set.maxMemory > 0 && m.used+m.lua.bytes > m.set.maxMemory {

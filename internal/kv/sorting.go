@@ -81,12 +81,12 @@ func (c call) lookUp(pattern, element []byte) ([]byte, bool) {
 	case e == nil:
 		return nil, false
 	case field != nil:
-		if h, ok := e.value.object.(*hashObject); ok {
+		if h, ok := e.value.object().(*hashObject); ok {
 			return h.get(field)
 		}
 		return nil, false
 	}
-	return e.value.text, isText(e)
+	return e.value.text(), isText(e)
 }
 
 // sortItem is an element to be sorted.
@@ -110,7 +110,7 @@ func (c call) sort(storable bool) {
 		return true
 	}
 	if e := c.find(c.args[1]); e != nil {
-		switch o := e.value.object.(type) {
+		switch o := e.value.object().(type) {
 		case *list:
 			o.each(0, collect)
 		case *setObject:
@@ -142,7 +142,7 @@ func isSet(e *entry) bool {
 	if e == nil {
 		return false
 	}
-	_, ok := e.value.object.(*setObject)
+	_, ok := e.value.object().(*setObject)
 	return ok
 }
 
@@ -301,7 +301,7 @@ func lcs(c call) {
 			c.reply.Error("ERR The specified keys must contain string values")
 			return
 		}
-		texts[i] = e.value.text
+		texts[i] = e.value.text()
 	}
 	o, ok := c.parseLCS()
 	if !ok {
