@@ -43,7 +43,6 @@ var arrows = map[string][]string{
 	"internal/release":   {},
 	"internal/view":      {},
 	"internal/keyhash":   {},
-	"internal/keyhash":   {},
 	"internal/obs":       {"smr"},
 	"internal/replicator": {
 		"smr", "smr/replica", "smr/wire", "log", "proto", "internal/invariant", "internal/obs",
