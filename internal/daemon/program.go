@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sync/errgroup"
@@ -125,8 +126,10 @@ func (p *Program) observed(outer context.Context, logger *slog.Logger) error {
 		group.Go(func() error { return observer.Serve(inner, listener, p.common.profiles) })
 	}
 	group.Go(func() error { manager.watchdog(inner, observer.Live); return nil })
-	unhook := context.AfterFunc(ctx, manager.stopping)
+	stopping := sync.OnceFunc(manager.stopping)
+	unhook := context.AfterFunc(ctx, stopping)
 	defer unhook()
+	defer stopping() // at the latest now; waits if the hook is at it
 	group.Go(func() error { defer done(); return p.Run(ctx, logger, observer) })
 	return group.Wait()
 }
@@ -142,6 +145,11 @@ func (p *Program) Parse(arguments []string) error {
 	if p.common.config != "" && !p.common.version {
 		if err := readSettings(p.Flags, p.common.config); err != nil {
 			return err
+		}
+	}
+	if p.common.http != "" {
+		if _, _, err := net.SplitHostPort(p.common.http); err != nil {
+			return fmt.Errorf("http %q: use host:port", p.common.http)
 		}
 	}
 	switch {

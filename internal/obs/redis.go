@@ -192,13 +192,13 @@ func (r *redisMetrics) field(section, field, value string) {
 func (r *redisMetrics) command(command string, of map[string]string) {
 	for _, m := range []struct {
 		field, name string
-		unit        float64
+		parts       float64 // of the value in the metric's unit
 	}{
-		{"calls", "commands_total", 1}, {"usec", "commands_duration_seconds_total", 1e-6},
+		{"calls", "commands_total", 1}, {"usec", "commands_duration_seconds_total", 1e6},
 		{"rejected_calls", "commands_rejected_calls_total", 1}, {"failed_calls", "commands_failed_calls_total", 1},
 	} {
 		if v, ok := number(of[m.field]); ok {
-			r.send(Counter, m.name, v*m.unit, "cmd", command)
+			r.send(Counter, m.name, v/m.parts, "cmd", command)
 		}
 	}
 	calls, _ := number(of["calls"])
@@ -227,10 +227,10 @@ func (r *redisMetrics) percentiles(command string, of map[string]string) {
 func (r *redisMetrics) database(database string, of map[string]string) {
 	for _, m := range []struct {
 		field, name string
-		unit        float64
-	}{{"keys", "db_keys", 1}, {"expires", "db_keys_expiring", 1}, {"avg_ttl", "db_avg_ttl_seconds", 1e-3}} {
+		parts       float64
+	}{{"keys", "db_keys", 1}, {"expires", "db_keys_expiring", 1}, {"avg_ttl", "db_avg_ttl_seconds", 1e3}} {
 		if v, ok := number(of[m.field]); ok {
-			r.send(Gauge, m.name, v*m.unit, "db", database)
+			r.send(Gauge, m.name, v/m.parts, "db", database)
 		}
 	}
 }
