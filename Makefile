@@ -6,7 +6,7 @@ MIN ?= 5
 BIN := bin
 
 .DEFAULT_GOAL := help
-.PHONY: help build up down test bench drill chaos sim sim-long proto ci fuzz-short clean explore mutants mutants-quick oracle
+.PHONY: docs help build up down test bench drill chaos sim sim-long proto ci fuzz-short clean explore mutants mutants-quick oracle
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ fuzz-short: ## Run every fuzz target for FUZZTIME
 
 oracle: ## Record again what redis-server 7.0 answers (needs redis-server; SOAK=1000000: compare that many random commands instead)
 	$(GO) run ./internal/kv/oracle $(if $(SOAK),-soak -count $(SOAK)) $(ORACLEFLAGS)
+
+docs: ## Write the tables of docs/configuration.md anew from the flags
+	$(GO) test -p 1 -count=1 -run TestReferenceIsCurrent ./cmd/kvnode ./cmd/replicator ./cmd/confmaster -args -update
 
 ci: ## What the continuous integration runs
 	@.ci/run
