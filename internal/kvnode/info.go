@@ -309,7 +309,11 @@ func (n *Node) infoReplication(w *infoWriter) {
 		w.line("replica_announced", 1)
 		w.line("connected_slaves", 0)
 	}
-	w.line("master_failover_state", "no-failover")
+	state := "no-failover"
+	if n.shell.failover.Load() != nil {
+		state = "failover-in-progress"
+	}
+	w.line("master_failover_state", state)
 	w.line("master_replid", n.replicationID())
 	w.line("master_replid2", strings.Repeat("0", 40))
 	w.line("master_repl_offset", uint64(status.Commit))

@@ -371,7 +371,8 @@ func (c *Cluster) arguments(p Process) []string {
 		}
 		r, _ := c.Plan.find(p.Node)
 		args = append(args, "--replicator-dir", c.ReplicaDir(r.Node), "--group", c.Plan.Group, "--node", r.Node,
-			"--listen", r.KVAddr, "--announce", r.KVAddr, "--peers", strings.Join(peers, ","))
+			"--listen", r.KVAddr, "--announce", r.KVAddr, "--peers", strings.Join(peers, ","),
+			"--masters", strings.Join(c.Plan.ConfmasterAddrs(), ","))
 	case KindConfmaster:
 		var peers []string
 		var self Confmaster
