@@ -121,10 +121,10 @@ func (s *service) Switchover(ctx context.Context, request *lockstep.SwitchoverRe
 func (s *service) ask(ctx context.Context, request *failover.Request) (*lockstep.ChangeReply, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	answers := make(chan failover.Reply, 1)
+	answers, unheard := make(chan failover.Reply, 1), make(chan struct{})
 	err := s.node.send(ctx, func() error {
 		if !s.node.elected {
-			answers <- failover.Reply{Text: "this configuration master does not lead; try again"}
+			close(unheard)
 			return nil
 		}
 		s.node.ask(request, func(reply failover.Reply) { answers <- reply })
@@ -139,6 +139,8 @@ func (s *service) ask(ctx context.Context, request *failover.Request) (*lockstep
 			return nil, status.Error(codes.FailedPrecondition, reply.Text)
 		}
 		return &lockstep.ChangeReply{Epoch: uint64(reply.Epoch), Text: reply.Text}, nil
+	case <-unheard: // no decision: the caller may ask again, here or elsewhere
+		return nil, status.Error(codes.Unavailable, "this configuration master does not lead; try again")
 	case <-ctx.Done():
 		return nil, status.Error(codes.DeadlineExceeded, "no answer in time: ask for the status to see what became of it")
 	case <-s.node.stopped:
