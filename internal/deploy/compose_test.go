@@ -39,7 +39,6 @@ type composeService struct {
 	Init        bool              `yaml:"init"`
 	Restart     string            `yaml:"restart"`
 	Grace       string            `yaml:"stop_grace_period"`
-	Ulimits     map[string]int    `yaml:"ulimits"`
 	Healthcheck struct {
 		Test        []string `yaml:"test"`
 		Interval    string   `yaml:"interval"`

@@ -3,7 +3,7 @@
 //
 //	units      systemd-analyze judges them; their command lines start a cluster with the sample settings
 //	install    runs in a root of its own
-//	compose    every command line is given to the real program; with -deploy.docker and an engine it is brought up, and
+//	compose    every command line is given to the real program; with -tags docker and an engine it is brought up, and
 //	           containers are killed and cut off
 //	chart      rendered by the module deploy/helm/test; its command lines are tried here
 //

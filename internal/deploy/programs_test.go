@@ -3,7 +3,6 @@ package deploy
 import (
 	"bytes"
 	"context"
-	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -13,8 +12,6 @@ import (
 	"testing"
 	"time"
 )
-
-var withDocker = flag.Bool("deploy.docker", false, "bring the compose file up with the Docker engine of this machine")
 
 const (
 	tree = "../.."
@@ -26,7 +23,6 @@ const (
 var programs string
 
 func TestMain(m *testing.M) {
-	flag.Parse()
 	os.Exit(runAll(m))
 }
 
