@@ -191,10 +191,28 @@ func (g *gauges) Collect(metrics chan<- prometheus.Metric) {
 		g.collectStatus(metrics, status)
 	}
 	g.save.Collect(metrics)
+	g.collectEvents(metrics)
+}
+
+// countedEvents are shown for every group from the start, so that their first increase is seen.
+var countedEvents = []failover.EventName{
+	failover.EventElection, failover.EventChosen, failover.EventEstablished, failover.EventSwitchMaster, failover.EventReconfigure,
+	failover.EventUnavailable, failover.EventSuspected, failover.EventAgreedDown, failover.EventCallFailed, failover.EventElectionWaits,
+}
+
+// collectEvents sends what happened to the groups.
+func (g *gauges) collectEvents(metrics chan<- prometheus.Metric) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if status := g.node.status.Load(); status != nil {
+		for _, group := range status.GetGroups() {
+			for _, name := range countedEvents {
+				g.events[eventKey{group.GetName(), string(name)}] += 0
+			}
+		}
+	}
 	for key, count := range g.events {
-		f.events.Send(metrics, float64(count), key.group, key.name)
+		g.families.events.Send(metrics, float64(count), key.group, key.name)
 	}
 	for _, h := range g.pause {
 		h.Collect(metrics)

@@ -241,7 +241,7 @@ func (r *redisMetrics) replication(field, value string) {
 	case "master_link_status":
 		r.send(Gauge, "master_link_up", Fact(value == "up"), master...)
 		return
-	case "master_last_io_seconds_ago", "master_sync_in_progress", "slave_repl_offset", "slave_read_repl_offset":
+	case "master_last_io_seconds_ago", "master_sync_in_progress", "slave_repl_offset":
 		if v, ok := number(value); ok {
 			r.send(Gauge, field, v, master...)
 		}
