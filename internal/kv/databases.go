@@ -140,7 +140,11 @@ func copyKey(c call) {
 	if o := source.value.object(); o != nil {
 		twin.value.setObject(o.clone())
 	} else {
-		twin.value.setText(replaceBytes(nil, source.value.text()), source.value.held)
+		as := source.value.held
+		if as == heldText {
+			as = heldOwn
+		}
+		twin.value.setText(replaceBytes(nil, source.value.text()), as)
 	}
 	target.touch(twin)
 	if source.value.due != 0 {

@@ -34,7 +34,7 @@ func (c call) parseExpireOptions() (o expireOptions, ok bool) {
 		case c.is(i, "lt"):
 			o.lt = true
 		default:
-			c.reply.Error("ERR Unsupported option " + string(c.args[i]))
+			c.reply.Error("ERR Unsupported option " + string(cString(c.args[i], len(c.args[i]))))
 			return o, false
 		}
 	}

@@ -166,7 +166,8 @@ type scanOptions struct {
 	count   int
 	pattern string
 	match   bool   // pattern was given, and is not "*"
-	kind    string // of SCAN
+	kind    string // of SCAN, if typed
+	typed   bool   // TYPE was given
 }
 
 // scanCursor reads argument i as a cursor as C's strtoul does (a sign is allowed, nothing is 0), or replies an error.
@@ -209,7 +210,7 @@ func (c call) scanOptions(i int, cursor uint64) (o scanOptions, ok bool) {
 			o.pattern = string(c.args[i+1])
 			o.match = o.pattern != "*"
 		case more && c.is(i, "type") && c.is(0, "scan"):
-			o.kind = string(c.args[i+1])
+			o.kind, o.typed = string(c.args[i+1]), true
 		default:
 			c.reply.Error(errSyntax)
 			return o, false
@@ -231,7 +232,7 @@ func scan(c call) {
 	}
 	var found []string
 	next := c.db.keys.scan(o.cursor, o.count, func(e *entry) {
-		if c.m.visible(c.db, e) && o.matches(e.key) && (o.kind == "" || isWord([]byte(kindOf(e)), lower(o.kind))) {
+		if c.m.visible(c.db, e) && o.matches(e.key) && (!o.typed || isWord([]byte(kindOf(e)), lower(o.kind))) {
 			found = append(found, e.key)
 		}
 	})
@@ -339,7 +340,7 @@ const embeddedText = 44
 
 func encodingOf(e *entry) string {
 	switch e.value.held {
-	case heldText:
+	case heldText, heldOwn:
 	case heldRaw:
 		return "raw"
 	case heldFloat:

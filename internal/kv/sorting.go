@@ -2,6 +2,7 @@ package kv
 
 import (
 	"bytes"
+	"math"
 	"slices"
 	"strconv"
 )
@@ -171,6 +172,9 @@ func (c call) weigh(r sortRequest, items []sortItem) (ok bool) {
 	return ok
 }
 
+// smallestNormal is the smallest positive float64 of full precision.
+const smallestNormal = 0x1p-1022
+
 // sortScore reads a number as C's strtod does, which skips leading space and takes nothing for 0.
 func sortScore(b []byte) (float64, bool) {
 	b = cString(b, len(b))
@@ -181,7 +185,8 @@ func sortScore(b []byte) (float64, bool) {
 		f, err := strconv.ParseFloat(string(b), 64)
 		return f, err == nil
 	}
-	return parseDouble(bytes.TrimLeft(b, " \t\n\v\f\r"))
+	f, ok := parseDouble(bytes.TrimLeft(b, " \t\n\v\f\r"))
+	return f, ok && (f == 0 || math.Abs(f) >= smallestNormal) // strtod says that digits were lost
 }
 
 func (r sortRequest) compare(a, b sortItem) int {

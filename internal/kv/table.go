@@ -70,7 +70,11 @@ func (t *table[V]) insert(key string, value V) *node[V] {
 	}
 	last := len(t.order) - 1
 	if last < 0 || len(t.order[last]) == chunkNodes {
-		t.order = append(t.order, nil)
+		var chunk []*node[V]
+		if last >= 0 { // a table that goes on growing
+			chunk = make([]*node[V], 0, chunkNodes)
+		}
+		t.order = append(t.order, chunk)
 		last++
 	}
 	t.order[last] = append(t.order[last], n)

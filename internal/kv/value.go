@@ -27,6 +27,8 @@ const (
 	// was changed in place, however short it is; "embstr" for the result of INCRBYFLOAT, even if that is an integer.
 	heldRaw
 	heldFloat
+	// heldOwn is a string like any other that shares nothing: the copy of a small integer, as OBJECT REFCOUNT tells.
+	heldOwn
 	heldHash
 	heldSet
 	heldZset
@@ -53,7 +55,7 @@ type object interface {
 
 // text returns the string that the value is, nil if it is none. It may be changed in place.
 func (v *value) text() []byte {
-	if v.held > heldFloat {
+	if v.held > heldOwn {
 		return nil
 	}
 	return v.box.Bytes()
@@ -104,7 +106,7 @@ func (v *value) size() int64 { return int64(v.sizeHigh)<<32 | int64(v.sizeLow) }
 // setSize takes a size of up to 256 TB.
 func (v *value) setSize(size int64) { v.sizeLow, v.sizeHigh = uint32(size), uint16(size>>32) }
 
-func isText(e *entry) bool { return e.value.held <= heldFloat }
+func isText(e *entry) bool { return e.value.held <= heldOwn }
 
 func kindOf(e *entry) string {
 	if o := e.value.object(); o != nil {

@@ -122,6 +122,17 @@ func recordAll(s *server, dir, only string, sequences, length int, seed uint64) 
 			return err
 		}
 	}
+	if only == "" || slices.Contains(strings.Split(only, ","), "found") {
+		var out bytes.Buffer
+		for i, commands := range found {
+			if err := recordSequence(s, &out, 2+i%2, append([][]string{{"flushall"}}, commands...)); err != nil {
+				return fmt.Errorf("record what soaks have found: %w", err)
+			}
+		}
+		if err := os.WriteFile(filepath.Join(dir, "found.txt"), out.Bytes(), 0o644); err != nil {
+			return err
+		}
+	}
 	if err := recordStreams(s, dir, max(1, sequences/4), 6*length, seed); err != nil {
 		return err
 	}
