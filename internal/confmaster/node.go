@@ -406,7 +406,7 @@ func (n *node) carryOut() bool {
 	e := &n.done
 	for i := range e.Proposals {
 		if err := n.raft.Propose(e.Proposals[i].Encode()); err != nil {
-			n.logger.Warn("proposal dropped", "group", e.Proposals[i].Group(), "err", err) // the driver proposes again
+			n.logger.Warn("proposal dropped", "group", e.Proposals[i].Group(), "error", err) // the driver proposes again
 		}
 	}
 	for _, call := range e.Calls {
@@ -463,7 +463,7 @@ func (n *node) ask(request *failover.Request, answer func(failover.Reply)) {
 // stepRaft takes a message of a peer.
 func (n *node) stepRaft(m *raftpb.Message) {
 	if err := n.raft.Step(m); err != nil && !errors.Is(err, raft.ErrStepPeerNotFound) {
-		n.logger.Debug("raft message refused", "from", m.GetFrom(), "err", err)
+		n.logger.Debug("raft message refused", "from", m.GetFrom(), "error", err)
 	}
 }
 

@@ -122,7 +122,7 @@ func (p *Program) observed(outer context.Context, logger *slog.Logger) error {
 			done()
 			return fmt.Errorf("listen for HTTP (--http): %w", err)
 		}
-		logger.Info("http", append(p.Labels(), "addr", listener.Addr().String())...)
+		logger.Info("http", append(p.Labels(), "address", listener.Addr().String())...)
 		group.Go(func() error { return observer.Serve(inner, listener, p.common.profiles) })
 	}
 	group.Go(func() error { manager.watchdog(inner, observer.Live); return nil })

@@ -57,7 +57,7 @@ func TestProgramIsShownWhileItRuns(t *testing.T) {
 	var log lines
 	address := ""
 	s.Run = func(ctx context.Context, logger *slog.Logger, observer *obs.Observer) error {
-		address, _ = log.find(t, "http")["addr"].(string)
+		address, _ = log.find(t, "http")["address"].(string)
 		for _, path := range []string{"/livez", "/metrics", "/debug/pprof/"} {
 			answer, err := http.Get("http://" + address + path)
 			if err != nil {

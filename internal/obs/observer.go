@@ -19,11 +19,14 @@ const (
 	Slave   Role = "slave"
 )
 
+// Metric is one value with its name and labels.
+type Metric = prometheus.Metric
+
 // Subject is a running server as it is seen from outside. Its methods are called from any goroutine, also several at
 // once, and must be quick: they look at what is published anyway and take no part in a loop.
 type Subject interface {
 	// Collect sends the current metrics.
-	Collect(metrics chan<- prometheus.Metric)
+	Collect(metrics chan<- Metric)
 	// Live returns why the process should be restarted; nil if a restart would not help.
 	Live() error
 	// Ready returns what keeps the process from serving in that role; nothing if it serves.

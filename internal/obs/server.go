@@ -34,7 +34,7 @@ const (
 // there. All its goroutines have ended when it returns.
 func (o *Observer) Serve(ctx context.Context, listener net.Listener, profiles bool) error {
 	server := &http.Server{
-		Handler: o.handler(profiles), ReadHeaderTimeout: requestTime, ReadTimeout: requestTime, WriteTimeout: requestTime,
+		Handler: o.Handler(profiles), ReadHeaderTimeout: requestTime, ReadTimeout: requestTime, WriteTimeout: requestTime,
 		IdleTimeout: idleTime, MaxHeaderBytes: maxHeader,
 		BaseContext: func(net.Listener) context.Context { return ctx },
 	}
@@ -59,7 +59,8 @@ func (o *Observer) Serve(ctx context.Context, listener net.Listener, profiles bo
 	return fmt.Errorf("serve HTTP on %s: %w", listener.Addr(), err)
 }
 
-func (o *Observer) handler(profiles bool) http.Handler {
+// Handler answers the paths that the package comment lists. profiles says whether /debug/pprof/ is among them.
+func (o *Observer) Handler(profiles bool) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(o.registry, promhttp.HandlerOpts{
 		MaxRequestsInFlight: maxScrapes, EnableOpenMetrics: true, ErrorHandling: promhttp.ContinueOnError,

@@ -242,7 +242,9 @@ func (t *trail) add(m mark, needed smr.LSN) {
 	for known < len(t.marks) && t.marks[known].lsn <= needed {
 		known++
 	}
-	t.marks = t.marks[:copy(t.marks, t.marks[known:])]
+	if known > 0 {
+		t.marks = t.marks[:copy(t.marks, t.marks[known:])]
+	}
 	if len(t.marks) == 0 {
 		t.spacing = leastTrail
 	}
