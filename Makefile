@@ -6,7 +6,7 @@ MIN ?= 5
 BIN := bin
 
 .DEFAULT_GOAL := help
-.PHONY: help build up down test bench drill chaos sim sim-long proto ci fuzz-short clean explore mutants mutants-quick oracle
+.PHONY: release deploy-test docs help build up down test bench drill chaos sim sim-long proto ci fuzz-short clean explore mutants mutants-quick oracle
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,11 +54,21 @@ fuzz-short: ## Run every fuzz target for FUZZTIME
 oracle: ## Record again what redis-server 7.0 answers (needs redis-server; SOAK=1000000: compare that many random commands instead)
 	$(GO) run ./internal/kv/oracle $(if $(SOAK),-soak -count $(SOAK)) $(ORACLEFLAGS)
 
+docs: ## Write the tables of docs/configuration.md anew from the flags
+	$(GO) test -p 1 -count=1 -run TestReferenceIsCurrent ./cmd/kvnode ./cmd/replicator ./cmd/confmaster -args -update
+
 ci: ## What the continuous integration runs
 	@.ci/run
 
 proto: ## Generate the gRPC code again (needs protoc, protoc-gen-go, protoc-gen-go-grpc)
 	protoc -I proto --go_out=. --go_opt=module=lockstep --go-grpc_out=. --go-grpc_opt=module=lockstep proto/*.proto
 
+release: ## Build static programs, archives, bills of materials and SHA256SUMS into dist/ (CHECK=1: twice, and compare)
+	$(GO) run ./internal/deploy/release $(if $(CHECK),-check)
+
+deploy-test: ## Render the Helm chart with Helm's engine, and bring the compose file up if a Docker engine runs here
+	cd deploy/helm/test && $(GO) test .
+	$(GO) test ./internal/deploy -run DockerCompose -tags docker -v -timeout 20m
+
 clean: ## Remove what was built (not var/, which holds data)
-	rm -rf $(BIN)
+	rm -rf $(BIN) dist

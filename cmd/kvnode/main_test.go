@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"lockstep/internal/daemon"
 	"lockstep/smr"
 )
 
@@ -18,17 +19,17 @@ func TestUsage(t *testing.T) {
 		code      int
 		want      []string
 	}{
-		{"--help", exitDone, []string{"Usage: kvnode", `default "127.0.0.1:6379"`, "-write-timeout time", "default 10s", "Exit code: 0"}},
-		{"--version", exitDone, []string{"kvnode "}},
-		{"", exitUsage, []string{"replicator directory is missing", "cluster id is missing", "node name", "Try kvnode --help"}},
-		{fine + "--listen nonsense", exitUsage, []string{"nonsense", "host:port"}},
-		{fine + "--maxclients 0 --query-buffer 1KiB", exitUsage, []string{"maxclients 0", "query buffer of 1024 bytes"}},
-		{fine + "--output-buffer x", exitUsage, []string{"is no number of bytes"}},
-		{fine + "--peers n1", exitUsage, []string{"write node=host:port"}},
-		{fine + "--peers n1=x", exitUsage, []string{"address of peer n1"}},
-		{fine + "--log-format xml", exitUsage, []string{"use text or json"}},
-		{fine + "--nonsense", exitUsage, []string{"nonsense"}},
-		{fine + "word", exitUsage, []string{`unexpected argument "word"`}},
+		{"--help", daemon.ExitDone, []string{"Usage: kvnode", `default "127.0.0.1:6379"`, "-write-timeout time", "default 10s", "Exit code: 0"}},
+		{"--version", daemon.ExitDone, []string{"kvnode "}},
+		{"", daemon.ExitUsage, []string{"replicator directory is missing", "cluster id is missing", "node name", "Try kvnode --help"}},
+		{fine + "--listen nonsense", daemon.ExitUsage, []string{"nonsense", "host:port"}},
+		{fine + "--maxclients 0 --query-buffer 1KiB", daemon.ExitUsage, []string{"maxclients 0", "query buffer of 1024 bytes"}},
+		{fine + "--output-buffer x", daemon.ExitUsage, []string{"is no number of bytes"}},
+		{fine + "--peers n1", daemon.ExitUsage, []string{"write node=host:port"}},
+		{fine + "--peers n1=x", daemon.ExitUsage, []string{"address of peer n1"}},
+		{fine + "--log-format xml", daemon.ExitUsage, []string{"use text or json"}},
+		{fine + "--nonsense", daemon.ExitUsage, []string{"nonsense"}},
+		{fine + "word", daemon.ExitUsage, []string{`unexpected argument "word"`}},
 	} {
 		var out bytes.Buffer
 		if code := run(context.Background(), strings.Fields(test.arguments), &out, &out); code != test.code {
@@ -44,10 +45,9 @@ func TestUsage(t *testing.T) {
 
 // Flags must arrive in the configuration in their units.
 func TestParse(t *testing.T) {
-	var out bytes.Buffer
-	config, _, err := parse(strings.Fields("--replicator-dir d --cluster c --node n1 --listen [::1]:7 --write-timeout 1500ms "+
-		"--query-buffer 1MiB --output-buffer 2GiB --peers n1=a:1,n2=b:2 --slowlog-slower-than 1ms"), &out)
-	if err != nil {
+	program, config := describe()
+	if err := program.Parse(strings.Fields("--replicator-dir d --cluster c --node n1 --listen [::1]:7 --write-timeout 1500ms " +
+		"--query-buffer 1MiB --output-buffer 2GiB --peers n1=a:1,n2=b:2 --slowlog-slower-than 1ms")); err != nil {
 		t.Fatal(err)
 	}
 	if err := config.Validate(); err != nil {
@@ -55,7 +55,7 @@ func TestParse(t *testing.T) {
 	}
 	if config.WriteTimeout != 1500*time.Millisecond || config.MaxQuery != 1<<20 || config.MaxOutput != 2<<30 ||
 		config.Peers[smr.NodeID("n2")] != "b:2" || config.SlowerThan != time.Millisecond || config.Group != "g1" {
-		t.Errorf("%+v", config)
+		t.Errorf("%+v", *config)
 	}
 }
 
@@ -63,7 +63,7 @@ func TestParse(t *testing.T) {
 func TestFailure(t *testing.T) {
 	var out bytes.Buffer
 	arguments := []string{"--replicator-dir", "main_test.go", "--cluster", "c", "--node", "n1", "--listen", "127.0.0.1:0"}
-	if code := run(context.Background(), arguments, &out, &out); code != exitFailed || !strings.Contains(out.String(), "main_test.go is no directory") {
+	if code := run(context.Background(), arguments, &out, &out); code != daemon.ExitFailed || !strings.Contains(out.String(), "main_test.go is no directory") {
 		t.Errorf("exit code %d:\n%s", code, out.String())
 	}
 }
@@ -78,7 +78,7 @@ func TestStopsWithoutReplicator(t *testing.T) {
 		ended <- run(ctx, []string{"--replicator-dir", dir, "--cluster", "c", "--node", "n1", "--listen", "127.0.0.1:0"}, &out, &out)
 	}()
 	cancel()
-	if code := <-ended; code != exitDone {
+	if code := <-ended; code != daemon.ExitDone {
 		t.Errorf("exit code %d", code)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"lockstep/internal/failover"
+	"lockstep/internal/obs"
 )
 
 // Config of a configuration master.
@@ -31,6 +32,8 @@ type Config struct {
 	Lower   time.Duration // copies are lowered, down to min_copies, after so long with too few members (10 s)
 
 	Logger *slog.Logger
+	// Observer shows this configuration master to people and programs; nil: nobody is shown anything.
+	Observer *obs.Observer
 }
 
 // Peer is one configuration master.

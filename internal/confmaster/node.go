@@ -52,6 +52,7 @@ type node struct {
 	links   *links
 	opiner  *opiner
 	started time.Time
+	gauges  *gauges
 
 	inbox chan func() error // any goroutine sends
 
@@ -112,6 +113,7 @@ func newNode(config *Config, h *home) (*node, error) {
 		seen: make(map[replicaKey]*lockstep.ReplicaState), kinds: make(map[replicaKey]string), sentinels: make(map[string]string),
 		peers: make(map[uint64]peerInfo), stopped: make(chan struct{}),
 	}
+	n.gauges = newGauges(n)
 	if err := n.load(); err != nil {
 		return nil, errors.Join(err, store.close())
 	}
@@ -270,9 +272,11 @@ func (n *node) publishNews() {
 
 // ready carries out one batch of raft: first to disk, then to peers, then apply.
 func (n *node) ready(rd raft.Ready) error {
+	began := time.Now()
 	if err := n.store.save(rd.HardState, rd.Entries, rd.Snapshot, rd.MustSync); err != nil {
 		return err
 	}
+	n.gauges.saved(began, rd.MustSync)
 	if rd.SoftState != nil {
 		n.roleChanged(rd.SoftState)
 	}
@@ -402,7 +406,7 @@ func (n *node) carryOut() bool {
 	e := &n.done
 	for i := range e.Proposals {
 		if err := n.raft.Propose(e.Proposals[i].Encode()); err != nil {
-			n.logger.Warn("proposal dropped", "group", e.Proposals[i].Group(), "err", err) // the driver proposes again
+			n.logger.Warn("proposal dropped", "group", e.Proposals[i].Group(), "error", err) // the driver proposes again
 		}
 	}
 	for _, call := range e.Calls {
@@ -459,7 +463,7 @@ func (n *node) ask(request *failover.Request, answer func(failover.Reply)) {
 // stepRaft takes a message of a peer.
 func (n *node) stepRaft(m *raftpb.Message) {
 	if err := n.raft.Step(m); err != nil && !errors.Is(err, raft.ErrStepPeerNotFound) {
-		n.logger.Debug("raft message refused", "from", m.GetFrom(), "err", err)
+		n.logger.Debug("raft message refused", "from", m.GetFrom(), "error", err)
 	}
 }
 
@@ -471,6 +475,7 @@ func (n *node) tell(events []failover.Event, old bool) {
 			continue
 		}
 		n.logEvent(&events[i])
+		n.gauges.happened(&events[i])
 		n.news = append(n.news, events[i])
 		n.dirty = true
 	}

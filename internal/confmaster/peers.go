@@ -82,7 +82,7 @@ func (l *links) serve(ctx context.Context, id uint64, queue chan *raftpb.Message
 		}
 		code := status.Code(err)
 		if code == codes.PermissionDenied && told != code { // an operator has crossed wires; a peer that is down is no news here
-			l.logger.Warn("a peer refuses raft messages", "peer", id, "addr", l.node.config.peer(id).Addr, "err", err)
+			l.logger.Warn("a peer refuses raft messages", "peer", id, "address", l.node.config.peer(id).Addr, "error", err)
 		}
 		told = code
 		pause(ctx, linkPause)

@@ -98,7 +98,9 @@ func (n *node) serve(outer context.Context, listener, sentinelListener net.Liste
 		sentinel := newSentinel(n, service)
 		start("sentinel", func(ctx context.Context) error { return sentinel.serve(ctx, sentinelListener) })
 	}
-	n.logger.Info("serving", "id", n.config.ID, "addr", listener.Addr().String(), "sentinel", n.config.Sentinel)
+	n.logger.Info("serving", "id", n.config.ID, "address", listener.Addr().String(), "sentinel", n.config.Sentinel)
+	n.config.Observer.Show(n.gauges)
+	n.config.Observer.Serving()
 	select {
 	case <-ctx.Done():
 	case <-outer.Done():

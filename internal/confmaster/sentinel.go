@@ -166,7 +166,7 @@ func (s *sentinel) serve(ctx context.Context, listener net.Listener) error {
 			if ctx.Err() != nil {
 				return nil
 			}
-			s.node.logger.Warn("accept a Sentinel client", "err", err)
+			s.node.logger.Warn("accept a Sentinel client", "error", err)
 			pause(ctx, 50*time.Millisecond)
 			continue
 		}

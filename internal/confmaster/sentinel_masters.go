@@ -121,7 +121,7 @@ func (c *sentinelClient) failover(g *redisGroup) {
 		text := ""
 		if err != nil {
 			text = status.Convert(err).Message()
-			s.node.logger.Warn("switch-over asked for by a Sentinel client", "group", g.name, "err", text)
+			s.node.logger.Warn("switch-over asked for by a Sentinel client", "group", g.name, "error", text)
 		}
 		refused <- text
 	})

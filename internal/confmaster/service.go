@@ -125,10 +125,10 @@ func (s *service) ask(ctx context.Context, request *failover.Request) (*lockstep
 func (s *service) await(ctx context.Context, request *failover.Request) (*failover.Reply, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	answers := make(chan failover.Reply, 1)
+	answers, unheard := make(chan failover.Reply, 1), make(chan struct{})
 	err := s.node.send(ctx, func() error {
 		if !s.node.elected {
-			answers <- failover.Reply{Text: "this configuration master does not lead; try again"}
+			close(unheard)
 			return nil
 		}
 		s.node.ask(request, func(reply failover.Reply) { answers <- reply })
@@ -140,6 +140,8 @@ func (s *service) await(ctx context.Context, request *failover.Request) (*failov
 	select {
 	case reply := <-answers:
 		return &reply, nil
+	case <-unheard: // no decision: the caller may ask again, here or elsewhere
+		return nil, status.Error(codes.Unavailable, "this configuration master does not lead; try again")
 	case <-ctx.Done():
 		return nil, status.Error(codes.DeadlineExceeded, "no answer in time: ask for the status to see what became of it")
 	case <-s.node.stopped:

@@ -22,6 +22,7 @@ func (n *node) publish() {
 	}
 	status.Confmasters = n.confmasterStatus()
 	n.status.Store(status)
+	n.gauges.look()
 	usable := 0
 	var others []redisPeer
 	for _, c := range status.Confmasters {

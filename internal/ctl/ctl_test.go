@@ -38,7 +38,7 @@ func (c *confmaster) Switchover(_ context.Context, r *proto.SwitchoverRequest) (
 }
 
 // serve starts c and returns where it listens.
-func serve(t *testing.T, c *confmaster) string {
+func serve(t *testing.T, c proto.ConfmasterServer) string {
 	t.Helper()
 	return serveAny(t, c)
 }

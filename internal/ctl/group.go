@@ -82,52 +82,6 @@ func parseSize(text string) (uint64, error) {
 	return 0, fmt.Errorf("%q is no number of bytes: write 67108864 or 64MiB", text)
 }
 
-func newGroupCreate(s *screen) *cobra.Command {
-	c := &changing{}
-	var p policyFlags
-	var replicas []string
-	command := &cobra.Command{
-		Use:   "create GROUP",
-		Short: "Register a new group",
-		Long: `Registers a new group. With --replica its first replicas are named; without, it waits until as many as --copies have joined by
-themselves (replicators started with --join). It is founded when all that are registered are there, and blank.`,
-		Example: "  smrctl group create g2 --copies 2 --replica n1=10.0.0.1:7200,10.0.0.1:7100 --replica n2=10.0.0.2:7200,10.0.0.2:7100",
-		Args:    cobra.ExactArgs(1),
-	}
-	c.command(s, command, func(_ context.Context, _ *admin.Client, args []string) (*planned, error) {
-		create := &proto.CreateGroupRequest{Name: args[0], Copies: p.copies, MinCopies: p.minCopies, Sync: p.sync}
-		if p.copies == 0 {
-			return nil, usage("--copies is missing: how many replicas must hold a write?")
-		}
-		if p.minCopies == 0 {
-			create.MinCopies = p.copies
-		}
-		for _, text := range replicas {
-			node, rest, _ := strings.Cut(text, "=")
-			addrs := strings.Split(rest, ",")
-			if node == "" || len(addrs) < 2 || len(addrs) > 3 {
-				return nil, usage("--replica %q: use NODE=MANAGE,DATA or NODE=MANAGE,DATA,REDIS, each host:port", text)
-			}
-			for _, addr := range addrs {
-				if err := checkHostPort(addr); err != nil {
-					return nil, err
-				}
-			}
-			spec := &proto.ReplicaSpec{Node: node, ManageAddr: addrs[0], DataAddr: addrs[1]}
-			if len(addrs) == 3 {
-				spec.KvAddr = addrs[2]
-			}
-			create.Replicas = append(create.Replicas, spec)
-		}
-		return &planned{request: &proto.ChangeRequest{Group: args[0], Change: &proto.ChangeRequest_Create{Create: create}}}, nil
-	})
-	command.Flags().Uint32Var(&p.copies, "copies", 0, "replicas that must hold a write, master included (required)")
-	command.Flags().Uint32Var(&p.minCopies, "min-copies", 0, "how far copies may be lowered automatically (default: not at all)")
-	command.Flags().StringVar(&p.sync, "sync", "always", "when a write counts as durable, as the replicators are set: always, interval or os")
-	command.Flags().StringArrayVar(&replicas, "replica", nil, "`NODE=MANAGE,DATA[,REDIS]`: a first replica and its addresses; may be repeated")
-	return command
-}
-
 func newGroupList(s *screen) *cobra.Command {
 	var at where
 	command := &cobra.Command{

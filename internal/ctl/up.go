@@ -30,7 +30,8 @@ replicators and KV nodes, with data and logs below the directory. A directory th
 data. In the foreground it then shows events until Ctrl-C, which stops everything.
 
 Ports, from --port P: KV nodes P, P+1, …; replicators P+10000+i (data) and P+11000+i (management); configuration
-masters P+12000+i; Sentinel P+20000+i.
+masters P+12000+i; Sentinel P+20000+i. Metrics and health (HTTP): KV nodes P+3000+i, replicators P+6000+i,
+configuration masters P+15000+i.
 
 Binaries are taken from beside smrctl; if they are not there and this is the source tree, they are built into DIR/bin.`,
 		Example: "  smrctl up\n  smrctl up --dir /var/tmp/two --replicas 5 --port 7000 --detach",

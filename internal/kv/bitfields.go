@@ -113,10 +113,10 @@ func bitField(c call) {
 	changed := false
 	for _, op := range ops {
 		if op.kind == 'g' {
-			c.reply.Int(op.get(e.value.text))
+			c.reply.Int(op.get(e.value.text()))
 			continue
 		}
-		old := op.get(e.value.text)
+		old := op.get(e.value.text())
 		result, fits := op.compute(old)
 		if !fits && op.overflow == overflowFail {
 			c.reply.Null()
@@ -127,7 +127,7 @@ func bitField(c call) {
 		} else {
 			c.reply.Int(result)
 		}
-		op.put(e.value.text, result)
+		op.put(e.value.text(), result)
 		changed = changed || grown || old != result
 	}
 	if grown || changed {
@@ -159,7 +159,7 @@ func (c call) getFields(ops []fieldOp) {
 	}
 	var text []byte
 	if e != nil {
-		text = e.value.text
+		text = e.value.text()
 	}
 	c.reply.Array(len(ops))
 	for _, op := range ops {

@@ -61,11 +61,11 @@ func (c call) bitsToWrite(last int64) (e *entry, grown, ok bool) {
 		e = c.create(c.args[1])
 		grown = true
 	}
-	if missing := int(last>>3) + 1 - len(e.value.text); missing > 0 {
-		e.value.text = append(e.value.text, make([]byte, missing)...)
+	if missing := int(last>>3) + 1 - len(e.value.text()); missing > 0 {
+		e.value.setText(append(e.value.text(), make([]byte, missing)...), heldRaw)
 		grown = true
 	}
-	e.value.object = rawText
+	e.value.held = heldRaw
 	return e, grown, true
 }
 
@@ -82,9 +82,9 @@ func setBit(c call) {
 	if !ok {
 		return
 	}
-	old := bitOf(e.value.text, at)
+	old := bitOf(e.value.text(), at)
 	if changed || old != byte(bit) {
-		putBit(e.value.text, at, byte(bit))
+		putBit(e.value.text(), at, byte(bit))
 		c.touch(e)
 		c.notify(EventString, "setbit", c.args[1])
 	}
@@ -102,7 +102,7 @@ func getBit(c call) {
 	case e == nil:
 		c.reply.Int(0)
 	default:
-		c.reply.Int(int64(bitOf(e.value.text, at)))
+		c.reply.Int(int64(bitOf(e.value.text(), at)))
 	}
 }
 
@@ -147,7 +147,7 @@ func bitCount(c call) {
 		c.reply.Int(0)
 		return
 	}
-	r := bitRange{0, int64(len(e.value.text))*8 - 1}
+	r := bitRange{0, int64(len(e.value.text()))*8 - 1}
 	switch len(c.args) {
 	case 2:
 	case 4, 5:
@@ -165,12 +165,12 @@ func bitCount(c call) {
 				return
 			}
 		}
-		r = rangeOfBits(start, end, isBit, len(e.value.text))
+		r = rangeOfBits(start, end, isBit, len(e.value.text()))
 	default:
 		c.reply.Error(errSyntax)
 		return
 	}
-	c.reply.Int(countBits(e.value.text, r))
+	c.reply.Int(countBits(e.value.text(), r))
 }
 
 func countBits(b []byte, r bitRange) int64 {
@@ -210,7 +210,7 @@ func bitPos(c call) {
 		c.reply.Int(-wanted)
 		return
 	}
-	text := e.value.text
+	text := e.value.text()
 	r := bitRange{0, int64(len(text))*8 - 1}
 	bounded := len(c.args) >= 5
 	switch len(c.args) {
@@ -309,7 +309,7 @@ func bitOp(c call) {
 		}
 		var text []byte
 		if e != nil {
-			text = e.value.text
+			text = e.value.text()
 		}
 		sources = append(sources, text)
 		longest = max(longest, len(text))
@@ -345,6 +345,6 @@ func (c call) storeBits(key, text []byte) {
 		return
 	}
 	c.store(key, text, nil)
-	c.find(key).value.object = rawText
+	c.find(key).value.held = heldRaw
 	c.notify(EventString, "set", key)
 }

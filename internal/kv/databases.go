@@ -42,7 +42,7 @@ type database struct {
 func (d *database) version(m *Machine, key []byte) smr.LSN {
 	if e := d.keys.find(key); e != nil {
 		version := max(e.value.version, d.swapped)
-		if !m.visible(e) {
+		if !m.visible(d, e) {
 			version |= expiredVersion
 		}
 		return version
@@ -53,13 +53,13 @@ func (d *database) version(m *Machine, key []byte) smr.LSN {
 // remove takes a key out and leaves its version with the slot.
 func (d *database) remove(m *Machine, e *entry, version smr.LSN) {
 	d.goes(m, e)
-	d.due.remove(e.value.due)
+	d.due.remove(e)
 	d.keys.remove(e)
 	if d.deleted == nil {
 		d.deleted = new(removals)
 	}
 	d.deleted.note(Slot([]byte(e.key)), version)
-	m.used -= e.value.size
+	m.used -= e.value.size()
 	if m.waiters.size > 0 {
 		m.markReady(d.number, e.key)
 	}
@@ -71,7 +71,7 @@ func (d *database) remove(m *Machine, e *entry, version smr.LSN) {
 // flush takes all keys out. The numbers of keys go on, so that a cursor of SCAN stays valid.
 func (d *database) flush(m *Machine, version smr.LSN) {
 	d.keys.each(func(e *entry) bool {
-		m.used -= e.value.size
+		m.used -= e.value.size()
 		return true
 	})
 	if m.waiters.size > 0 {
@@ -145,13 +145,18 @@ func copyKey(c call) {
 		target.drop(old)
 	}
 	twin := target.create(c.args[2])
-	twin.value.text = replaceBytes(nil, source.value.text)
-	if source.value.object != nil {
-		twin.value.object = source.value.object.clone()
+	if o := source.value.object(); o != nil {
+		twin.value.setObject(o.clone())
+	} else {
+		as := source.value.held
+		if as == heldText {
+			as = heldOwn
+		}
+		twin.value.setText(replaceBytes(nil, source.value.text()), as)
 	}
 	target.touch(twin)
-	if source.value.due != nil {
-		target.expireAt(twin, source.value.due.at)
+	if source.value.due != 0 {
+		target.expireAt(twin, c.db.due.at(source))
 	}
 	target.notify(EventGeneric, "copy_to", c.args[2])
 	c.reply.Int(1)
@@ -172,13 +177,17 @@ func moveKey(c call) {
 		c.reply.Int(0)
 		return
 	}
-	v := source.value
+	v, expires := source.value, source.value.due != 0
+	var at int64
+	if expires {
+		at = c.db.due.at(source)
+	}
 	c.drop(source)
 	twin := target.create(c.args[1])
-	twin.value.text, twin.value.object = v.text, v.object
+	twin.value.take(v)
 	target.touch(twin)
-	if v.due != nil {
-		target.expireAt(twin, v.due.at)
+	if expires {
+		target.expireAt(twin, at)
 	}
 	c.notify(EventGeneric, "move_from", c.args[1])
 	target.notify(EventGeneric, "move_to", c.args[1])

@@ -78,7 +78,7 @@ func (b *database) digest(d *digester) {
 	b.keys.each(func(e *entry) bool {
 		d.number(e.id)
 		d.text(e.key)
-		d.entry(e)
+		b.digestEntry(d, e)
 		return true
 	})
 }
@@ -91,19 +91,20 @@ func (d *digester) flag(truth bool) {
 	d.number(n)
 }
 
-func (d *digester) entry(e *entry) {
+func (b *database) digestEntry(d *digester, e *entry) {
 	d.number(uint64(e.value.version))
-	d.number(uint64(e.value.size))
-	d.number(uint64(e.value.access))
-	if e.value.due != nil {
-		d.number(uint64(e.value.due.at))
+	d.number(uint64(e.value.size()))
+	d.number(uint64(e.value.used) | uint64(e.value.uses)<<32 | uint64(e.value.held)<<40)
+	if e.value.due != 0 {
+		d.number(uint64(b.due.at(e)))
 	} else {
 		d.number(math.MaxUint64)
 	}
 	d.text(kindOf(e))
-	d.bytes(e.value.text)
-	if e.value.object != nil {
-		e.value.object.digest(d)
+	if o := e.value.object(); o != nil {
+		o.digest(d)
+	} else {
+		d.bytes(e.value.text())
 	}
 }
 
@@ -134,27 +135,27 @@ func (m *Machine) Stats() Stats {
 		Now: m.now, Applied: m.applied,
 	}
 	for i, d := range &m.databases {
-		s.Databases[i] = DatabaseStats{Keys: d.keys.size, Expires: len(d.due.heap)}
+		s.Databases[i] = DatabaseStats{Keys: d.keys.size, Expires: d.due.size}
 		s.Keys += d.keys.size
-		s.Expires += len(d.due.heap)
+		s.Expires += d.due.size
 	}
 	return s
 }
 
 // Overheads of the estimates, in bytes, measured with Go's allocator.
 const (
-	nodeOverhead = 48 // index slot and place in the order
-	entryBytes   = 80
-	dueBytes     = 40
+	nodeOverhead = 26 // index slot and place in the order
+	entryBytes   = 64
+	dueBytes     = 18
 )
 
 func entrySize(e *entry) int {
-	n := nodeOverhead + entryBytes + len(e.key) + len(e.value.text)
-	if e.value.due != nil {
+	n := nodeOverhead + entryBytes + len(e.key) + len(e.value.text())
+	if e.value.due != 0 {
 		n += dueBytes
 	}
-	if e.value.object != nil {
-		n += e.value.object.size()
+	if o := e.value.object(); o != nil {
+		n += o.size()
 	}
 	return n
 }

@@ -6,8 +6,8 @@ package kv
 func (m *Machine) EarliestDue() int64 {
 	earliest := int64(0)
 	for _, d := range &m.databases {
-		if len(d.due.heap) > 0 && (earliest == 0 || d.due.heap[0].at < earliest) {
-			earliest = d.due.heap[0].at
+		if first := d.due.first(); first != nil && (earliest == 0 || first.at < earliest) {
+			earliest = first.at
 		}
 	}
 	return earliest
@@ -32,11 +32,11 @@ func (m *Machine) NextDue(database int, command *Command, args [][]byte) int64 {
 	earliest := int64(0)
 	for _, key := range keys {
 		e := d.keys.find(key)
-		if e == nil || e.value.due == nil || e.value.due.at <= m.now {
+		if e == nil || e.value.due == 0 || d.due.at(e) <= m.now {
 			continue
 		}
-		if earliest == 0 || e.value.due.at < earliest {
-			earliest = e.value.due.at
+		if at := d.due.at(e); earliest == 0 || at < earliest {
+			earliest = at
 		}
 	}
 	return earliest
@@ -49,8 +49,9 @@ func (m *Machine) CountKeys(database int, command *Command, args [][]byte) (pres
 	if !ok {
 		return 0, 0
 	}
+	d := m.databases[database]
 	for _, key := range keys {
-		if e := m.databases[database].keys.find(key); e != nil && m.visible(e) {
+		if e := d.keys.find(key); e != nil && m.visible(d, e) {
 			present++
 		} else {
 			absent++
@@ -61,8 +62,9 @@ func (m *Machine) CountKeys(database int, command *Command, args [][]byte) (pres
 
 // KeySize estimates the bytes that a key and its value take; false if the key is not there.
 func (m *Machine) KeySize(database int, key []byte) (size int, ok bool) {
-	e := m.databases[database].keys.find(key)
-	if e == nil || !m.visible(e) {
+	d := m.databases[database]
+	e := d.keys.find(key)
+	if e == nil || !m.visible(d, e) {
 		return 0, false
 	}
 	return entrySize(e), true

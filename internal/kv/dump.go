@@ -102,10 +102,10 @@ func restore(c call) {
 		return
 	}
 	e := c.create(key)
-	e.value.text = v.text
 	if v.object != nil {
 		c.setObject(e, v.object)
 	} else {
+		e.value.setText(v.text, heldText)
 		c.touch(e)
 	}
 	if at > 0 {

@@ -117,7 +117,7 @@ func (c call) misses(command *Command) {
 		if use.Access&acl.Write != 0 && !reads {
 			continue
 		}
-		if e := c.db.keys.find(use.Key); e == nil || !c.m.visible(e) {
+		if e := c.db.keys.find(use.Key); e == nil || !c.m.visible(c.db, e) {
 			c.m.event(c.db.number, EventKeyMiss, "keymiss", string(use.Key))
 		}
 	}

@@ -34,7 +34,7 @@ func (c call) parseExpireOptions() (o expireOptions, ok bool) {
 		case c.is(i, "lt"):
 			o.lt = true
 		default:
-			c.reply.Error("ERR Unsupported option " + string(c.args[i]))
+			c.reply.Error("ERR Unsupported option " + string(cString(c.args[i], len(c.args[i]))))
 			return o, false
 		}
 	}
@@ -50,13 +50,13 @@ func (c call) parseExpireOptions() (o expireOptions, ok bool) {
 }
 
 // admit reports whether the conditions let an expiry at replace the present one.
-func (o expireOptions) admit(present *due, at int64) bool {
+func (o expireOptions) admit(expires bool, present, at int64) bool {
 	switch {
-	case o.nx && present != nil, o.xx && present == nil:
+	case o.nx && expires, o.xx && !expires:
 		return false
-	case o.gt && (present == nil || at <= present.at):
+	case o.gt && (!expires || at <= present):
 		return false
-	case o.lt && present != nil && at >= present.at:
+	case o.lt && expires && at >= present:
 		return false
 	}
 	return true
@@ -78,7 +78,7 @@ func (c call) setExpiry(command string, unit, base int64) {
 	}
 	at = at*unit + base
 	e := c.find(c.args[1])
-	if e == nil || !o.admit(e.value.due, at) {
+	if e == nil || !o.admit(e.value.due != 0, c.expiryOf(e), at) {
 		c.reply.Int(0)
 		return
 	}
@@ -112,12 +112,12 @@ func (c call) replyExpiry(unit, base int64) {
 	switch {
 	case e == nil:
 		c.reply.Int(-2)
-	case e.value.due == nil:
+	case e.value.due == 0:
 		c.reply.Int(-1)
 	case unit == 1:
-		c.reply.Int(max(0, e.value.due.at-base))
+		c.reply.Int(max(0, c.expiryOf(e)-base))
 	default:
-		left := uint64(max(0, e.value.due.at-base)) // the latest possible expiry may not overflow
+		left := uint64(max(0, c.expiryOf(e)-base)) // the latest possible expiry may not overflow
 		c.reply.Int(int64((left + 500) / 1000))
 	}
 }

@@ -11,8 +11,9 @@ import (
 // the same in software makes the digits equal, on every machine.
 const longDoubleBits = 64
 
-// maxFloatText bounds the length of a number in text, in bytes.
-const maxFloatText = 256
+// maxLongDoubleText is from where on a text is too long for a number of INCRBYFLOAT, HINCRBYFLOAT and time-outs, in bytes. Scores have
+// no such limit.
+const maxLongDoubleText = 5 * 1024
 
 var zeroText = []byte("0")
 
@@ -50,7 +51,7 @@ func formatLongDouble(f *big.Float) []byte {
 // parseLongDouble reads what C's strtold reads, as a whole, without leading space, and no NaN.
 func parseLongDouble(b []byte) (*big.Float, bool) {
 	text, ok := numberText(b)
-	if !ok {
+	if !ok || len(b) >= maxLongDoubleText {
 		return nil, false
 	}
 	f := new(big.Float).SetPrec(longDoubleBits)
@@ -71,7 +72,7 @@ func parseLongDouble(b []byte) (*big.Float, bool) {
 
 // numberText checks that b is a number as C reads it and returns it as Go's strconv and big read it.
 func numberText(b []byte) (string, bool) {
-	if len(b) == 0 || len(b) >= maxFloatText {
+	if len(b) == 0 {
 		return "", false
 	}
 	digits := b

@@ -85,7 +85,11 @@ func functionDelete(c call) {
 }
 
 func functionFlush(c call) {
-	if len(c.args) > 3 || len(c.args) == 3 && !c.is(2, "sync") && !c.is(2, "async") {
+	if len(c.args) > 3 {
+		c.reply.Error("ERR unknown subcommand or wrong number of arguments for '" + string(cString(c.args[1], 128)) + "'. Try FUNCTION HELP.")
+		return
+	}
+	if len(c.args) == 3 && !c.is(2, "sync") && !c.is(2, "async") {
 		c.reply.Error("ERR FUNCTION FLUSH only supports SYNC|ASYNC option")
 		return
 	}
@@ -241,7 +245,7 @@ func functionRestore(c call) {
 	flush, replace := false, false
 	switch {
 	case len(c.args) > 4:
-		c.reply.Error(WrongArityError("function|restore"))
+		c.reply.Error("ERR unknown subcommand or wrong number of arguments for '" + string(cString(c.args[1], 128)) + "'. Try FUNCTION HELP.")
 		return
 	case len(c.args) < 4, c.is(3, "append"):
 	case c.is(3, "flush"):

@@ -213,7 +213,7 @@ func (c call) hashToWrite() (*hashObject, *entry, bool) {
 	h, e, ok := c.hash()
 	if ok && e == nil {
 		h, e = &hashObject{limits: c.limits()}, c.create(c.args[1])
-		e.value.object = h
+		e.value.setObject(h)
 	}
 	return h, e, ok
 }

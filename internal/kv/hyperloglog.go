@@ -344,7 +344,7 @@ func (c call) hll(key []byte) (*entry, bool) {
 	if !ok || e == nil {
 		return nil, ok
 	}
-	h := e.value.text
+	h := e.value.text()
 	if len(h) < hllHeader || string(h[:4]) != "HYLL" || h[4] > hllSparse || h[4] == hllDense && len(h) != hllDenseSize {
 		c.reply.Error(errNoHLL)
 		return nil, false
@@ -359,10 +359,10 @@ func (c call) hllToWrite(key []byte) (e *entry, created, ok bool) {
 	}
 	if e == nil {
 		e = c.create(key)
-		e.value.text = newHLL()
+		e.value.setText(newHLL(), heldRaw)
 		created = true
 	}
-	e.value.object = rawText
+	e.value.held = heldRaw
 	return e, created, true
 }
 
@@ -373,19 +373,19 @@ func pfAdd(c call) {
 	}
 	for _, element := range c.args[2:] {
 		register, value := hllPlace(element)
-		h, raised, ok := hllPut(e.value.text, register, value)
+		h, raised, ok := hllPut(e.value.text(), register, value)
 		if !ok {
 			c.reply.Error(errHLLBroken)
 			return
 		}
-		e.value.text = h
+		e.value.setText(h, heldRaw)
 		changed = changed || raised
 	}
 	if !changed {
 		c.reply.Int(0)
 		return
 	}
-	markStale(e.value.text)
+	markStale(e.value.text())
 	c.touch(e)
 	c.notify(EventString, "pfadd", c.args[1])
 	c.reply.Int(1)
@@ -409,8 +409,8 @@ func (c call) raiseAll(registers *[hllRegisters]byte, keys [][]byte) (dense, ok 
 		if e == nil {
 			continue
 		}
-		dense = dense || e.value.text[4] == hllDense
-		if !raise(registers, e.value.text) {
+		dense = dense || e.value.text()[4] == hllDense
+		if !raise(registers, e.value.text()) {
 			c.reply.Error(errHLLBroken)
 			return false, false
 		}
@@ -428,7 +428,7 @@ func pfMerge(c call) {
 	if !ok {
 		return
 	}
-	h := e.value.text
+	h := e.value.text()
 	if dense {
 		h, _ = denseOf(h) // raiseAll has seen that it is whole
 	}
@@ -438,7 +438,7 @@ func pfMerge(c call) {
 		}
 	}
 	markStale(h)
-	e.value.text = h
+	e.value.setText(h, heldRaw)
 	c.touch(e)
 	c.notify(EventString, "pfadd", c.args[1])
 	c.reply.OK()
@@ -453,13 +453,13 @@ func pfDebug(c call) {
 		c.reply.Error("ERR The specified key does not exist")
 		return
 	}
-	h := e.value.text
+	h := e.value.text()
 	switch {
 	case c.is(1, "getreg"):
 		if c.makeDense(e) {
 			c.reply.Array(hllRegisters)
 			for i := range hllRegisters {
-				c.reply.Int(int64(denseGet(e.value.text[hllHeader:], i)))
+				c.reply.Int(int64(denseGet(e.value.text()[hllHeader:], i)))
 			}
 		}
 	case c.is(1, "decode"):
@@ -481,15 +481,15 @@ func pfDebug(c call) {
 
 // makeDense gives an entry the dense encoding; false after an error reply.
 func (c call) makeDense(e *entry) bool {
-	if e.value.text[4] == hllDense {
+	if e.value.text()[4] == hllDense {
 		return true
 	}
-	dense, ok := denseOf(e.value.text)
+	dense, ok := denseOf(e.value.text())
 	if !ok {
 		c.reply.Error(errHLLBroken)
 		return false
 	}
-	e.value.text, e.value.object = dense, rawText
+	e.value.setText(dense, heldRaw)
 	c.touch(e)
 	return true
 }

@@ -103,7 +103,7 @@ func (m *Machine) EarlyRows() int { return m.image.early.Len() }
 // before is called when an entry is about to change, come or go.
 func (d *database) before(m *Machine, e *entry) {
 	if m.image.tracking && d.marks.before(rowID(e.id)) && m.image.running {
-		m.image.takeKey(d.tag, e, &m.image.early)
+		m.image.takeKey(d.tag, &d.due, e, &m.image.early)
 	}
 }
 
@@ -121,8 +121,7 @@ func (d *database) clears(m *Machine) {
 		return
 	}
 	if i.running { // the image goes on with what is left behind
-		left := d.keys
-		i.work = append(i.work, &keysWork{tag: d.tag, keys: &left, marks: pointerTo(d.marks)})
+		i.work = append(i.work, &keysWork{tag: d.tag, keys: pointerTo(d.keys), due: pointerTo(d.due), marks: pointerTo(d.marks)})
 	}
 	d.cleared = d.keys.lastID
 	d.marks = numberMarks{limit: d.marks.limit, stored: d.marks.stored}
@@ -136,7 +135,7 @@ func (d *database) beginImage(i *imaging, full bool) {
 	}
 	d.cleared = 0
 	d.marks.begin(full, rowID(d.keys.lastID))
-	w := &keysWork{tag: d.tag, keys: &d.keys, marks: &d.marks}
+	w := &keysWork{tag: d.tag, keys: &d.keys, due: &d.due, marks: &d.marks}
 	if !full {
 		w.checks = d
 	}
@@ -147,6 +146,7 @@ func (d *database) beginImage(i *imaging, full bool) {
 type keysWork struct {
 	tag   byte
 	keys  *table[value]
+	due   *dueHeap
 	marks *numberMarks
 	// checks is the database of which some rows that did not change are to be compared, nil for none; left says how many.
 	checks *database
@@ -163,7 +163,7 @@ func (w *keysWork) next(i *imaging, rows *ImageRows) bool {
 	case !ok:
 		return w.check(i, rows)
 	case present:
-		i.takeKey(w.tag, w.keys.at(row.seq), rows)
+		i.takeKey(w.tag, w.due, w.keys.at(row.seq), rows)
 	default:
 		rows.remove(rowKey{space: spaceKeys, part: w.tag, number: row.seq})
 	}
@@ -188,7 +188,7 @@ func (w *keysWork) check(i *imaging, rows *ImageRows) bool {
 		d.checked = row.seq
 		if !w.marks.changed(row) {
 			w.left--
-			i.checkKey(d.tag, d.keys.at(row.seq), rows)
+			i.checkKey(d.tag, w.due, d.keys.at(row.seq), rows)
 			return true
 		}
 	}
@@ -196,10 +196,10 @@ func (w *keysWork) check(i *imaging, rows *ImageRows) bool {
 }
 
 // takeKey appends the row of a key. If it holds a large object, its parts come later.
-func (i *imaging) takeKey(tag byte, e *entry, rows *ImageRows) {
+func (i *imaging) takeKey(tag byte, due *dueHeap, e *entry, rows *ImageRows) {
 	large := i.beginObject(e)
 	head := rows.begin(RowPut, rowKey{space: spaceKeys, part: tag, number: e.id})
-	rows.data = appendEntry(rows.data, e, large)
+	rows.data = appendEntry(rows.data, due, e, large)
 	rows.end(head)
 	if large != nil {
 		head = rows.begin(RowPut, rowKey{space: spaceObjects, number: large.object, part: partShape})
@@ -208,7 +208,7 @@ func (i *imaging) takeKey(tag byte, e *entry, rows *ImageRows) {
 	}
 }
 
-func (i *imaging) checkKey(tag byte, e *entry, rows *ImageRows) {
+func (i *imaging) checkKey(tag byte, due *dueHeap, e *entry, rows *ImageRows) {
 	var large *objectImage
 	if content := largeOf(e); content != nil {
 		if large = *content.imageOf(); large == nil || large.lineage != i.lineage {
@@ -216,6 +216,6 @@ func (i *imaging) checkKey(tag byte, e *entry, rows *ImageRows) {
 		}
 	}
 	head := rows.begin(RowCheck, rowKey{space: spaceKeys, part: tag, number: e.id})
-	rows.data = appendEntry(rows.data, e, large)
+	rows.data = appendEntry(rows.data, due, e, large)
 	rows.end(head)
 }

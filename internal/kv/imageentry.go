@@ -13,7 +13,7 @@ import (
 //	offset size
 //	     0    1  bits 0-4 kind of content, bit 5 the key expires, bit 7 a large object
 //	     1    8  number of the object, big endian, if it is large
-//	          8  recency, little endian
+//	          8  when it was used last, 4 bytes, and how often, 1 byte, of value, little endian; 3 zeros
 //	     uvarint version, varint size, [varint expiry in milliseconds since 1970 UTC], uvarint length of the key, key, content
 //
 //	content: of a string: its bytes
@@ -42,17 +42,21 @@ const (
 	entryZset
 	entryList
 	entryStream
+	entryOwnText
 )
 
 func kindOfEntry(e *entry) byte {
-	switch o := e.value.object.(type) {
-	case nil:
+	switch e.value.held {
+	case heldText:
 		return entryText
-	case textEncoding:
-		if o == rawText {
-			return entryRawText
-		}
+	case heldRaw:
+		return entryRawText
+	case heldFloat:
 		return entryFloatText
+	case heldOwn:
+		return entryOwnText
+	}
+	switch o := e.value.object().(type) {
 	case *hashObject:
 		if o.big == nil {
 			return entryPackedHash
@@ -76,9 +80,9 @@ func kindOfEntry(e *entry) byte {
 	panic("kv: an object that images do not know")
 }
 
-func appendEntry(b []byte, e *entry, large *objectImage) []byte {
+func appendEntry(b []byte, due *dueHeap, e *entry, large *objectImage) []byte {
 	flags := kindOfEntry(e)
-	if e.value.due != nil {
+	if e.value.due != 0 {
 		flags |= entryDue
 	}
 	if large != nil {
@@ -86,14 +90,14 @@ func appendEntry(b []byte, e *entry, large *objectImage) []byte {
 	} else {
 		b = append(b, flags)
 	}
-	b = binary.LittleEndian.AppendUint64(b, uint64(e.value.access))
+	b = binary.LittleEndian.AppendUint64(b, uint64(e.value.used)|uint64(e.value.uses)<<32)
 	b = binary.AppendUvarint(b, uint64(e.value.version))
-	b = binary.AppendVarint(b, e.value.size)
-	if e.value.due != nil {
-		b = binary.AppendVarint(b, e.value.due.at)
+	b = binary.AppendVarint(b, e.value.size())
+	if e.value.due != 0 {
+		b = binary.AppendVarint(b, due.at(e))
 	}
 	b = appendRowText(b, e.key)
-	switch o := e.value.object.(type) {
+	switch o := e.value.object().(type) {
 	case *hashObject:
 		if o.big == nil {
 			return appendPack(b, o.pack, o.count)
@@ -115,7 +119,7 @@ func appendEntry(b []byte, e *entry, large *objectImage) []byte {
 	case *stream:
 		return appendStream(b, o, large != nil)
 	}
-	return append(b, e.value.text...)
+	return append(b, e.value.text()...)
 }
 
 func appendPack(b []byte, p pack, count int) []byte {
@@ -173,7 +177,8 @@ type storedEntry struct {
 	kind    byte
 	large   bool
 	object  uint64
-	access  recency
+	used    uint32
+	uses    uint8
 	version smr.LSN
 	size    int64
 	expires bool
@@ -193,7 +198,11 @@ func (r *rowReader) entry() (s storedEntry) {
 		s.object = binary.BigEndian.Uint64(r.rest)
 		r.rest = r.rest[8:]
 	}
-	s.access = recency(r.fixed())
+	access := r.fixed()
+	s.used, s.uses = uint32(access), uint8(access>>32)
+	if access>>40 != 0 {
+		r.fail()
+	}
 	s.version, s.size = smr.LSN(r.uint()), r.int()
 	if s.expires {
 		s.due = r.int()

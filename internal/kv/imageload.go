@@ -111,7 +111,8 @@ func (l *ImageLoader) keyRow(at rowKey, r *rowReader) {
 	}
 	var v value
 	l.content(s, &v, r)
-	v.version, v.access, v.size = s.version, s.access, s.size
+	v.version, v.used, v.uses = s.version, s.used, s.uses
+	v.setSize(s.size)
 	if r.err != nil {
 		return
 	}
@@ -121,43 +122,37 @@ func (l *ImageLoader) keyRow(at rowKey, r *rowReader) {
 	}
 	l.m.used += s.size
 	if s.expires {
-		e := d.keys.at(at.number)
-		e.value.due = d.due.add(e, s.due)
+		d.due.add(d.keys.at(at.number), s.due)
 	}
 }
 
 // content reads what a key holds.
 func (l *ImageLoader) content(s storedEntry, v *value, r *rowReader) {
 	limits := &l.m.set.packs
-	if s.large && (s.kind < entryHash || s.object == 0 || l.objects[s.object] != nil) {
+	if s.large && (s.kind < entryHash || s.kind == entryOwnText || s.object == 0 || l.objects[s.object] != nil) {
 		r.fail()
 		return
 	}
 	switch s.kind {
-	case entryText, entryRawText, entryFloatText:
-		v.text = append(make([]byte, 0, len(r.rest)), r.rest...)
-		switch s.kind {
-		case entryRawText:
-			v.object = rawText
-		case entryFloatText:
-			v.object = floatText
-		}
+	case entryText, entryRawText, entryFloatText, entryOwnText:
+		as := map[byte]held{entryText: heldText, entryRawText: heldRaw, entryFloatText: heldFloat, entryOwnText: heldOwn}[s.kind]
+		v.setText(append(make([]byte, 0, len(r.rest)), r.rest...), as)
 		r.rest = nil
 	case entryPackedHash:
 		h := &hashObject{limits: limits}
 		h.pack, h.count = r.pack(2)
-		v.object = h
+		v.setObject(h)
 	case entryPackedSet:
 		s := &setObject{limits: limits, mixed: r.byte() == 1}
 		s.pack, s.count = r.pack(1)
-		v.object = s
+		v.setObject(s)
 	case entryPackedZset:
 		z := &zsetObject{limits: limits}
 		z.pack, z.count = r.pack(2)
-		v.object = z
+		v.setObject(z)
 	case entryHash:
 		h := &hashObject{limits: limits, big: &hashTable{}}
-		v.object = h
+		v.setObject(h)
 		loadTable(l, s, h, &h.big.table, r, func(r *rowReader) []byte {
 			text := r.text()
 			h.big.valueBytes += len(text)
@@ -165,11 +160,11 @@ func (l *ImageLoader) content(s storedEntry, v *value, r *rowReader) {
 		}, nil)
 	case entrySet:
 		t := &setObject{limits: limits, big: &table[struct{}]{}}
-		v.object = t
+		v.setObject(t)
 		loadTable(l, s, t, t.big, r, func(*rowReader) struct{} { return struct{}{} }, nil)
 	case entryZset:
 		z := &zsetObject{limits: limits, big: &zsetTable{}}
-		v.object = z
+		v.setObject(z)
 		var members []*member
 		loadTable(l, s, z, &z.big.table, r, (*rowReader).float, func(m *member, last bool) {
 			if members = append(members, m); last {
@@ -237,7 +232,7 @@ func (r *rowReader) float() float64 { return math.Float64frombits(r.fixed()) }
 
 func (l *ImageLoader) list(s storedEntry, v *value, limits *packLimits, r *rowReader) {
 	o := &list{limits: limits, quick: r.byte() == 1}
-	v.object = o
+	v.setObject(o)
 	if !s.large {
 		for len(r.rest) > 0 && r.err == nil {
 			k := new(listChunk)
@@ -279,7 +274,7 @@ func (l *ImageLoader) list(s storedEntry, v *value, limits *packLimits, r *rowRe
 
 func (l *ImageLoader) stream(s storedEntry, v *value, r *rowReader) {
 	o := r.streamHead()
-	v.object = o
+	v.setObject(o)
 	if !s.large {
 		r.groups(o)
 		for range r.count(8) {

@@ -55,7 +55,7 @@ type rowSource interface {
 
 // largeOf returns the large object of an entry, nil if it holds none.
 func largeOf(e *entry) largeContent {
-	if content, ok := e.value.object.(largeContent); ok && content.large() {
+	if content, ok := e.value.object().(largeContent); ok && content.large() {
 		return content
 	}
 	return nil
@@ -63,7 +63,7 @@ func largeOf(e *entry) largeContent {
 
 // beginObject starts to take the parts of the large object of an entry; nil if it holds none.
 func (i *imaging) beginObject(e *entry) *objectImage {
-	content, ok := e.value.object.(largeContent)
+	content, ok := e.value.object().(largeContent)
 	if !ok {
 		return nil
 	}

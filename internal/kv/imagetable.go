@@ -1,12 +1,16 @@
 package kv
 
-import "slices"
+import (
+	"slices"
+
+	"lockstep/internal/keyhash"
+)
 
 // shaped makes an empty table ready for restore: of so many elements, in so many chunks.
 func (t *table[V]) shaped(lastID uint64, size, chunks int) {
 	t.lastID = lastID
 	if size > smallTable {
-		t.index = make(map[string]*node[V], size)
+		t.index = newIndex[V]()
 	}
 	t.order = make([][]*node[V], 0, chunks)
 }
@@ -18,16 +22,12 @@ func (t *table[V]) restore(id uint64, key string, v V, chunks []int) (*node[V], 
 	if last >= 0 && t.order[last][len(t.order[last])-1].id >= id || id == 0 {
 		return nil, false
 	}
-	if t.index != nil {
-		if t.index[key] != nil {
-			return nil, false
-		}
-	} else if t.findText(key) != nil {
+	if t.findText(key) != nil {
 		return nil, false
 	}
 	n := &node[V]{key: key, id: id, value: v}
 	if t.index != nil {
-		t.index[key] = n
+		t.index.insert(keyhash.String(key), n)
 	}
 	if last < 0 || len(t.order[last]) == chunks[last] {
 		last++

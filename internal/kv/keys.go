@@ -63,7 +63,7 @@ func keys(c call) {
 	pattern := string(c.args[1])
 	mark, count := c.reply.Mark(), 0
 	c.db.keys.each(func(e *entry) bool {
-		if c.m.visible(e) && (pattern == "*" || globMatch(pattern, e.key)) {
+		if c.m.visible(c.db, e) && (pattern == "*" || globMatch(pattern, e.key)) {
 			c.reply.BulkString(e.key)
 			count++
 		}
@@ -82,14 +82,14 @@ func randomKey(c call) {
 	}
 	d := c.dice()
 	for range randomTries {
-		if e := c.db.keys.draw(d); c.m.visible(e) {
+		if e := c.db.keys.draw(d); c.m.visible(c.db, e) {
 			c.reply.BulkString(e.key)
 			return
 		}
 	}
 	var found *entry // nearly all have expired: the oldest that has not
 	c.db.keys.each(func(e *entry) bool {
-		if c.m.visible(e) {
+		if c.m.visible(c.db, e) {
 			found = e
 		}
 		return found == nil
@@ -145,13 +145,17 @@ func (c call) move() bool {
 	if target := c.find(c.args[2]); target != nil {
 		c.drop(target)
 	}
-	v := source.value
+	v, expires := source.value, source.value.due != 0
+	var at int64
+	if expires {
+		at = c.db.due.at(source)
+	}
 	c.drop(source)
 	target := c.create(c.args[2])
-	target.value.text, target.value.object = v.text, v.object
+	target.value.take(v)
 	c.touch(target)
-	if v.due != nil {
-		c.expireAt(target, v.due.at)
+	if expires {
+		c.expireAt(target, at)
 	}
 	return true
 }
@@ -162,7 +166,8 @@ type scanOptions struct {
 	count   int
 	pattern string
 	match   bool   // pattern was given, and is not "*"
-	kind    string // of SCAN
+	kind    string // of SCAN, if typed
+	typed   bool   // TYPE was given
 }
 
 // scanCursor reads argument i as a cursor as C's strtoul does (a sign is allowed, nothing is 0), or replies an error.
@@ -205,7 +210,7 @@ func (c call) scanOptions(i int, cursor uint64) (o scanOptions, ok bool) {
 			o.pattern = string(c.args[i+1])
 			o.match = o.pattern != "*"
 		case more && c.is(i, "type") && c.is(0, "scan"):
-			o.kind = string(c.args[i+1])
+			o.kind, o.typed = string(c.args[i+1]), true
 		default:
 			c.reply.Error(errSyntax)
 			return o, false
@@ -227,7 +232,7 @@ func scan(c call) {
 	}
 	var found []string
 	next := c.db.keys.scan(o.cursor, o.count, func(e *entry) {
-		if c.m.visible(e) && o.matches(e.key) && (o.kind == "" || isWord([]byte(kindOf(e)), lower(o.kind))) {
+		if c.m.visible(c.db, e) && o.matches(e.key) && (!o.typed || isWord([]byte(kindOf(e)), lower(o.kind))) {
 			found = append(found, e.key)
 		}
 	})
@@ -324,7 +329,7 @@ func objectCommand(c call) {
 
 // references answers OBJECT REFCOUNT: Redis shares the objects of small integers and says so by a fixed number.
 func references(e *entry) int64 {
-	if n, ok := resp.ParseInt(e.value.text); ok && e.value.object == nil && n >= 0 && n < 10_000 {
+	if n, ok := resp.ParseInt(e.value.text()); ok && e.value.held == heldText && n >= 0 && n < 10_000 {
 		return math.MaxInt32
 	}
 	return 1
@@ -334,13 +339,20 @@ func references(e *entry) int64 {
 const embeddedText = 44
 
 func encodingOf(e *entry) string {
-	if e.value.object != nil {
-		return e.value.object.encoding()
+	switch e.value.held {
+	case heldText, heldOwn:
+	case heldRaw:
+		return "raw"
+	case heldFloat:
+		return "embstr"
+	default:
+		return e.value.object().encoding()
 	}
-	if _, ok := resp.ParseInt(e.value.text); ok {
+	text := e.value.text()
+	if _, ok := resp.ParseInt(text); ok {
 		return "int"
 	}
-	if len(e.value.text) <= embeddedText {
+	if len(text) <= embeddedText {
 		return "embstr"
 	}
 	return "raw"

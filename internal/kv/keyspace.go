@@ -1,69 +1,7 @@
 package kv
 
-import (
-	"lockstep/smr"
-)
-
-// value is what a key holds.
-type value struct {
-	// text is the value of a string. A string has no object, or a textEncoding in its place.
-	text    []byte
-	object  object
-	due     *due // nil: never expires
-	version smr.LSN
-	size    int64   // as counted in Machine.used, of when the key was last touched
-	access  recency // when, and how often, it was used
-}
-
-// entry is a key of the keyspace.
-type entry = node[value]
-
-// object is the value of a key that is no plain string.
-type object interface {
-	// kind is the answer of TYPE.
-	kind() string
-	// encoding is the answer of OBJECT ENCODING.
-	encoding() string
-	// clone returns a copy that shares nothing that can change.
-	clone() object
-	// size estimates the memory that the object takes, in bytes.
-	size() int
-	// digest feeds the whole content to d, in the object's order.
-	digest(d *digester)
-}
-
-// textEncoding marks a string whose encoding does not follow from its content, as Redis would report it: "raw" after
-// it was changed in place, however short it is; "embstr" for the result of INCRBYFLOAT, even if that is an integer.
-type textEncoding string
-
-const (
-	rawText   textEncoding = "raw"
-	floatText textEncoding = "embstr"
-)
-
-func (t textEncoding) kind() string       { return "string" }
-func (t textEncoding) encoding() string   { return string(t) }
-func (t textEncoding) clone() object      { return t }
-func (t textEncoding) size() int          { return 0 }
-func (t textEncoding) digest(d *digester) { d.text(string(t)) }
-
-func isText(e *entry) bool {
-	if e.value.object == nil {
-		return true
-	}
-	_, ok := e.value.object.(textEncoding)
-	return ok
-}
-
-func kindOf(e *entry) string {
-	if isText(e) {
-		return "string"
-	}
-	return e.value.object.kind()
-}
-
-// visible reports whether the key has not expired by log time.
-func (m *Machine) visible(e *entry) bool { return e.value.due == nil || m.now < e.value.due.at }
+// visible reports whether a key of the database has not expired by log time.
+func (m *Machine) visible(d *database, e *entry) bool { return e.value.due == 0 || m.now < d.due.at(e) }
 
 // find returns the entry of a key that is visible. A write takes an expired one out on the way.
 func (c call) find(key []byte) *entry {
@@ -71,7 +9,7 @@ func (c call) find(key []byte) *entry {
 	if e == nil {
 		return nil
 	}
-	if !c.m.visible(e) {
+	if !c.m.visible(c.db, e) {
 		if c.writing {
 			c.m.expire(c.db, e, c.version)
 		}
@@ -81,14 +19,14 @@ func (c call) find(key []byte) *entry {
 		c.db.before(c.m, e)
 	}
 	if c.writing && !c.noTouch {
-		e.value.access.use(c)
+		e.value.use(c)
 	}
 	return e
 }
 
 // create makes an entry for a key that find did not find.
 func (c call) create(key []byte) *entry {
-	e := c.db.keys.insert(string(key), value{version: c.version, access: newRecency(c.now)})
+	e := c.db.keys.insert(string(key), value{version: c.version, uses: usesAtFirst, used: uint32(c.now / 1000)})
 	c.db.before(c.m, e)
 	if c.m.waiters.size > 0 {
 		c.m.markReady(c.db.number, e.key)
@@ -101,8 +39,8 @@ func (c call) create(key []byte) *entry {
 func (c call) touch(e *entry) {
 	e.value.version = c.version
 	size := int64(entrySize(e))
-	c.m.used += size - e.value.size
-	e.value.size = size
+	c.m.used += size - e.value.size()
+	e.value.setSize(size)
 	if c.m.host != nil {
 		c.m.host.Changed(c.db.number, e.key)
 	}
@@ -113,8 +51,11 @@ func (c call) drop(e *entry) { c.db.remove(c.m, e, c.version) }
 
 // setText makes the entry a string. Expiry stays.
 func (c call) setText(e *entry, text []byte) {
-	e.value.text = replaceBytes(e.value.text, text)
-	e.value.object = nil
+	c.setTextAs(e, text, heldText)
+}
+
+func (c call) setTextAs(e *entry, text []byte, as held) {
+	e.value.setText(replaceBytes(e.value.text(), text), as)
 	c.touch(e)
 }
 
@@ -130,7 +71,7 @@ func replaceBytes(old, text []byte) []byte {
 
 // setObject makes the entry hold an object. Expiry stays.
 func (c call) setObject(e *entry, o object) {
-	e.value.text, e.value.object = nil, o
+	e.value.setObject(o)
 	c.touch(e)
 	if c.m.waiters.size > 0 {
 		c.m.markReady(c.db.number, e.key)
@@ -139,21 +80,28 @@ func (c call) setObject(e *entry, o object) {
 
 // expireAt makes the entry expire at a time, in milliseconds since 1970 UTC.
 func (c call) expireAt(e *entry, at int64) {
-	if e.value.due != nil {
-		c.db.due.change(e.value.due, at)
+	if e.value.due != 0 {
+		c.db.due.change(e, at)
 	} else {
-		e.value.due = c.db.due.add(e, at)
+		c.db.due.add(e, at)
 	}
 	c.touch(e)
 }
 
+// expiryOf returns when an entry expires, in milliseconds since 1970 UTC; 0: never.
+func (c call) expiryOf(e *entry) int64 {
+	if e.value.due == 0 {
+		return 0
+	}
+	return c.db.due.at(e)
+}
+
 // persist takes the expiry away and reports whether there was one.
 func (c call) persist(e *entry) bool {
-	if e.value.due == nil {
+	if e.value.due == 0 {
 		return false
 	}
-	c.db.due.remove(e.value.due)
-	e.value.due = nil
+	c.db.due.remove(e)
 	c.touch(e)
 	return true
 }
@@ -176,86 +124,8 @@ func objectOf[T object](c call, key []byte) (o T, e *entry, ok bool) {
 	if e = c.find(key); e == nil {
 		return o, nil, true
 	}
-	if o, ok = e.value.object.(T); !ok {
+	if o, ok = e.value.object().(T); !ok {
 		c.reply.Error(wrongType)
 	}
 	return o, e, ok
-}
-
-// due is the expiry of a key.
-type due struct {
-	at    int64 // milliseconds since 1970 UTC
-	entry *entry
-	index int // in the heap
-}
-
-// dueHeap is a binary heap of expiries: first the earliest, of several the key that was inserted first.
-type dueHeap struct{ heap []*due }
-
-func (h *dueHeap) first() *due {
-	if len(h.heap) == 0 {
-		return nil
-	}
-	return h.heap[0]
-}
-
-func (h *dueHeap) add(e *entry, at int64) *due {
-	d := &due{at: at, entry: e, index: len(h.heap)}
-	h.heap = append(h.heap, d)
-	h.up(d.index)
-	return d
-}
-
-func (h *dueHeap) remove(d *due) {
-	if d == nil {
-		return
-	}
-	last := len(h.heap) - 1
-	i := d.index
-	h.swap(i, last)
-	h.heap[last] = nil
-	h.heap = h.heap[:last]
-	if i < last {
-		h.down(i)
-		h.up(i)
-	}
-}
-
-func (h *dueHeap) change(d *due, at int64) {
-	d.at = at
-	h.down(d.index)
-	h.up(d.index)
-}
-
-func (h *dueHeap) before(i, j int) bool {
-	a, b := h.heap[i], h.heap[j]
-	return a.at < b.at || a.at == b.at && a.entry.id < b.entry.id
-}
-
-func (h *dueHeap) swap(i, j int) {
-	h.heap[i], h.heap[j] = h.heap[j], h.heap[i]
-	h.heap[i].index, h.heap[j].index = i, j
-}
-
-func (h *dueHeap) up(i int) {
-	for i > 0 && h.before(i, (i-1)/2) {
-		h.swap(i, (i-1)/2)
-		i = (i - 1) / 2
-	}
-}
-
-func (h *dueHeap) down(i int) {
-	for {
-		least := i
-		for child := 2*i + 1; child <= 2*i+2 && child < len(h.heap); child++ {
-			if h.before(child, least) {
-				least = child
-			}
-		}
-		if least == i {
-			return
-		}
-		h.swap(i, least)
-		i = least
-	}
 }

@@ -77,7 +77,7 @@ func (c call) push(end listEnd, create bool) {
 			return
 		}
 		l, e = &list{limits: c.limits()}, c.create(c.args[1])
-		e.value.object = l
+		e.value.setObject(l)
 	}
 	for _, arg := range c.args[2:] {
 		l.push(end, arg)
@@ -459,7 +459,7 @@ func (c call) moveElement(from, to listEnd) {
 	s := source.pop(from)
 	if targetEntry == nil {
 		target, targetEntry = &list{limits: c.limits()}, c.create(c.args[2])
-		targetEntry.value.object = target
+		targetEntry.value.setObject(target)
 	}
 	target.push(to, s)
 	c.touch(targetEntry)

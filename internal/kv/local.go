@@ -7,7 +7,7 @@ var localCommands = []Command{
 	{Name: "client", Arity: -2, Flags: Local},
 	{Name: "command", Arity: -1, Flags: Local},
 	{Name: "config", Arity: -2, Flags: Local | Admin, Subcommands: []string{"get", "help", "resetstat", "rewrite", "set"}},
-	{Name: "debug", Arity: -2, Flags: Local | Admin, Subcommands: []string{"digest", "help", "object", "protocol", "set-active-expire", "sleep"}},
+	{Name: "debug", Arity: -2, Flags: Local | Admin},
 	{Name: "discard", Arity: 1, Flags: Local | Fast},
 	{Name: "echo", Arity: 2, Flags: Local | Fast, run: echo},
 	{Name: "exec", Arity: 1, Flags: Local},

@@ -39,7 +39,7 @@ type Machine struct {
 	now     int64
 	applied smr.LSN
 
-	// used is the estimate of the memory of all keys, in bytes: the sum of their value.size.
+	// used is the estimate of the memory of all keys, in bytes: the sum of their sizes.
 	used int64
 
 	// noRoom: the request being applied began while the keys took more than maxmemory and nothing could be evicted. It is set
@@ -194,8 +194,8 @@ func (m *Machine) Advance(stamp int64, end smr.LSN) {
 	}
 	left := dueEachFrame
 	for _, d := range &m.databases {
-		for ; left > 0 && len(d.due.heap) > 0 && d.due.heap[0].at <= m.now; left-- {
-			m.expire(d, d.due.heap[0].entry, m.applied)
+		for ; left > 0 && d.due.size > 0 && d.due.first().at <= m.now; left-- {
+			m.expire(d, d.due.first().entry, m.applied)
 		}
 	}
 	if m.set.maxMemory > 0 && m.used+m.lua.bytes > m.set.maxMemory {
@@ -239,6 +239,7 @@ func (m *Machine) ReadIn(envelope Envelope, clock int64, args [][]byte, reply *r
 		m.now = now
 	}
 	c := call{m: m, db: m.databases[envelope.Database], args: args, reply: reply, now: now, version: m.applied, user: envelope.User, noTouch: envelope.NoTouch}
+	c.denials = envelope.Denials
 	command := c.command()
 	if command == nil {
 		return
@@ -270,10 +271,12 @@ type call struct {
 	// selected is where SELECT leaves its number; nil outside of transactions and scripts. Whoever executes several
 	// commands (a transaction, a script) gives it to each, and finds in it the database of the next.
 	selected *int
-	user     string // who the client is; empty: the default user
-	noTouch  bool   // the command is no use of the keys it meets (CLIENT NO-TOUCH)
-	writing  bool   // false in Read: nothing may change
-	script   bool   // part of a script: what it replies enters the state and may not depend on this node
+	// denials is told what scripts of a read are denied; nil: nobody is.
+	denials Denials
+	user    string // who the client is; empty: the default user
+	noTouch bool   // the command is no use of the keys it meets (CLIENT NO-TOUCH)
+	writing bool   // false in Read: nothing may change
+	script  bool   // part of a script: what it replies enters the state and may not depend on this node
 }
 
 // nested reports whether the command is part of a transaction or of a script: it may not wait.

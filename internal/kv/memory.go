@@ -115,50 +115,34 @@ func parseMemory(value string) (string, string) {
 	return "", maxMemoryProblem
 }
 
-// recency is when a key was last used, and how often: bits 0-31 seconds of log time since 1970 (modulo 2^32), bits 32-39 a
-// logarithmic counter as Redis has it, bits 40-63 the minute at which the counter was last lowered (modulo 2^24). Only what goes
-// through the log counts: a read leaves no trace in the state.
-type recency uint64
-
 const (
 	usesAtFirst = 5 // the counter of a new key
 	maxUses     = 255
-	minuteMask  = 1<<24 - 1
 )
 
-func newRecency(now int64) recency { return makeRecency(now, usesAtFirst) }
-
-func makeRecency(now int64, uses uint64) recency {
-	return recency(uint64(uint32(now/1000)) | uses<<32 | uint64(now/60_000)&minuteMask<<40)
-}
-
-// uses returns the counter as it is at a time: it loses one with every decay minutes.
-func (r recency) uses(now int64, decay int) uint64 {
-	counter := uint64(r) >> 32 & 0xff
-	if decay > 0 {
-		elapsed := (uint64(now/60_000) - uint64(r)>>40) & minuteMask
-		counter -= min(counter, elapsed/uint64(decay))
+// usesBy returns the counter of uses as it is at a time: it loses one with every decay minutes. Only what goes through the log counts as
+// a use: a read leaves no trace in the state.
+func (v *value) usesBy(now int64, decay int) uint8 {
+	if decay == 0 {
+		return v.uses
 	}
-	return counter
+	elapsed := int(uint32(now/1000)/60 - v.used/60)
+	return v.uses - uint8(min(int(v.uses), elapsed/decay))
 }
 
 // idle returns the seconds since the last use.
-func (r recency) idle(now int64) int64 { return int64(uint32(now/1000) - uint32(r)) }
+func (v *value) idle(now int64) int64 { return int64(uint32(now/1000) - v.used) }
 
-// use notes that the key is used now. The counter is looked after only where a policy asks for it.
-func (r *recency) use(c call) {
-	if c.m.set.policy.choose != evictRare {
-		*r = *r&^recency(1<<32-1) | recency(uint32(c.now/1000))
-		return
-	}
-	counter := r.uses(c.now, c.m.set.lfuDecayMinute)
-	if counter < maxUses {
-		above := int(counter) - min(int(counter), usesAtFirst)
+// use notes that the key is used now. The counter counts only where a policy asks for it.
+func (v *value) use(c call) {
+	v.uses = v.usesBy(c.now, c.m.set.lfuDecayMinute)
+	v.used = uint32(c.now / 1000)
+	if c.m.set.policy.choose == evictRare && v.uses < maxUses {
+		above := int(v.uses) - min(int(v.uses), usesAtFirst)
 		if c.dice().below(above*c.m.set.lfuLogFactor+1) == 0 {
-			counter++
+			v.uses++
 		}
 	}
-	*r = makeRecency(c.now, counter)
 }
 
 const (
@@ -202,7 +186,7 @@ func (m *Machine) victim(d *dice) (in *database, found *entry) {
 		database := m.databases[(first+i)%Databases]
 		size := database.keys.size
 		if m.set.policy.volatile {
-			size = len(database.due.heap)
+			size = database.due.size
 		}
 		if size == 0 {
 			continue
@@ -216,7 +200,7 @@ func (m *Machine) victim(d *dice) (in *database, found *entry) {
 		}
 		for range samples {
 			e := m.sample(database, d)
-			if score := m.badness(e); found == nil || score > worst {
+			if score := m.badness(database, e); found == nil || score > worst {
 				in, found, worst = database, e, score
 			}
 		}
@@ -228,7 +212,7 @@ func (m *Machine) victim(d *dice) (in *database, found *entry) {
 func (m *Machine) sample(database *database, d *dice) *entry {
 	switch {
 	case m.set.policy.choose == evictSoon:
-		return database.due.heap[0].entry
+		return database.due.first().entry
 	case m.set.policy.volatile:
 		return m.sampleVolatile(database, d)
 	}
@@ -246,11 +230,11 @@ const (
 // from an image has built it anew.
 func (m *Machine) sampleVolatile(database *database, d *dice) *entry {
 	for range volatileTries {
-		if e := database.keys.draw(d); e.value.due != nil {
+		if e := database.keys.draw(d); e.value.due != 0 {
 			return e
 		}
 	}
-	return database.due.soonest(d.below(min(soonestDrawn, len(database.due.heap))))
+	return database.due.soonest(d.below(min(soonestDrawn, database.due.size)))
 }
 
 // soonest returns the entry that expires after so many others.
@@ -265,25 +249,25 @@ func (h *dueHeap) soonest(after int) *entry {
 		}
 		at := frontier[least]
 		if after == 0 {
-			return h.heap[at].entry
+			return h.get(at).entry
 		}
 		after--
 		frontier = slices.Delete(frontier, least, least+1)
-		for child := 2*at + 1; child <= 2*at+2 && child < len(h.heap); child++ {
+		for child := 2*at + 1; child <= 2*at+2 && child < h.size; child++ {
 			frontier = append(frontier, child)
 		}
 	}
 }
 
 // badness is the higher the sooner a key is to go.
-func (m *Machine) badness(e *entry) int64 {
+func (m *Machine) badness(d *database, e *entry) int64 {
 	switch m.set.policy.choose {
 	case evictSoon:
-		return -e.value.due.at
+		return -d.due.at(e)
 	case evictRare:
-		return -int64(e.value.access.uses(m.now, m.set.lfuDecayMinute))
+		return -int64(e.value.usesBy(m.now, m.set.lfuDecayMinute))
 	}
-	return e.value.access.idle(m.now)
+	return e.value.idle(m.now)
 }
 
 const (
@@ -302,8 +286,8 @@ func (c call) replyUse(e *entry, frequency bool) {
 	case !frequency && rare:
 		c.reply.Error(errNotLRU)
 	case frequency:
-		c.reply.Int(int64(e.value.access.uses(c.now, c.m.set.lfuDecayMinute)))
+		c.reply.Int(int64(e.value.usesBy(c.now, c.m.set.lfuDecayMinute)))
 	default:
-		c.reply.Int(max(e.value.access.idle(c.now), 0))
+		c.reply.Int(max(e.value.idle(c.now), 0))
 	}
 }

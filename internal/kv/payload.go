@@ -29,9 +29,12 @@ type Envelope struct {
 	Database int    // selected, 0..Databases-1
 	User     string // authenticated; empty: the default user
 	NoTouch  bool   // CLIENT NO-TOUCH: the commands are no use of the keys they meet
+	// Denials is told what scripts of a read (ReadIn) are denied; nil: nobody. It is no part of a payload.
+	Denials Denials
 }
 
 func (e Envelope) append(b []byte, format byte) []byte {
+	e.Denials = nil
 	if e == (Envelope{}) {
 		return append(b, format)
 	}

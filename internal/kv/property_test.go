@@ -40,8 +40,11 @@ func checkTable[V any](t rapid.TB, table *table[V]) {
 			t.Fatalf("chunks %d and %d should be one: %d and %d nodes", i-1, i, len(table.order[i-1]), len(chunk))
 		}
 	}
-	if size != table.size || bytes != table.bytes || table.index != nil && len(table.index) != size {
-		t.Fatalf("size %d, bytes %d, index %d: counted %d, %d", table.size, table.bytes, len(table.index), size, bytes)
+	if size != table.size || bytes != table.bytes {
+		t.Fatalf("size %d, bytes %d: counted %d, %d", table.size, table.bytes, size, bytes)
+	}
+	if table.index != nil {
+		checkIndex(t, table.index, size)
 	}
 }
 
@@ -152,18 +155,18 @@ func checkDatabase(t rapid.TB, d *database) (used int64) {
 	checkTable(t, &d.keys)
 	expires := 0
 	d.keys.each(func(e *entry) bool {
-		used += e.value.size
-		if e.value.size != int64(entrySize(e)) {
-			t.Fatalf("%q takes %d bytes, %d are counted", e.key, entrySize(e), e.value.size)
+		used += e.value.size()
+		if e.value.size() != int64(entrySize(e)) {
+			t.Fatalf("%q takes %d bytes, %d are counted", e.key, entrySize(e), e.value.size())
 		}
-		if e.value.due != nil {
+		if e.value.due != 0 {
 			expires++
-			if d.due.heap[e.value.due.index] != e.value.due || e.value.due.entry != e {
+			if d.due.get(int(e.value.due-1)).entry != e {
 				t.Fatalf("expiry of %q is not in its place", e.key)
 			}
 		}
 		size := 1
-		switch o := e.value.object.(type) {
+		switch o := e.value.object().(type) {
 		case *hashObject:
 			if size = o.length(); o.big != nil {
 				checkTable(t, &o.big.table)
@@ -205,10 +208,10 @@ func checkDatabase(t rapid.TB, d *database) (used int64) {
 		}
 		return true
 	})
-	if expires != len(d.due.heap) {
-		t.Fatalf("%d keys expire, %d expiries are kept", expires, len(d.due.heap))
+	if expires != d.due.size {
+		t.Fatalf("%d keys expire, %d expiries are kept", expires, d.due.size)
 	}
-	for i := range d.due.heap {
+	for i := range d.due.size {
 		if i > 0 && d.due.before(i, (i-1)/2) {
 			t.Fatalf("expiry %d stands below a later one", i)
 		}

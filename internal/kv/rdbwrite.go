@@ -110,9 +110,9 @@ func appendRDBBlob(b, blob []byte) []byte {
 // appendRDBValue appends type and value of an entry.
 func appendRDBValue(b []byte, e *entry) []byte {
 	if isText(e) {
-		return appendRDBText(append(b, rdbString), e.value.text)
+		return appendRDBText(append(b, rdbString), e.value.text())
 	}
-	return e.value.object.(rdbWriter).appendRDB(b)
+	return e.value.object().(rdbWriter).appendRDB(b)
 }
 
 // rdbWriter is an object that appends its type and its value in RDB format. All objects are.

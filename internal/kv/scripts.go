@@ -146,10 +146,17 @@ func (c call) scriptKeys(errNumber string) (keys, args [][]byte, ok bool) {
 	return nil, nil, false
 }
 
+// sumLength is how many digits the SHA1 of a script has.
+const sumLength = 40
+
 const errNoScript = "NOSCRIPT No matching script. Please use EVAL."
 
 // evalSum executes a script of the state.
 func (c call) evalSum(readonly bool) {
+	if len(c.args[1]) != sumLength {
+		c.reply.Error(errNoScript)
+		return
+	}
 	if _, _, ok := c.scriptKeys(errInteger); !ok {
 		return
 	}
@@ -273,22 +280,20 @@ type ScriptLogger interface {
 // Call implements script.Host.
 func (h *scriptHost) Call(args [][]byte, proto int, reply []byte) []byte {
 	h.reply = resp.Reply{Buf: reply, Proto: proto}
+	c := h.c
 	command, problem := scriptable(args)
+	if problem == "" {
+		problem = c.denied(args, true)
+	}
 	switch {
 	case problem != "":
-		h.reply.Error(problem)
-		return h.reply.Buf
 	case h.readonly && command.Flags&Write != 0:
-		h.reply.Error(errWriteOnly)
-		return h.reply.Buf
+		problem = errWriteOnly
+	case h.noGrowth && command.Flags&DenyOOM != 0:
+		problem = errOutOfMemory
 	}
-	c := h.c
-	if problem := c.denied(args); problem != "" {
+	if problem != "" {
 		h.reply.Error(problem)
-		return h.reply.Buf
-	}
-	if h.noGrowth && command.Flags&DenyOOM != 0 {
-		h.reply.Error(errOutOfMemory)
 		return h.reply.Buf
 	}
 	if command.Writes(args) {
@@ -301,12 +306,23 @@ func (h *scriptHost) Call(args [][]byte, proto int, reply []byte) []byte {
 	return h.reply.Buf
 }
 
+// Work implements script.Host.
+func (h *scriptHost) Work(args [][]byte) int64 {
+	command, problem := scriptable(args)
+	if problem != "" {
+		return 0
+	}
+	c := h.c
+	c.db, c.args = c.m.databases[h.selected], args
+	return c.work(command)
+}
+
 // Allowed implements script.Host.
 func (h *scriptHost) Allowed(args [][]byte) (bool, string) {
 	if Lookup(args[0]) == nil {
 		return false, "ERR Invalid command passed to redis.acl_check_cmd()"
 	}
-	return h.c.denied(args) == "", ""
+	return h.c.denied(args, false) == "", ""
 }
 
 // Log implements script.Host.

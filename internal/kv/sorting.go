@@ -2,6 +2,7 @@ package kv
 
 import (
 	"bytes"
+	"math"
 	"slices"
 	"strconv"
 )
@@ -81,12 +82,12 @@ func (c call) lookUp(pattern, element []byte) ([]byte, bool) {
 	case e == nil:
 		return nil, false
 	case field != nil:
-		if h, ok := e.value.object.(*hashObject); ok {
+		if h, ok := e.value.object().(*hashObject); ok {
 			return h.get(field)
 		}
 		return nil, false
 	}
-	return e.value.text, isText(e)
+	return e.value.text(), isText(e)
 }
 
 // sortItem is an element to be sorted.
@@ -110,7 +111,7 @@ func (c call) sort(storable bool) {
 		return true
 	}
 	if e := c.find(c.args[1]); e != nil {
-		switch o := e.value.object.(type) {
+		switch o := e.value.object().(type) {
 		case *list:
 			o.each(0, collect)
 		case *setObject:
@@ -142,7 +143,7 @@ func isSet(e *entry) bool {
 	if e == nil {
 		return false
 	}
-	_, ok := e.value.object.(*setObject)
+	_, ok := e.value.object().(*setObject)
 	return ok
 }
 
@@ -171,6 +172,9 @@ func (c call) weigh(r sortRequest, items []sortItem) (ok bool) {
 	return ok
 }
 
+// smallestNormal is the smallest positive float64 of full precision.
+const smallestNormal = 0x1p-1022
+
 // sortScore reads a number as C's strtod does, which skips leading space and takes nothing for 0.
 func sortScore(b []byte) (float64, bool) {
 	b = cString(b, len(b))
@@ -181,7 +185,8 @@ func sortScore(b []byte) (float64, bool) {
 		f, err := strconv.ParseFloat(string(b), 64)
 		return f, err == nil
 	}
-	return parseDouble(bytes.TrimLeft(b, " \t\n\v\f\r"))
+	f, ok := parseDouble(bytes.TrimLeft(b, " \t\n\v\f\r"))
+	return f, ok && (f == 0 || math.Abs(f) >= smallestNormal) // strtod says that digits were lost
 }
 
 func (r sortRequest) compare(a, b sortItem) int {
@@ -301,7 +306,7 @@ func lcs(c call) {
 			c.reply.Error("ERR The specified keys must contain string values")
 			return
 		}
-		texts[i] = e.value.text
+		texts[i] = e.value.text()
 	}
 	o, ok := c.parseLCS()
 	if !ok {

@@ -108,6 +108,6 @@ func BenchmarkStreamMemory(b *testing.B) {
 		runtime.ReadMemStats(&pending)
 		b.ReportMetric(float64(filled.HeapAlloc-before.HeapAlloc)/benchmarkEntries, "B/entry")
 		b.ReportMetric(float64(pending.HeapAlloc-filled.HeapAlloc)/benchmarkEntries, "B/pending")
-		b.ReportMetric(float64(f.machine.databases[0].keys.findText("s").value.object.size())/benchmarkEntries, "B/estimated")
+		b.ReportMetric(float64(f.machine.databases[0].keys.findText("s").value.object().size())/benchmarkEntries, "B/estimated")
 	}
 }

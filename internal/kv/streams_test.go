@@ -145,7 +145,7 @@ func checkStreams(t rapid.TB, m *Machine) {
 	t.Helper()
 	for _, d := range m.databases {
 		d.keys.each(func(e *entry) bool {
-			s, ok := e.value.object.(*stream)
+			s, ok := e.value.object().(*stream)
 			if !ok {
 				return true
 			}
@@ -384,7 +384,7 @@ func TestSettingsBoundBlocks(t *testing.T) {
 		for i := range 1000 {
 			r.apply("xadd", "s", strconv.Itoa(i+1), "f", "v")
 		}
-		s := r.machine.databases[0].keys.findText("s").value.object.(*stream)
+		s := r.machine.databases[0].keys.findText("s").value.object().(*stream)
 		checkStream(t, s)
 		if s.blocks.size != test.blocks {
 			t.Errorf("%s bytes, %s entries: %d blocks, want %d", test.bytes, test.entries, s.blocks.size, test.blocks)
@@ -661,7 +661,7 @@ func TestDigestSeesStreams(t *testing.T) {
 		if got := r.apply(strings.Fields(command)...); strings.HasPrefix(got, "-") {
 			t.Fatalf("%s: %q", command, got)
 		}
-		digest := digestOf(r.machine.databases[0].keys.findText("s").value.object)
+		digest := digestOf(r.machine.databases[0].keys.findText("s").value.object())
 		if before, found := seen[digest]; found {
 			t.Errorf("%s left the digest of %s", command, before)
 		}

@@ -149,18 +149,18 @@ func xadd(c call) {
 		return
 	}
 	id, ok := c.drawStreamID(o, last)
-	if !ok {
-		c.reply.Error(errXaddSmall)
-		return
-	}
 	pairs := c.args[o.fields:]
-	if textBytes(pairs) > maxEntryBytes {
+	switch {
+	case !ok && o.id.drawSeq && last.ms == id.ms, ok && textBytes(pairs) > maxEntryBytes: // no sequence is left: Redis says the same
 		c.reply.Error("ERR Elements are too large to be stored")
+		return
+	case !ok:
+		c.reply.Error(errXaddSmall)
 		return
 	}
 	if e == nil {
 		s, e = new(stream), c.create(c.args[1])
-		e.value.object = s
+		e.value.setObject(s)
 	}
 	s.append(id, pairs, c.m.set.stream, c.version)
 	replyStreamID(c.reply, id)
@@ -530,7 +530,7 @@ func (c call) createGroup(s *stream, e *entry, read int64) {
 	}
 	if e == nil {
 		s, e = new(stream), c.create(c.args[2])
-		e.value.object = s
+		e.value.setObject(s)
 	}
 	s.addGroup(string(c.args[3]), id, read)
 	c.groupChanged(e, "xgroup-create")

@@ -175,7 +175,7 @@ func (c call) replyText(e *entry) bool {
 		c.reply.Error(wrongType)
 		return false
 	default:
-		c.reply.Bulk(e.value.text)
+		c.reply.Bulk(e.value.text())
 	}
 	return true
 }
@@ -232,7 +232,7 @@ func getEx(c call) {
 			return
 		}
 	}
-	c.reply.Bulk(e.value.text)
+	c.reply.Bulk(e.value.text())
 	switch {
 	case o.unit != "" && at <= c.now:
 		c.drop(e)
@@ -256,7 +256,7 @@ func mget(c call) {
 	c.reply.Array(len(c.args) - 1)
 	for _, key := range c.args[1:] {
 		if e := c.find(key); e != nil && isText(e) {
-			c.reply.Bulk(e.value.text)
+			c.reply.Bulk(e.value.text())
 		} else {
 			c.reply.Null()
 		}
@@ -307,15 +307,14 @@ func appendText(c call) {
 		c.reply.Int(int64(len(text)))
 		return
 	}
-	if len(e.value.text)+len(text) > maxString {
+	if len(e.value.text())+len(text) > maxString {
 		c.reply.Error(errTooLong)
 		return
 	}
-	e.value.text = append(e.value.text, text...)
-	e.value.object = rawText
+	e.value.setText(append(e.value.text(), text...), heldRaw)
 	c.touch(e)
 	c.notify(EventString, "append", c.args[1])
-	c.reply.Int(int64(len(e.value.text)))
+	c.reply.Int(int64(len(e.value.text())))
 }
 
 func strlen(c call) {
@@ -327,7 +326,7 @@ func strlen(c call) {
 		c.reply.Int(0)
 		return
 	}
-	c.reply.Int(int64(len(e.value.text)))
+	c.reply.Int(int64(len(e.value.text())))
 }
 
 func getRange(c call) {
@@ -343,14 +342,14 @@ func getRange(c call) {
 		c.reply.Bulk(nil)
 		return
 	}
-	length := int64(len(e.value.text))
+	length := int64(len(e.value.text()))
 	start, end = fromEnd(start, length), fromEnd(end, length)
 	end = min(end, length-1)
 	if start > end {
 		c.reply.Bulk(nil)
 		return
 	}
-	c.reply.Bulk(e.value.text[start : end+1])
+	c.reply.Bulk(e.value.text()[start : end+1])
 }
 
 // fromEnd turns a negative index, which counts from the end, into one from the start, at least 0.
@@ -377,7 +376,7 @@ func setRange(c call) {
 	text := c.args[3]
 	var length int64
 	if e != nil {
-		length = int64(len(e.value.text))
+		length = int64(len(e.value.text()))
 	}
 	if len(text) == 0 {
 		c.reply.Int(length)
@@ -390,14 +389,14 @@ func setRange(c call) {
 	if e == nil {
 		e = c.create(c.args[1])
 	}
-	if end := int(offset) + len(text); end > len(e.value.text) {
-		e.value.text = append(e.value.text, make([]byte, end-len(e.value.text))...)
+	if end := int(offset) + len(text); end > len(e.value.text()) {
+		e.value.setText(append(e.value.text(), make([]byte, end-len(e.value.text()))...), heldRaw)
 	}
-	copy(e.value.text[offset:], text)
-	e.value.object = rawText
+	copy(e.value.text()[offset:], text)
+	e.value.held = heldRaw
 	c.touch(e)
 	c.notify(EventString, "setrange", c.args[1])
-	c.reply.Int(int64(len(e.value.text)))
+	c.reply.Int(int64(len(e.value.text())))
 }
 
 func incr(c call) { c.addInteger(1) }
@@ -430,7 +429,7 @@ func (c call) addInteger(delta int64) {
 	}
 	var n int64
 	if e != nil {
-		if n, ok = resp.ParseInt(e.value.text); !ok {
+		if n, ok = resp.ParseInt(e.value.text()); !ok {
 			c.reply.Error(errInteger)
 			return
 		}
@@ -462,7 +461,7 @@ func incrByFloat(c call) {
 	}
 	old := zeroText
 	if e != nil {
-		old = e.value.text
+		old = e.value.text()
 	}
 	text, problem := addLongDouble(old, c.args[2], errFloat, "ERR increment would produce NaN or Infinity")
 	if problem != "" {
@@ -472,11 +471,11 @@ func incrByFloat(c call) {
 	if e == nil {
 		e = c.create(c.args[1])
 	}
-	c.setText(e, text)
-	e.value.object = floatText
+	as := heldFloat
 	if len(text) > embeddedText {
-		e.value.object = rawText
+		as = heldRaw
 	}
+	c.setTextAs(e, text, as)
 	c.notify(EventString, "incrbyfloat", c.args[1])
 	c.reply.Bulk(text)
 }

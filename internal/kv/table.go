@@ -1,6 +1,11 @@
 package kv
 
-import "slices"
+import (
+	"slices"
+
+	"lockstep/internal/keyhash"
+	"lockstep/internal/view"
+)
 
 const (
 	// chunkNodes is the largest number of nodes of a chunk.
@@ -11,9 +16,9 @@ const (
 
 // node is one element of a table. id numbers the insertions into its table from 1 and is never given twice.
 type node[V any] struct {
+	value V // first: as the last field an empty one would take memory
 	key   string
 	id    uint64
-	value V
 }
 
 // table is a hash table that remembers the order of insertion.
@@ -24,7 +29,7 @@ type node[V any] struct {
 //
 // Invariants: no chunk is empty; ids ascend over all chunks; index is nil or holds exactly the nodes.
 type table[V any] struct {
-	index  map[string]*node[V]
+	index  *index[V]
 	order  [][]*node[V]
 	size   int
 	lastID uint64
@@ -34,7 +39,7 @@ type table[V any] struct {
 
 func (t *table[V]) find(key []byte) *node[V] {
 	if t.index != nil {
-		return t.index[string(key)]
+		return t.index.find(keyhash.Bytes(key), key)
 	}
 	for _, chunk := range t.order {
 		for _, n := range chunk {
@@ -46,19 +51,7 @@ func (t *table[V]) find(key []byte) *node[V] {
 	return nil
 }
 
-func (t *table[V]) findText(key string) *node[V] {
-	if t.index != nil {
-		return t.index[key]
-	}
-	for _, chunk := range t.order {
-		for _, n := range chunk {
-			if n.key == key {
-				return n
-			}
-		}
-	}
-	return nil
-}
+func (t *table[V]) findText(key string) *node[V] { return t.find(view.Bytes(key)) }
 
 // insert adds a node. The key must not be there yet.
 func (t *table[V]) insert(key string, value V) *node[V] {
@@ -70,18 +63,22 @@ func (t *table[V]) insert(key string, value V) *node[V] {
 	t.size++
 	t.bytes += len(key)
 	if t.index == nil && t.size > smallTable {
-		t.index = make(map[string]*node[V], 2*smallTable)
+		t.index = newIndex[V]()
 		t.each(func(n *node[V]) bool {
-			t.index[n.key] = n
+			t.index.insert(keyhash.String(n.key), n)
 			return true
 		})
 	}
 	if t.index != nil {
-		t.index[key] = n
+		t.index.insert(keyhash.String(key), n)
 	}
 	last := len(t.order) - 1
 	if last < 0 || len(t.order[last]) == chunkNodes {
-		t.order = append(t.order, nil)
+		var chunk []*node[V]
+		if last >= 0 { // a table that goes on growing
+			chunk = make([]*node[V], 0, chunkNodes)
+		}
+		t.order = append(t.order, chunk)
 		last++
 	}
 	t.order[last] = append(t.order[last], n)
@@ -100,7 +97,7 @@ func (t *table[V]) remove(n *node[V]) {
 	t.size--
 	t.bytes -= len(n.key)
 	if t.index != nil {
-		delete(t.index, n.key)
+		t.index.remove(keyhash.String(n.key), n)
 	}
 	if len(t.order[at]) == 0 {
 		t.order = slices.Delete(t.order, at, at+1)

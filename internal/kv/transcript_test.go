@@ -104,7 +104,7 @@ func replay(t *testing.T, file string) (count int) {
 			if strings.EqualFold(args[0], "command") {
 				reply := resp.Reply{Proto: r.proto}
 				CommandReply(bytesOf(args), &reply)
-				if got := string(reply.Buf); !alike.Reply(args, kindOfObject(r, args), got, want) {
+				if got := string(reply.Buf); !alike.Reply(args, r.kindOf(args), got, want) {
 					t.Errorf("%s:%d: %q\n got %q\nwant %q", file, number, args, got, want)
 				}
 				count++
@@ -112,12 +112,12 @@ func replay(t *testing.T, file string) (count int) {
 			}
 			before := r.machine.Version(0, []byte("a"))
 			if command := Lookup([]byte(args[0])); command != nil && command.Flags&Readonly != 0 {
-				if got := r.read(args...); !alike.Reply(args, kindOfObject(r, args), got, want) {
+				if got := r.read(args...); !alike.Reply(args, r.kindOf(args), got, want) {
 					t.Errorf("%s:%d: read %q\n got %q\nwant %q", file, number, args, got, want)
 				}
 			}
 			got := r.apply(args...)
-			if !alike.Reply(args, kindOfObject(r, args), got, want) {
+			if !alike.Reply(args, r.kindOf(args), got, want) {
 				t.Errorf("%s:%d: %q\n got %q\nwant %q", file, number, args, got, want)
 			}
 			if strings.HasPrefix(want, "-") && r.machine.Version(0, []byte("a")) != before {
@@ -143,10 +143,11 @@ func unquoteAll(t *testing.T, line string) []string {
 	return args
 }
 
-// kindOfObject returns the type of the key that OBJECT asks for.
-func kindOfObject(r *runner, args []string) string {
-	if len(args) < 3 || !strings.EqualFold(args[0], "object") {
+// kindOf returns the type of the key that a comparison of the replies has to know.
+func (r *runner) kindOf(args []string) string {
+	key, ok := alike.KindKey(args)
+	if !ok {
 		return ""
 	}
-	return strings.Trim(r.read("type", args[2]), "+\r\n")
+	return strings.Trim(r.read("type", key), "+\r\n")
 }

@@ -115,9 +115,16 @@ func FullName(args [][]byte) string {
 	return command.Name
 }
 
+// Denials is told what scripts were denied, for ACL LOG: a host that implements it, by scripts that come through the log, and that of an
+// Envelope, by those that read.
+type Denials interface {
+	// Denied is called on the goroutine that executes the script; it must neither block nor call the machine.
+	Denied(user string, reason acl.Denial, object string)
+}
+
 // denied returns why the client of this call may not execute a command within a script; empty: it may. It is the same on
-// every node.
-func (c call) denied(args [][]byte) string {
+// every node. Whoever wants to know is told of it, if it counts (and is not only a question).
+func (c call) denied(args [][]byte, counts bool) string {
 	name := c.user
 	if name == "" {
 		name = acl.Default
@@ -128,7 +135,7 @@ func (c call) denied(args [][]byte) string {
 	case full == "" || command == nil: // whoever executes it says that it is unknown
 		return ""
 	case user == nil:
-		return "ERR ACL failure in script: " + acl.DeniedCommand.Message(name, full, false)
+		return c.refuse(name, acl.DeniedCommand, full, counts)
 	case user.Unrestricted():
 		return ""
 	}
@@ -139,9 +146,21 @@ func (c call) denied(args [][]byte) string {
 		}
 	}
 	if denial, object := user.Check(request); denial != acl.Allowed {
-		return "ERR ACL failure in script: " + denial.Message(name, object, false)
+		return c.refuse(name, denial, object, counts)
 	}
 	return ""
+}
+
+// refuse returns the text of a denial in a script, and tells of it.
+func (c call) refuse(user string, reason acl.Denial, object string, counts bool) string {
+	told := c.denials
+	if c.writing {
+		told, _ = c.m.host.(Denials)
+	}
+	if counts && told != nil {
+		told.Denied(user, reason, object)
+	}
+	return "ERR ACL failure in script: " + reason.Message(user, object, false)
 }
 
 // AccessTable returns what access control knows about the commands.

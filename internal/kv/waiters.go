@@ -203,8 +203,9 @@ func (m *Machine) serve(now int64, version smr.LSN) {
 
 // couldServe reports whether the key is there and holds what w waits for.
 func (m *Machine) couldServe(at waitKey, w *waiter) bool {
-	e := m.databases[at.database].keys.findText(at.key)
-	if e == nil || !m.visible(e) {
+	d := m.databases[at.database]
+	e := d.keys.findText(at.key)
+	if e == nil || !m.visible(d, e) {
 		return w.evenGone
 	}
 	return kindOf(e) == w.kind || w.evenGone

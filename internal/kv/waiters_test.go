@@ -108,7 +108,7 @@ func (w *twin) check() {
 	}
 	for _, d := range &w.a.databases {
 		d.keys.each(func(e *entry) bool {
-			switch o := e.value.object.(type) {
+			switch o := e.value.object().(type) {
 			case *list:
 				o.each(0, func(s []byte) bool {
 					w.gone[string(s)]++

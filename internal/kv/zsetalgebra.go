@@ -152,7 +152,7 @@ func (c call) parseOperands(a *algebra) bool {
 	for _, key := range c.args[first : first+int(count)] {
 		o := operand{weight: 1}
 		if e := c.find(key); e != nil {
-			switch source := e.value.object.(type) {
+			switch source := e.value.object().(type) {
 			case *zsetObject:
 				o.scores = source
 			case *setObject:

@@ -5,6 +5,8 @@ import (
 	"net"
 	"strings"
 	"testing"
+
+	"lockstep/internal/resp"
 )
 
 // Users made on one node hold on all; each may do what the rules say, in Redis' words; and who is removed is cut.
@@ -48,6 +50,9 @@ func TestLoginWaitsForUsersThatWereAcknowledged(t *testing.T) {
 		{"ACL SETUSER alice <old >new", "AUTH alice old", "-WRONGPASS invalid username-password pair or user is disabled.\r\n"},
 		{"ACL SETUSER bob", "ACL USERS", "*3\r\n$5\r\nalice\r\n$3\r\nbob\r\n$7\r\ndefault\r\n"},
 		{"ACL DELUSER bob", "ACL GETUSER bob", "$-1\r\n"},
+		{"ACL SETUSER carol ~c", "ACL DRYRUN carol GET d", "$54\r\nUser carol has no permissions to run the 'get' command\r\n"},
+		{"ACL SETUSER carol +get >pw", "ACL SETUSER carol <pw", "+OK\r\n"},
+		{"ACL SETUSER dora", "CLIENT KILL USER dora", ":0\r\n"},
 		{"CONFIG SET requirepass pw", "AUTH pw", "+OK\r\n"},
 	} {
 		g.set(func() { g.nodes[1].lagging = true })
@@ -63,6 +68,39 @@ func TestLoginWaitsForUsersThatWereAcknowledged(t *testing.T) {
 	g.set(func() { g.noReads = true })
 	b.expect("AUTH alice new", "+OK\r\n")
 	b.expect("AUTH alice old", "-WRONGPASS invalid username-password pair or user is disabled.\r\n")
+}
+
+// What a script is denied stands in ACL LOG of the node that was asked, once, whether it reads or writes.
+func TestDenialsInScriptsAreLogged(t *testing.T) {
+	g := newFakeGroup(t, 2, nil)
+	a, b := dial(t, g.serve(t, 0)), dial(t, g.serve(t, 1))
+	admin := dial(t, g.nodes[1].node.address.Load().String())
+	a.expect("ACL SETUSER bob on nopass ~k* +@all -get", "+OK\r\n")
+	b.expect("AUTH bob x", "+OK\r\n")
+	for _, c := range []struct{ script, reply, entry string }{
+		{`return redis.call("get","k")`, "-ERR ACL failure in script: User bob has no permissions to run the 'get' command script: ", "command lua get"},
+		{`return redis.call("set","x","1")`, "-ERR ACL failure in script: No permissions to access a key script: ", "key lua x"},
+		{`return redis.call("publish","d","1")`, "-ERR ACL failure in script: No permissions to access a channel script: ", "channel lua d"},
+	} {
+		for _, command := range []string{"EVAL", "EVAL_RO"} {
+			admin.expect("ACL LOG RESET", "+OK\r\n")
+			if got := b.do(command + " '" + c.script + "' 0"); !strings.HasPrefix(got, c.reply) {
+				t.Errorf("%s %s: %q", command, c.script, got)
+			}
+			admin.send("ACL LOG")
+			entries, _, err := resp.Decode(admin.next())
+			if err != nil || len(entries.Items) != 1 {
+				t.Fatalf("%s %s: %v in the log, %v", command, c.script, entries, err)
+			}
+			e := entries.Items[0].Items
+			if got := e[3].Text + " " + e[5].Text + " " + e[7].Text; got != c.entry || e[9].Text != "bob" || e[1].Int != 1 {
+				t.Errorf("%s %s: logged %q of %q, %d times", command, c.script, got, e[9].Text, e[1].Int)
+			}
+		}
+	}
+	b.expect(`EVAL 'return redis.acl_check_cmd("get","k")' 0`, "$-1\r\n") // a question is no attempt
+	admin.expect("ACL LOG RESET", "+OK\r\n")
+	a.expect("ACL LOG", "*0\r\n")
 }
 
 // Whoever has lost his rights loses them at once, in the middle of a pipeline and in a transaction that was queued before.

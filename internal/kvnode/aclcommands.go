@@ -32,6 +32,18 @@ func (n *Node) denied(c *conn, entry acl.Entry) {
 	d.log.Add(entry, time.Now().UnixMilli(), int(n.settings.deniedKept.Load()))
 }
 
+// Denied implements kv.Denials for scripts that read: only their client's node knows of them.
+func (c *conn) Denied(user string, reason acl.Denial, object string) {
+	c.node.denied(c, acl.Entry{Reason: reason, Context: "lua", Object: object, User: user})
+}
+
+// Denied implements kv.Denials for scripts that come through the log: every node executes them, and the one that owns the client notes it.
+func (n *Node) Denied(user string, reason acl.Denial, object string) {
+	if n.shell.acting != nil {
+		n.shell.acting.Denied(user, reason, object)
+	}
+}
+
 // takeUsers makes the users of the state, and the password of the configuration, those of this node.
 func (n *Node) takeUsers(users *acl.Users) {
 	if password := n.config.RequirePass; password != "" {
@@ -144,7 +156,7 @@ func aclCat(c *conn, args [][]byte) {
 	case 2:
 		c.reply.Array(len(acl.Categories))
 		for _, category := range acl.Categories {
-			c.reply.Simple(category)
+			c.reply.BulkString(category)
 		}
 	case 3:
 		names, known := kv.AccessTable().InCategory(strings.ToLower(string(args[2])))
@@ -154,7 +166,7 @@ func aclCat(c *conn, args [][]byte) {
 		}
 		c.reply.Array(len(names))
 		for _, name := range names {
-			c.reply.Simple(name)
+			c.reply.BulkString(name)
 		}
 	default:
 		c.reply.Error(unknownSubcommand("ACL", args[1]))
@@ -216,7 +228,7 @@ func aclGetUser(c *conn, args [][]byte) {
 	}
 }
 
-// aclSetUser checks the rules against the users that this node knows, so that an error names the rule as it was given, and
+// aclSetUser checks the rules against the users, so that an error names the rule as it was given, and
 // then has them applied by a record.
 func aclSetUser(c *conn, args [][]byte) {
 	name := string(args[2])
@@ -228,7 +240,7 @@ func aclSetUser(c *conn, args [][]byte) {
 	for i, arg := range args[3:] {
 		rules[i] = string(arg)
 	}
-	if _, err := c.node.shell.users.Load().With(name, rules); err != nil {
+	if _, err := c.knowUsers().With(name, rules); err != nil {
 		c.reply.Error("ERR " + err.Error())
 		return
 	}
@@ -266,7 +278,7 @@ func (c *conn) executeRecord(args [][]byte) {
 }
 
 func aclDryRun(c *conn, args [][]byte) {
-	user := c.node.shell.users.Load().Get(string(args[2]))
+	user := c.knowUsers().Get(string(args[2]))
 	if user == nil {
 		c.reply.Error("ERR User '" + string(args[2]) + "' not found")
 		return

@@ -158,11 +158,11 @@ func (c *conn) describe() string {
 	chunks := min(waiting, 1)
 	pending, room := a.pending.Load(), a.room.Load()
 	return fmt.Sprintf("id=%d addr=%s laddr=%s fd=-1 name=%s age=%d idle=%d flags=%s db=%d sub=%d psub=%d ssub=%d multi=%d watch=%d"+
-		" qbuf=%d qbuf-free=%d argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=%d omem=%d tot-mem=%d events=r cmd=%s user=%s redir=%d resp=%d"+
+		" qbuf=%d qbuf-free=%d argv-mem=0 multi-mem=%d rbs=0 rbp=0 obl=0 oll=%d omem=%d tot-mem=%d events=r cmd=%s user=%s redir=%d resp=%d"+
 		" lib-name=%s lib-ver=%s",
 		c.id, c.net.RemoteAddr(), c.net.LocalAddr(), name, seconds(int64(a.opened)), seconds(a.seen.Load()), flags, a.database.Load(),
 		a.subscriptions[toChannels].Load(), a.subscriptions[toPatterns].Load(), a.subscriptions[toShards].Load(),
-		a.multi.Load(), a.watched.Load(), pending, room, chunks, waiting, pending+room+waiting, last, a.userName(), a.redirection(), a.proto.Load(), library, version)
+		a.multi.Load(), a.watched.Load(), pending, room, a.multiBytes.Load(), chunks, waiting, c.memory(), last, a.userName(), a.redirection(), a.proto.Load(), library, version)
 }
 
 // clientCommands returns the subcommands of CLIENT.
@@ -265,13 +265,17 @@ func (c *conn) setSwitch(arg []byte, change func(a *about, on bool)) {
 
 // clientUnblock ends the waiting command of a client.
 func clientUnblock(c *conn, args [][]byte) {
+	if len(args) > 4 {
+		c.reply.Error(unknownSubcommand("CLIENT", args[1]))
+		return
+	}
+	if len(args) == 4 && !isWord(args[3], "timeout") && !isWord(args[3], "error") {
+		c.reply.Error("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")
+		return
+	}
 	id, ok := resp.ParseInt(args[2])
 	if !ok {
 		c.reply.Error(errInteger)
-		return
-	}
-	if len(args) > 4 || len(args) == 4 && !isWord(args[3], "timeout") && !isWord(args[3], "error") {
-		c.reply.Error("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")
 		return
 	}
 	end := kv.WaiterTimedOut
@@ -353,7 +357,7 @@ func clientKill(c *conn, args [][]byte) {
 	filter := killFilter{address: string(args[2]), self: true}
 	if len(args) > 3 {
 		var problem string
-		if filter, problem = parseKillFilter(c.node.shell.users.Load(), args[2:]); problem != "" {
+		if filter, problem = parseKillFilter(c.knowUsers, args[2:]); problem != "" {
 			c.reply.Error(problem)
 			return
 		}
@@ -380,7 +384,7 @@ func clientKill(c *conn, args [][]byte) {
 	}
 }
 
-func parseKillFilter(users *acl.Users, args [][]byte) (f killFilter, problem string) {
+func parseKillFilter(users func() *acl.Users, args [][]byte) (f killFilter, problem string) {
 	for i := 0; i < len(args); i += 2 {
 		if i+1 >= len(args) {
 			return f, errSyntax
@@ -404,7 +408,7 @@ func parseKillFilter(users *acl.Users, args [][]byte) (f killFilter, problem str
 			}
 			f.kind = kind
 		case "user":
-			if users.Get(value) == nil {
+			if users().Get(value) == nil {
 				return f, "ERR No such user '" + value + "'"
 			}
 			f.user = value

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"time"
 
+	"lockstep/internal/obs"
 	"lockstep/internal/transfer"
 	"lockstep/smr"
 )
@@ -70,6 +71,8 @@ type Config struct {
 	Version string
 	// Logger gets the events. Default slog.Default().
 	Logger *slog.Logger
+	// Observer shows this node to people and programs. Default: nobody is shown anything.
+	Observer *obs.Observer
 }
 
 // AdminConfig of the management port of a KV node.

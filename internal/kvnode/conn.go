@@ -88,16 +88,18 @@ func (m replyMode) muted() bool { return m.off || m.skip }
 
 // about is what other connections may see of this one (CLIENT LIST).
 type about struct {
-	opened   time.Duration // node time
-	seen     atomic.Int64  // node time of the last batch
-	command  atomic.Pointer[command]
-	multi    atomic.Int32 // queued commands, -1 outside of MULTI
-	watched  atomic.Int32
-	proto    atomic.Int32
-	database atomic.Int32
-	pending  atomic.Int64                   // bytes in the read buffer
-	blocked  atomic.Pointer[blockedCommand] // nil: it does not wait
-	room     atomic.Int64                   // bytes free in it
+	opened  time.Duration // node time
+	seen    atomic.Int64  // node time of the last batch
+	command atomic.Pointer[command]
+	multi   atomic.Int32 // queued commands, -1 outside of MULTI
+	watched atomic.Int32
+	// multiBytes is what the queued commands take, in bytes.
+	multiBytes atomic.Int64
+	proto      atomic.Int32
+	database   atomic.Int32
+	pending    atomic.Int64                   // bytes in the read buffer
+	blocked    atomic.Pointer[blockedCommand] // nil: it does not wait
+	room       atomic.Int64                   // bytes free in it
 
 	busy           atomic.Bool // a batch is being executed
 	user           atomic.Pointer[acl.User]
@@ -219,6 +221,7 @@ func (c *conn) makeRoom() {
 		copy(c.buf, c.buf[c.from:c.end])
 	}
 	c.from, c.end = 0, have
+	c.about.room.Store(int64(len(c.buf) - have))
 }
 
 // executeBatch executes all complete commands of the buffer, sends the replies, and reports whether the connection
@@ -358,7 +361,7 @@ func (c *conn) handle(args [][]byte, inline bool) {
 
 // envelope returns what goes into the log with each command of this connection.
 func (c *conn) envelope() kv.Envelope {
-	return kv.Envelope{Database: c.database, User: c.standing.envelopeUser(), NoTouch: c.standing.noTouch}
+	return kv.Envelope{Database: c.database, User: c.standing.envelopeUser(), NoTouch: c.standing.noTouch, Denials: c}
 }
 
 // guardUnless asks guard about a command that is not refused already.

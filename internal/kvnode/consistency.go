@@ -1,6 +1,7 @@
 package kvnode
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -68,6 +69,15 @@ func (c *conn) prepareRead() error {
 		}
 	}
 	return c.linearize()
+}
+
+// readable is prepareRead for commands of the shell: it replies why they cannot read, and reports whether they can.
+func (c *conn) readable() bool {
+	err := c.prepareRead()
+	if err != nil && !errors.Is(err, errStopped) {
+		c.reply.Error(c.unreadable(err))
+	}
+	return err == nil
 }
 
 // mayReadOld reports whether keys that have expired by the clock and not by log time may be read as alive.

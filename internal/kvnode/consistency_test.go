@@ -52,6 +52,45 @@ func TestConsistencyOfReads(t *testing.T) {
 	}
 }
 
+// Whatever tells of the replicated state is as new as a GET would be, and refused where a GET is: what the machine answers, and what the
+// shell reads of it.
+func TestEveryLookAtTheStateIsLinearizable(t *testing.T) {
+	g := newFakeGroup(t, 2, func(c *Config) { c.WriteTimeout = 2 * time.Second })
+	a, b := dial(t, g.serve(t, 0)), dial(t, g.serve(t, 1))
+	for _, c := range []struct{ change, ask, reply string }{
+		{"CONFIG SET hash-max-listpack-entries 33", "CONFIG GET hash-max-listpack-entries", "*2\r\n$25\r\nhash-max-listpack-entries\r\n$2\r\n33\r\n"},
+		{"SET k 1", "DBSIZE", ":1\r\n"},
+		{"SETRANGE k 3 x", "OBJECT ENCODING k", "$3\r\nraw\r\n"},
+		{"SCRIPT LOAD 'return 1'", "SCRIPT EXISTS e0e1f9fabfc9d4800c877a703b823ac0578ff8db", "*1\r\n:1\r\n"},
+		{`FUNCTION LOAD "#!lua name=lib\nredis.register_function('f', function() return 1 end)"`, "FUNCTION LIST LIBRARYNAME l*",
+			"*1\r\n*6\r\n$12\r\nlibrary_name\r\n$3\r\nlib\r\n$6\r\nengine\r\n$3\r\nLUA\r\n$9\r\nfunctions\r\n*1\r\n*6\r\n" +
+				"$4\r\nname\r\n$1\r\nf\r\n$11\r\ndescription\r\n$-1\r\n$5\r\nflags\r\n*0\r\n"},
+		{"DEL k", "MEMORY USAGE k", "$-1\r\n"},
+		{"FLUSHALL", "DEBUG OBJECT k", "-ERR no such key\r\n"},
+		{"SET a 1", "RANDOMKEY", "$1\r\na\r\n"},
+		{"SET b 1 EX 1000", "EXISTS b", ":1\r\n"},
+	} {
+		g.set(func() { g.nodes[1].lagging = true })
+		if got := a.do(c.change); got[0] == '-' {
+			t.Fatalf("%s: %s", c.change, got)
+		}
+		b.send(c.ask)
+		eventually(t, c.ask+" waits", func() bool { return g.nodes[1].node.applied.waiting.Load() == 1 })
+		g.set(func() { g.nodes[1].lagging = false })
+		b.want(c.reply)
+	}
+	g.set(func() { g.noReads = true })
+	for _, ask := range []string{"CONFIG GET maxmem*", "MEMORY USAGE k", "MEMORY STATS", "DEBUG OBJECT k", "DBSIZE"} {
+		if got := b.do(ask); !strings.HasPrefix(got, "-MASTERDOWN this read cannot be linearizable now") {
+			t.Errorf("%s: %q", ask, got)
+		}
+	}
+	b.expect("CONFIG GET maxclients", "*2\r\n$10\r\nmaxclients\r\n$5\r\n10000\r\n") // of this node
+	b.expect("READONLY", "+OK\r\n")
+	b.expect("CONFIG GET maxmemory", "*2\r\n$9\r\nmaxmemory\r\n$1\r\n0\r\n")
+	b.expect("MEMORY USAGE none", "$-1\r\n")
+}
+
 // A bounded read is served without a round while an earlier round is young enough, and never when it is not.
 func TestBoundedStaleness(t *testing.T) {
 	g := newFakeGroup(t, 1, nil)

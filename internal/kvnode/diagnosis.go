@@ -1,7 +1,6 @@
 package kvnode
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 
@@ -20,10 +19,7 @@ func memoryUsage(c *conn, args [][]byte) {
 		c.reply.Error(errSyntax)
 		return
 	}
-	if err := c.linearize(); err != nil {
-		if !errors.Is(err, errStopped) {
-			c.reply.Error(c.node.unreadable(err))
-		}
+	if !c.readable() {
 		return
 	}
 	c.node.lock.RLock()
@@ -48,6 +44,9 @@ func memoryDoctor(c *conn, _ [][]byte) {
 }
 
 func memoryStats(c *conn, _ [][]byte) {
+	if !c.readable() {
+		return
+	}
 	n, r := c.node, &c.reply
 	used := n.sampleMemory()
 	n.lock.RLock()
@@ -89,7 +88,7 @@ func memoryStats(c *conn, _ [][]byte) {
 func slowlogGet(c *conn, args [][]byte) {
 	count := int64(10)
 	if len(args) > 3 {
-		c.reply.Error("ERR wrong number of arguments for 'slowlog|get' command")
+		c.reply.Error(unknownSubcommand("SLOWLOG", args[1]))
 		return
 	}
 	if len(args) == 3 {
@@ -113,10 +112,7 @@ func moduleList(c *conn, _ [][]byte) { c.reply.Array(0) }
 
 // debugObject is DEBUG OBJECT key, in the words of Redis. There is no address, and values are never shared.
 func debugObject(c *conn, args [][]byte) {
-	if err := c.linearize(); err != nil {
-		if !errors.Is(err, errStopped) {
-			c.reply.Error(c.node.unreadable(err))
-		}
+	if !c.readable() {
 		return
 	}
 	n, envelope := c.node, c.envelope()

@@ -34,6 +34,7 @@
 //	goroutine           started by        owns                                       ends when
 //	Serve               Run               the listener                               its context ends
 //	sample              Serve             the last measurement                       that context ends
+//	keepClientMemory    Serve             nothing                                    that context ends
 //	conn.serve          Serve             the connection, and its run while no       the client leaves, is cut or
 //	                                      write of it is open                        killed, or the node stops
 //	keepBlocked         Serve             what the log must know of commands that    the node has stopped

@@ -116,13 +116,20 @@ var configHelp = []string{
 }
 
 var debugHelp = []string{
-	"DEBUG <subcommand>. Subcommands are:",
-	"DIGEST", "    Output a hex signature of the state, LSN and log time included.",
+	"DEBUG <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+	"DIGEST", "    Output a hex signature of what all databases hold.",
+	"DIGEST-VALUE <key> [<key> ...]", "    Output a hex signature of what each of the keys holds.",
+	"ERROR <string>", "    Reply with an error of that text.",
+	"HTSTATS <dbid>", "    Tell how many keys a database has.",
+	"LOG <message>", "    Write <message> to the log of this node.",
 	"OBJECT <key>", "    Show how the value of a key is held.",
+	"POPULATE <count> [<prefix>] [<size>]", "    Create <count> strings named key:<n>, or <prefix>:<n>, that are not there.",
 	"PROTOCOL <type>", "    Reply with a test value of the specified type. <type> can be: string,",
 	"    integer, double, null, array, set, map, attrib, push, verbatim, true,", "    false, bignum.",
+	"RELOAD [option ...]", "    Accepted: what was acknowledged is in the log.",
 	"SET-ACTIVE-EXPIRE (0|1)", "    Accepted; keys expire by log time, which no single node can stop.",
 	"SLEEP <seconds>", "    Let this connection do nothing for so long; others go on.",
+	"STRINGMATCH-LEN <length> <pattern>", "    Match a text of so many letters a.",
 	"HELP", "    Prints this help.",
 }
 

@@ -188,7 +188,7 @@ func (n *Node) infoMemory(w *infoWriter) {
 func (n *Node) clientBytes() int64 {
 	var sum int64
 	for _, c := range n.clients.list() {
-		sum += c.about.pending.Load() + c.about.room.Load() + c.out.waiting.Load()
+		sum += c.memory()
 	}
 	return sum
 }
@@ -233,7 +233,7 @@ func (n *Node) infoStats(w *infoWriter) {
 	w.line("sync_partial_err", 0)
 	w.line("expired_keys", w.keyspace.Expired-s.expiredBefore.Load())
 	w.line("evicted_keys", w.keyspace.Evicted)
-	w.line("evicted_clients", s.slowReaders.Load())
+	w.line("evicted_clients", s.evictedClients.Load())
 	w.line("keyspace_hits", s.hits.Load())
 	w.line("keyspace_misses", s.misses.Load())
 	w.line("pubsub_channels", n.shell.pubsub.size(toChannels))
@@ -304,7 +304,11 @@ func (n *Node) infoReplication(w *infoWriter) {
 		w.line("replica_announced", 1)
 		w.line("connected_slaves", 0)
 	}
-	w.line("master_failover_state", "no-failover")
+	state := "no-failover"
+	if n.shell.failover.Load() != nil {
+		state = "failover-in-progress"
+	}
+	w.line("master_failover_state", state)
 	w.line("master_replid", n.replicationID())
 	w.line("master_replid2", strings.Repeat("0", 40))
 	w.line("master_repl_offset", uint64(status.Commit))

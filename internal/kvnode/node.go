@@ -30,6 +30,7 @@ type Node struct {
 	started  time.Time
 
 	stats    stats
+	gauges   *gauges
 	slow     slowLog
 	applied  progress
 	changed  atomic.Int64                // node time of the last change of the status
@@ -76,6 +77,7 @@ func NewNode(config Config, session smr.SessionID, runID string, log Log) *Node 
 		stopped:  make(chan struct{}),
 		incoming: transfer.NewMeter(),
 		machine:  kv.New(),
+		gauges:   newGauges(config),
 	}
 	n.commands = newCommandTable()
 	n.settings = newSettings(n)

@@ -66,6 +66,8 @@ func Run(ctx context.Context, config Config) error {
 		keeper.store, keeper.tell = link.SetCheckpoint, link.SetTransfer
 	}
 	node.blocked.announceNode()
+	config.Observer.Show(newSubject(node))
+	config.Observer.Serving()
 	node.logger.Info("started", "listen", listener.Addr().String(), "session", uint64(session), "pid", os.Getpid())
 
 	ctx, cancel := context.WithCancelCause(ctx)

@@ -190,17 +190,6 @@ func (n *Node) digest() (sum string, lsn smr.LSN) {
 	return hex.EncodeToString(digest[:]), n.machine.Applied()
 }
 
-// debugDigest is DEBUG DIGEST. The digest covers everything that decides the future of the state, LSN and log time
-// included: compare nodes at the same LSN (SMR DIGEST tells it).
-func debugDigest(c *conn, _ [][]byte) {
-	sum, _, err := c.digest()
-	if err != nil {
-		c.reply.Error(c.node.unreadable(err))
-		return
-	}
-	c.reply.Simple(sum)
-}
-
 // smrDigest is SMR DIGEST: the LSN up to which the state is executed, and its digest there.
 func smrDigest(c *conn, _ [][]byte) {
 	sum, lsn, err := c.digest()

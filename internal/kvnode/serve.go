@@ -33,6 +33,7 @@ func (n *Node) Serve(ctx context.Context, listener net.Listener) error {
 	unhook := context.AfterFunc(ctx, func() { listener.Close() })
 	defer unhook()
 	n.tasks.Go(func() { n.sample(ctx) })
+	n.tasks.Go(func() { n.keepClientMemory(ctx) })
 	n.tasks.Go(n.keepBlocked)
 	err := n.accept(ctx, listener)
 	cancel()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -69,40 +70,96 @@ func noCluster(c *conn, _ [][]byte) { c.reply.Error(errNoCluster) }
 // failoverPatience bounds how long FAILOVER waits for the configuration master.
 const failoverPatience = 10 * time.Second
 
-// failoverCommand is FAILOVER [TO host port [FORCE]] [ABORT] [TIMEOUT milliseconds]: it asks the configuration master to hand
-// mastership over, and is answered when that has happened or was refused.
-func failoverCommand(c *conn, args [][]byte) {
-	target, patience := "", failoverPatience
+// failoverRequest is what FAILOVER asks for.
+type failoverRequest struct {
+	host, port string // of the target; empty: any
+	timeout    time.Duration
+	force      bool
+	abort      bool
+}
+
+// parseFailover reads FAILOVER [TO host port [FORCE]] [ABORT] [TIMEOUT milliseconds], or returns the error in Redis' words.
+func parseFailover(args [][]byte) (r failoverRequest, problem string) {
 	for i := 1; i < len(args); i++ {
 		switch left := len(args) - 1 - i; {
-		case isWord(args[i], "to") && left >= 2 && target == "":
-			if target = c.node.nodeAt(string(args[i+1]) + ":" + string(args[i+2])); target == "" {
-				c.reply.Error("ERR FAILOVER target HOST and PORT is not a replica.")
-				return
-			}
-			i += 2
-		case isWord(args[i], "timeout") && left >= 1:
+		case isWord(args[i], "timeout") && left >= 1 && r.timeout == 0:
 			milliseconds, ok := resp.ParseInt(args[i+1])
-			if !ok || milliseconds <= 0 || milliseconds > int64(time.Hour/time.Millisecond) {
-				c.reply.Error("ERR FAILOVER timeout must be greater than 0")
-				return
+			switch {
+			case !ok:
+				return r, errInteger
+			case milliseconds <= 0 || milliseconds > int64(time.Hour/time.Millisecond):
+				return r, "ERR FAILOVER timeout must be greater than 0"
 			}
-			patience = time.Duration(milliseconds) * time.Millisecond
+			r.timeout = time.Duration(milliseconds) * time.Millisecond
 			i++
-		case isWord(args[i], "force") && target != "":
 		case isWord(args[i], "abort") && len(args) == 2:
-			c.reply.Error("ERR No failover in progress.")
-			return
+			r.abort = true
+		case isWord(args[i], "to") && left >= 2 && r.host == "":
+			if _, ok := resp.ParseInt(args[i+2]); !ok {
+				return r, errInteger
+			}
+			r.host, r.port = string(args[i+1]), string(args[i+2])
+			i += 2
+		case isWord(args[i], "force") && !r.force:
+			r.force = true
 		default:
-			c.reply.Error(errSyntax)
+			return r, errSyntax
+		}
+	}
+	if r.force && (r.host == "" || r.timeout == 0) {
+		return r, "ERR FAILOVER with force option requires both a timeout and target HOST and IP."
+	}
+	return r, ""
+}
+
+// errAborted ends a FAILOVER that FAILOVER ABORT gives up.
+var errAborted = errors.New("FAILOVER ABORT was called: nobody waits for it any more; a hand-over that has begun is carried out all the same")
+
+// failoverCommand is FAILOVER: it asks the configuration master to hand mastership over, and is answered when that has happened or was
+// refused. FORCE changes nothing: a master that does not give up in time is replaced anyway.
+func failoverCommand(c *conn, args [][]byte) {
+	request, problem := parseFailover(args)
+	if problem != "" {
+		c.reply.Error(problem)
+		return
+	}
+	running := &c.node.shell.failover
+	if request.abort {
+		if cancel := running.Swap(nil); cancel != nil {
+			(*cancel)(errAborted)
+			c.reply.OK()
+			return
+		}
+		c.reply.Error("ERR No failover in progress.")
+		return
+	}
+	target := ""
+	if request.host != "" {
+		if target = c.node.nodeAt(net.JoinHostPort(request.host, request.port)); target == "" {
+			c.reply.Error("ERR FAILOVER target HOST and PORT is not a replica.")
 			return
 		}
 	}
-	if err := c.node.switchOver(target, patience); err != nil {
-		c.reply.Error("ERR " + err.Error())
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	if !running.CompareAndSwap(nil, &cancel) {
+		c.reply.Error("ERR FAILOVER already in progress.")
 		return
 	}
-	c.reply.OK()
+	defer running.CompareAndSwap(&cancel, nil)
+	patience := request.timeout
+	if patience == 0 {
+		patience = failoverPatience
+	}
+	err := c.node.switchOver(ctx, target, patience)
+	switch {
+	case context.Cause(ctx) == errAborted:
+		c.reply.Error("ERR " + errAborted.Error())
+	case err != nil:
+		c.reply.Error("ERR " + err.Error())
+	default:
+		c.reply.OK()
+	}
 }
 
 // nodeAt returns the name of the node whose clients' address is given, empty if it is unknown.
@@ -116,11 +173,11 @@ func (n *Node) nodeAt(address string) string {
 }
 
 // switchOver asks the configuration masters, one after the other, to make a node (any if it is empty) the master.
-func (n *Node) switchOver(target string, patience time.Duration) error {
+func (n *Node) switchOver(ctx context.Context, target string, patience time.Duration) error {
 	if len(n.config.Masters) == 0 {
 		return errors.New("this node does not know the configuration masters: start it with --masters, or use 'smrctl switchover'")
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	var problem error
 	for _, address := range n.config.Masters {

@@ -47,6 +47,7 @@ type settings struct {
 	trackedKeys    atomic.Int64 // tracking-table-max-keys
 	deniedKept     atomic.Int64 // acllog-max-len
 	latencyFrom    atomic.Int64 // milliseconds, 0: the latency monitor is off
+	clientLimit    atomic.Pointer[clientLimit]
 	outputLimits   atomic.Pointer[outputLimits]
 	outputSettings atomic.Pointer[outputLimits] // as they were given
 
@@ -96,7 +97,8 @@ func newSettings(n *Node) *settings {
 	s.trackedKeys.Store(1000000)
 	s.deniedKept.Store(128)
 	s.setOutputLimits(n, outputLimits{{}, {256 << 20, 64 << 20, time.Minute}, {32 << 20, 8 << 20, time.Minute}})
-	s.all = slices.Concat(s.ofNode(n), s.replicated(n), fixedSettings(n))
+	s.clientLimit.Store(&clientLimit{})
+	s.all = slices.Concat(s.ofNode(n), []setting{s.clientLimitSetting(n)}, s.replicated(n), fixedSettings(n))
 	known := make(map[string]bool)
 	for _, entry := range s.all {
 		known[entry.name] = true
@@ -247,7 +249,7 @@ var notedSettings = []notedSetting{
 	{"lazyfree-lazy-eviction", "no", boolean}, {"lazyfree-lazy-expire", "no", boolean}, {"lazyfree-lazy-server-del", "no", boolean},
 	{"lazyfree-lazy-user-del", "no", boolean}, {"lazyfree-lazy-user-flush", "no", boolean}, {"list-compress-depth", "0", integer},
 	{"loglevel", "notice", oneOf("debug", "verbose", "notice", "warning", "nothing")}, {"lua-time-limit", "5000", integer},
-	{"maxmemory-clients", "0", anyText}, {"maxmemory-eviction-tenacity", "10", integer}, {"min-replicas-max-lag", "10", integer},
+	{"maxmemory-eviction-tenacity", "10", integer}, {"min-replicas-max-lag", "10", integer},
 	{"min-replicas-to-write", "0", integer}, {"no-appendfsync-on-rewrite", "no", boolean}, {"oom-score-adj", "no", anyText},
 	{"rdb-save-incremental-fsync", "yes", boolean}, {"rdbchecksum", "yes", boolean}, {"rdbcompression", "yes", boolean},
 	{"repl-backlog-size", "1048576", memory}, {"repl-backlog-ttl", "3600", integer}, {"repl-disable-tcp-nodelay", "no", boolean},
@@ -375,6 +377,7 @@ func configGet(c *conn, args [][]byte) {
 		get  func() string
 	}
 	var chosen []match
+	replicated := false
 	for _, s := range c.node.settings.all {
 		for _, arg := range args[2:] {
 			pattern := strings.ToLower(string(arg))
@@ -385,8 +388,12 @@ func configGet(c *conn, args [][]byte) {
 				s.name = string(arg)
 			}
 			chosen = append(chosen, match{s.name, s.get})
+			replicated = replicated || s.replicated
 			break
 		}
+	}
+	if replicated && !c.readable() { // what any node has acknowledged is seen on every node
+		return
 	}
 	c.reply.Map(len(chosen))
 	for _, s := range chosen {

@@ -26,10 +26,12 @@ func (c *conn) settle() {
 		}
 	}
 	if r.open > 0 {
+		began, writes := c.node.now(), r.open
 		c.submit()
 		if !c.await() {
 			return
 		}
+		c.node.committed(began, writes)
 		c.lastWrite = max(c.lastWrite, r.lastWrite)
 		if c.copies > 0 && c.waiting == nil && !c.demandCopies() {
 			return
@@ -111,6 +113,7 @@ func (c *conn) linearize() error {
 	}
 	err := c.node.waitApplied(c.index.lsn, c.caughtUp)
 	if err == nil {
+		c.node.gauges.readIndex.Observe((c.node.now() - began).Seconds())
 		c.node.fresh.note(began)
 	}
 	return err

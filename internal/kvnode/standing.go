@@ -1,6 +1,7 @@
 package kvnode
 
 import (
+	"context"
 	"sync/atomic"
 
 	"lockstep/internal/acl"
@@ -21,8 +22,9 @@ type shellState struct {
 	pauses   pauses
 	denials  denials
 	latency  latencyMonitor
-	acting   *conn                  // whose write is being executed; of the goroutine that applies the log
-	stop     atomic.Pointer[func()] // ends the node, once it serves
+	acting   *conn                                   // whose write is being executed; of the goroutine that applies the log
+	stop     atomic.Pointer[func()]                  // ends the node, once it serves
+	failover atomic.Pointer[context.CancelCauseFunc] // gives a FAILOVER up, while one waits for the configuration master
 }
 
 // standing is what sets a connection apart from one that may do everything and only asks. Its connection's goroutine

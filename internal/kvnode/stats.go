@@ -74,10 +74,12 @@ type stats struct {
 	misses      atomic.Int64
 	errors      atomic.Int64 // error replies
 	slowReaders atomic.Int64 // connections cut for not reading
-	peakMemory  atomic.Int64 // bytes
-	opsPerSec   atomic.Int64
-	inPerSec    atomic.Int64 // bytes
-	outPerSec   atomic.Int64 // bytes
+	// evictedClients counts connections closed to keep to maxmemory-clients.
+	evictedClients atomic.Int64
+	peakMemory     atomic.Int64 // bytes
+	opsPerSec      atomic.Int64
+	inPerSec       atomic.Int64 // bytes
+	outPerSec      atomic.Int64 // bytes
 
 	// expiredBefore is how many keys the machine had expired at the last CONFIG RESETSTAT.
 	expiredBefore atomic.Int64
@@ -112,7 +114,7 @@ func (s *stats) errorCodes() (codes []string, counts map[string]int64) {
 // reset is CONFIG RESETSTAT for the counters of the node.
 func (s *stats) reset() {
 	for _, counter := range []*atomic.Int64{&s.commands, &s.connections, &s.rejected, &s.netInput, &s.netOutput,
-		&s.reads, &s.batches, &s.hits, &s.misses, &s.errors, &s.slowReaders} {
+		&s.reads, &s.batches, &s.hits, &s.misses, &s.errors, &s.slowReaders, &s.evictedClients} {
 		counter.Store(0)
 	}
 	s.mu.Lock()

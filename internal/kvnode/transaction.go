@@ -121,6 +121,7 @@ func (c *conn) queue(command *command, args [][]byte) {
 	}
 	c.tx.commands = append(c.tx.commands, queued{command: command, args: kept})
 	c.about.multi.Store(int32(len(c.tx.commands)))
+	c.about.multiBytes.Store(int64(c.tx.bytes))
 	if !c.mode.muted() {
 		c.reply.Simple("QUEUED")
 	}
@@ -149,6 +150,7 @@ func discardCommand(c *conn, _ [][]byte) {
 func (c *conn) endTransaction() {
 	c.tx = transaction{}
 	c.about.multi.Store(-1)
+	c.about.multiBytes.Store(0)
 	c.about.watched.Store(0)
 }
 

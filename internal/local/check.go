@@ -123,6 +123,7 @@ func checkPorts(p Plan) error {
 		try(c.Name(), "port", c.Addr)
 		try(c.Name(), "Sentinel port", c.SentinelAddr)
 	}
+	p.checkHTTP(try)
 	if len(problems) == 0 {
 		return nil
 	}
@@ -150,6 +151,7 @@ const (
 	reserveStep  = 10
 	_            = uint(reserveStep - MaxReplicas)
 	_            = uint(32768 - reserveLimit - sentinelPorts)
+	_            = uint(httpReplicators - httpKVNodes - (reserveLimit - reserveFirst))
 )
 
 // ReservePorts returns a first port whose cluster can have all its ports, for tests and measurements. Until release, or

@@ -385,7 +385,8 @@ func (c *Cluster) arguments(p Process) []string {
 		}
 		r, _ := c.Plan.find(p.Node)
 		args = append(args, "--replicator-dir", c.ReplicaDir(r.Node), "--group", c.Plan.Group, "--node", r.Node,
-			"--listen", r.KVAddr, "--announce", r.KVAddr, "--admin", r.AdminAddr(), "--peers", strings.Join(peers, ","))
+			"--listen", r.KVAddr, "--announce", r.KVAddr, "--admin", r.AdminAddr(), "--peers", strings.Join(peers, ","),
+			"--masters", strings.Join(c.Plan.ConfmasterAddrs(), ","))
 	case KindConfmaster:
 		var peers []string
 		var self Confmaster
@@ -401,5 +402,5 @@ func (c *Cluster) arguments(p Process) []string {
 			args = append(args, "--new")
 		}
 	}
-	return append(args, c.Extra[p.Kind]...)
+	return append(append(args, c.httpFlags(p)...), c.Extra[p.Kind]...)
 }

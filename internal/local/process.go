@@ -123,6 +123,15 @@ func (c *Cluster) Pid(name string) int {
 
 // Processes lists all processes of the cluster: configuration masters, replicators, KV nodes.
 func (c *Cluster) Processes() []Process {
+	list := c.listed()
+	for i := range list {
+		list[i].Pid = c.Pid(list[i].Name)
+	}
+	return list
+}
+
+// listed is Processes without their ids.
+func (c *Cluster) listed() []Process {
 	var list []Process
 	for _, m := range c.Plan.Confmasters {
 		list = append(list, Process{Name: m.Name(), Kind: KindConfmaster, Node: m.Name(), Addr: m.Addr})
@@ -132,9 +141,6 @@ func (c *Cluster) Processes() []Process {
 	}
 	for _, r := range c.Plan.Replicas {
 		list = append(list, Process{Name: r.Node + "-kvnode", Kind: KindKVNode, Node: r.Node, Addr: r.KVAddr})
-	}
-	for i := range list {
-		list[i].Pid = c.Pid(list[i].Name)
 	}
 	return list
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"lockstep/internal/obs"
 	"lockstep/log"
 	"lockstep/smr"
 	"lockstep/smr/replica"
@@ -57,11 +58,15 @@ type Config struct {
 	Version string
 	// Logger gets the events; default slog.Default().
 	Logger *slog.Logger
+	// Observer shows this replicator to people and programs; default: nobody is shown anything.
+	Observer *obs.Observer
 	// Ready, if set, is called once, from Run's goroutine, when all ports listen.
 	Ready func(Endpoints)
 
 	// fs is the file system of log and state; tests put faults in. Default log.OS.
 	fs log.FS
+	// gauges counts what passes; withDefaults makes it.
+	gauges *gauges
 	// started, if set, is given the node before its goroutines run; for tests.
 	started func(*node)
 }
@@ -150,6 +155,10 @@ func (c Config) withDefaults() Config {
 	}
 	if c.fs == nil {
 		c.fs = log.OS{}
+	}
+	if c.gauges == nil {
+		c.gauges = newGauges(c.Group, c.Node)
+		c.fs = c.gauges.watch(c.fs)
 	}
 	return c
 }

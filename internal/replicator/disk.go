@@ -162,7 +162,9 @@ func (d *disk) idle() error {
 
 func (d *disk) syncNow() error {
 	d.unsyncedSince = time.Time{}
-	return d.home.log.SyncNow()
+	err := d.home.log.SyncNow()
+	d.home.cfg.gauges.noteSynced(d.home.log.Synced())
+	return err
 }
 
 // drain executes all that is waiting, batch by batch.
@@ -345,6 +347,7 @@ func (d *disk) report(ops []replica.DiskOp) error {
 	if err := d.home.log.Sync(); err != nil {
 		return err
 	}
+	d.home.cfg.gauges.noteSynced(d.home.log.Synced())
 	bytes := 0
 	for i := range ops {
 		bytes += len(ops[i].Append)

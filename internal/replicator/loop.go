@@ -140,6 +140,7 @@ func (l *loop) drain(flowing bool) {
 		}
 	}
 	if len(l.propose.Batches) > 0 {
+		l.node.cfg.gauges.proposed(&l.propose)
 		l.step(&l.propose)
 		clear(l.propose.Batches)
 		l.propose.Batches = l.propose.Batches[:0]
@@ -292,6 +293,7 @@ func (l *loop) carryOut() error {
 		}
 	}
 	l.node.events.emit(out.Events)
+	l.node.cfg.gauges.happened(out.Events)
 	clear(out.Disk)
 	clear(out.Send)
 	out.Reset()
@@ -334,6 +336,7 @@ func (l *loop) publish() {
 	}
 	l.node.clients.setLeading(status.Leading, status.Epoch)
 	l.lastRound.Store(processMillis())
+	l.node.cfg.gauges.round(&status)
 	l.node.snapshot.set(status)
 	l.node.local.show(l.node.statusForKV(&status))
 }

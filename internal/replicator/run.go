@@ -179,6 +179,8 @@ func (n *node) run(ctx context.Context, ports listeners) error {
 	n.cfg.Logger.Info("replicator started", "cluster", n.cfg.Cluster, "group", n.cfg.Group, "node", n.cfg.Node,
 		"incarnation", uint64(n.home.incarnation), "data", ports.data.Addr().String(), "manage", ports.manage.Addr().String(),
 		"socket", n.cfg.Socket, "lsn", uint64(n.stream.end), "sync", n.cfg.Sync.String())
+	n.cfg.Observer.Show(newSubject(n))
+	n.cfg.Observer.Serving()
 	if n.cfg.Ready != nil {
 		n.cfg.Ready(Endpoints{Data: ports.data.Addr(), Manage: ports.manage.Addr(), Socket: n.cfg.Socket})
 	}

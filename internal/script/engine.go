@@ -49,6 +49,8 @@ type Host interface {
 	// Call executes a command and appends its encoded reply to reply, in version proto of the protocol. An error reply
 	// is the answer that redis.call raises and redis.pcall returns.
 	Call(args [][]byte, proto int, reply []byte) []byte
+	// Work returns what executing the command will cost, in instructions: it is counted before Call.
+	Work(args [][]byte) int64
 	// Allowed reports whether the user may execute the command; problem is not empty if there is no such command.
 	Allowed(args [][]byte) (allowed bool, problem string)
 	// Log writes to the log of this node; level is 0 (debug) to 3 (warning).
@@ -362,8 +364,10 @@ func (e *Engine) stringTable(list [][]byte) *lua.LTable {
 }
 
 // work counts the work of a library function, in instructions, and ends the run if there is nothing left.
-func (e *Engine) work(l *lua.LState, n int) {
-	if err := e.meter.Work(int64(n)); err != nil {
+func (e *Engine) work(l *lua.LState, n int) { e.work64(l, int64(n)) }
+
+func (e *Engine) work64(l *lua.LState, n int64) {
+	if err := e.meter.Work(n); err != nil {
 		l.RaiseError("%s", err.Error())
 	}
 }

@@ -24,7 +24,9 @@ func (h *answers) Call(args [][]byte, proto int, reply []byte) []byte {
 }
 
 func (h *answers) Allowed(args [][]byte) (bool, string) { return true, "" }
-func (h *answers) Log(int, string)                      {}
+
+func (h *answers) Work(args [][]byte) int64 { return 0 }
+func (h *answers) Log(int, string)          {}
 
 // small are limits that a test meets quickly.
 var small = Limits{Instructions: 300_000, Memory: 8 << 20, Reply: 1 << 20}

@@ -113,6 +113,7 @@ func (f frame) command() (v lua.LValue, problem string) {
 		size += len(arg)
 	}
 	e.work(f.l, callWork+size/64)
+	e.work64(f.l, e.host.Work(args))
 	reply := e.host.Call(args, e.proto, e.reply[:0])
 	if e.reply = reply; cap(reply) > keptBytes {
 		e.reply = nil

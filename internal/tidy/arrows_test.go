@@ -38,10 +38,11 @@ var arrows = map[string][]string{
 	"internal/acl":       {},
 	"internal/failover":  {"smr", "internal/invariant", "internal/mutant"},
 	"internal/script":    {"internal/resp", "internal/script/meter"},
-	"internal/kv":        {"smr", "internal/script", "internal/script/meter", "internal/acl", "internal/kv/alike", "internal/view", "internal/resp", "internal/invariant", "internal/mutant"},
+	"internal/kv":        {"smr", "internal/script", "internal/script/meter", "internal/acl", "internal/kv/alike", "internal/view", "internal/keyhash", "internal/resp", "internal/invariant", "internal/mutant"},
 	"internal/mutant":    {},
 	"internal/release":   {},
 	"internal/view":      {},
+	"internal/keyhash":   {},
 	"internal/obs":       {"smr"},
 	"internal/replicator": {
 		"smr", "smr/replica", "smr/wire", "log", "proto", "internal/archive", "internal/invariant", "internal/obs",
@@ -56,13 +57,18 @@ var arrows = map[string][]string{
 	"internal/rdb":        {"internal/kv", "internal/resp"},
 	"internal/confmaster": {"smr", "proto", "internal/failover", "internal/resp", "internal/invariant", "internal/obs"},
 
+	"internal/daemon": {"internal/release", "internal/obs"},
+
 	// Tools around the running system.
-	"internal/admin": {"proto"},
-	"internal/local": {"smr", "proto", "internal/admin"},
-	"internal/bench": {"internal/admin", "internal/local"},
-	"internal/ctl":   {"smr", "log", "proto", "internal/admin", "internal/local", "internal/bench", "internal/chaos", "internal/release", "internal/archive", "internal/backup", "internal/checkpoint", "internal/kv", "internal/rdb", "internal/resp", "internal/transfer"},
-	"internal/e2e":   {"smr", "log", "proto", "internal/admin", "internal/local"},
-	"internal/tidy":  {},
+	"internal/admin":          {"proto"},
+	"internal/local":          {"smr", "proto", "internal/admin"},
+	"internal/bench":          {"internal/admin", "internal/local"},
+	"internal/ctl":            {"smr", "log", "proto", "internal/admin", "internal/local", "internal/bench", "internal/chaos", "internal/release", "internal/archive", "internal/backup", "internal/checkpoint", "internal/kv", "internal/rdb", "internal/resp", "internal/transfer"},
+	"internal/e2e":            {"smr", "log", "proto", "internal/admin", "internal/local"},
+	"internal/tidy":           {},
+	"internal/deploy":         {}, // its tests run the programs
+	"internal/deploy/probe":   {},
+	"internal/deploy/release": {"internal/release"},
 
 	// Proof: whatever exists may be taken apart.
 	"internal/sim": {
@@ -78,9 +84,9 @@ var arrows = map[string][]string{
 	"internal/kv/oracle":    {"smr", "internal/kv", "internal/kv/alike", "internal/resp"},
 	"internal/kv/alike":     {"internal/resp"},
 
-	"cmd/replicator": {"internal/replicator", "internal/release", "internal/obs", "log", "smr"},
-	"cmd/kvnode":     {"internal/kvnode", "internal/release", "internal/obs", "smr"},
-	"cmd/confmaster": {"internal/confmaster", "internal/release", "internal/obs", "smr"},
+	"cmd/replicator": {"internal/replicator", "internal/daemon", "internal/release", "internal/obs", "log", "smr"},
+	"cmd/kvnode":     {"internal/kvnode", "internal/daemon", "internal/release", "internal/obs", "smr"},
+	"cmd/confmaster": {"internal/confmaster", "internal/daemon", "internal/release", "internal/obs", "smr"},
 	"cmd/smrctl":     {"internal/ctl"},
 	"cmd/smrsim":     {"internal/sim", "internal/mutant"},
 	"cmd/smrmutants": {"internal/score"},

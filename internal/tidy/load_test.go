@@ -54,6 +54,9 @@ func loadModule(t *testing.T) []*sourcePackage {
 			if path != moduleDir && (strings.HasPrefix(name, ".") || name == "testdata" || name == "var" || name == "bin") {
 				return filepath.SkipDir
 			}
+			if _, err := os.Stat(filepath.Join(path, "go.mod")); err == nil && path != moduleDir {
+				return filepath.SkipDir // a module of its own
+			}
 			return nil
 		}
 		if !strings.HasSuffix(name, ".go") {

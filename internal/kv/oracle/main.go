@@ -3,6 +3,7 @@
 //
 //	go run ./internal/kv/oracle            (from the module's directory; needs redis-server 7.0)
 //	go run ./internal/kv/oracle -soak -type zsets -count 1000000 -seed 7
+//	go run ./internal/kv/oracle -memory
 //
 // It starts a redis-server of its own on a free port of the loopback interface and stops it. The transcripts are text:
 // "> " and the quoted arguments, then "< " and the quoted bytes of the reply; "@ stamp <ms> proto <n>" begins a sequence.
@@ -36,11 +37,21 @@ func main() {
 	soaking := flag.Bool("soak", false, "compare random commands instead of recording")
 	kinds := flag.String("type", "all", "with -soak: transcripts whose commands are compared, separated by commas")
 	count := flag.Int("count", 100_000, "with -soak: commands of each type")
+	memory := flag.Bool("memory", false, "compare the memory that keys take instead of recording")
+	filled := flag.String("filled", "", "with -memory: only fillings whose name contains this")
 	onlyScripts := flag.Bool("only-scripts", false, "record the answers to scripts only")
 	flag.Parse()
 	s, err := startServer(*binary)
 	if err != nil {
 		log.Fatal(err)
+	}
+	if *memory {
+		err := compareMemory(s, os.Stdout, *filled)
+		s.stop()
+		if err != nil {
+			log.Fatal(err)
+		}
+		return
 	}
 	if *soaking {
 		differences, err := soakAll(s, *kinds, *count, *seed)
@@ -108,6 +119,17 @@ func recordAll(s *server, dir, only string, sequences, length int, seed uint64) 
 			}
 		}
 		if err := os.WriteFile(filepath.Join(dir, name+".txt"), out.Bytes(), 0o644); err != nil {
+			return err
+		}
+	}
+	if only == "" || slices.Contains(strings.Split(only, ","), "found") {
+		var out bytes.Buffer
+		for i, commands := range found {
+			if err := recordSequence(s, &out, 2+i%2, append([][]string{{"flushall"}}, commands...)); err != nil {
+				return fmt.Errorf("record what soaks have found: %w", err)
+			}
+		}
+		if err := os.WriteFile(filepath.Join(dir, "found.txt"), out.Bytes(), 0o644); err != nil {
 			return err
 		}
 	}

@@ -1,0 +1,178 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"strings"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sync/errgroup"
+
+	"lockstep/internal/obs"
+	"lockstep/internal/release"
+)
+
+// Exit codes.
+const (
+	ExitDone   = 0 // stopped in good order, or answered what was asked
+	ExitFailed = 1
+	ExitUsage  = 2
+)
+
+// Main runs a program with the arguments and the output of this process until it ends or is told to by SIGTERM or
+// SIGINT, and exits with its code.
+func Main(run func(ctx context.Context, arguments []string, stdout, stderr io.Writer) int) {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// Program is one of the servers, as its main package describes it.
+type Program struct {
+	// Flags are the program's own flags, bound to its configuration. New adds those that all programs share.
+	Flags *flag.FlagSet
+	// Check returns all problems of the configuration at once. It is called after the flags were read.
+	Check func() error
+	// Run does the program's work until ctx ends, which is no error. The Subject that it gives to the observer is what
+	// --http shows.
+	Run func(ctx context.Context, logger *slog.Logger, observer *obs.Observer) error
+	// Labels are keys and values that tell this process from others of the same program, for the log. They are asked
+	// for after Check.
+	Labels func() []any
+
+	name, usage, about string
+	common             common
+}
+
+// common are the flags that all programs share.
+type common struct {
+	config    string // path of a file with settings
+	http      string // host:port, "" for nowhere
+	profiles  bool
+	version   bool
+	logFormat string
+	logLevel  slog.Level
+}
+
+// New returns a program without flags of its own. usage is what its first line of help shows behind the name, about is
+// a sentence on what it does.
+func New(name, usage, about string) *Program {
+	p := &Program{Flags: flag.NewFlagSet(name, flag.ContinueOnError), name: name, usage: usage, about: about}
+	set := p.Flags
+	set.SetOutput(io.Discard)
+	set.Usage = func() {} // a mistake is answered in two lines
+	set.StringVar(&p.common.config, "config", "", "`file` of settings, one `name = value` a line, named as these flags; what the command line says wins")
+	set.StringVar(&p.common.http, "http", "", "`host:port` for /metrics, /livez and /readyz (HTTP); empty for nowhere")
+	set.BoolVar(&p.common.profiles, "pprof", false, "offer /debug/pprof/ on --http")
+	set.StringVar(&p.common.logFormat, "log-format", "text", "`format` of log lines on stderr: text or json")
+	set.Func("log-level", "least `level` of log lines: debug, info, warn, error (default info)", func(text string) error {
+		return p.common.logLevel.UnmarshalText([]byte(text))
+	})
+	set.BoolVar(&p.common.version, "version", false, "print the version and exit")
+	return p
+}
+
+// Execute does what the arguments say and returns the exit code.
+func (p *Program) Execute(ctx context.Context, arguments []string, stdout, stderr io.Writer) int {
+	err := p.Parse(arguments)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		p.help(stderr)
+		return ExitDone
+	case err != nil:
+		fmt.Fprintf(stderr, "%s: %v\nTry %s --help.\n", p.name, err, p.name)
+		return ExitUsage
+	case p.common.version:
+		fmt.Fprintln(stdout, p.name, release.String())
+		return ExitDone
+	}
+	if err := p.Check(); err != nil {
+		fmt.Fprintf(stderr, "%s: these flags do not work:\n  %s\nTry %s --help.\n",
+			p.name, strings.ReplaceAll(err.Error(), "\n", "\n  "), p.name)
+		return ExitUsage
+	}
+	logger := p.logger(stderr)
+	if err := p.observed(ctx, logger); err != nil {
+		logger.Error(p.name+" failed", append(p.Labels(), "error", err.Error())...)
+		return ExitFailed
+	}
+	logger.Info(p.name+" stopped", p.Labels()...)
+	return ExitDone
+}
+
+// observed runs the program and, beside it, what shows it to the world: HTTP and the service manager.
+func (p *Program) observed(outer context.Context, logger *slog.Logger) error {
+	manager := openManager(logger)
+	defer manager.close()
+	observer := obs.New(p.name, release.String(), manager.ready)
+	group, ctx := errgroup.WithContext(outer)
+	inner, done := context.WithCancel(context.WithoutCancel(ctx)) // is there until the program has ended
+	if p.common.http != "" {
+		listener, err := net.Listen("tcp", p.common.http)
+		if err != nil {
+			done()
+			return fmt.Errorf("listen for HTTP (--http): %w", err)
+		}
+		logger.Info("http", append(p.Labels(), "address", listener.Addr().String())...)
+		group.Go(func() error { return observer.Serve(inner, listener, p.common.profiles) })
+	}
+	group.Go(func() error { manager.watchdog(inner, observer.Live); return nil })
+	stopping := sync.OnceFunc(manager.stopping)
+	unhook := context.AfterFunc(ctx, stopping)
+	defer unhook()
+	defer stopping() // at the latest now; waits if the hook is at it
+	group.Go(func() error { defer done(); return p.Run(ctx, logger, observer) })
+	return group.Wait()
+}
+
+// Parse reads the arguments into the flags. It returns flag.ErrHelp if help was asked for.
+func (p *Program) Parse(arguments []string) error {
+	if err := p.Flags.Parse(arguments); err != nil {
+		return err
+	}
+	if p.Flags.NArg() > 0 {
+		return fmt.Errorf("unexpected argument %q", p.Flags.Arg(0))
+	}
+	if p.common.config != "" && !p.common.version {
+		if err := readSettings(p.Flags, p.common.config); err != nil {
+			return err
+		}
+	}
+	if p.common.http != "" {
+		if _, _, err := net.SplitHostPort(p.common.http); err != nil {
+			return fmt.Errorf("http %q: use host:port", p.common.http)
+		}
+	}
+	switch {
+	case p.common.profiles && p.common.http == "":
+		return errors.New("pprof: give --http the address where to offer it")
+	case p.common.logFormat != "text" && p.common.logFormat != "json":
+		return fmt.Errorf("log-format %q: use text or json", p.common.logFormat)
+	}
+	return nil
+}
+
+func (p *Program) help(w io.Writer) {
+	fmt.Fprintf(w, "Usage: %s %s [flags]\n\n%s\n"+
+		"Exit code: 0 stopped in good order, 1 failed, 2 wrong usage. SIGTERM and SIGINT stop it.\n\nFlags:\n", p.name, p.usage, p.about)
+	p.Flags.SetOutput(w)
+	p.Flags.PrintDefaults()
+	p.Flags.SetOutput(io.Discard)
+}
+
+func (p *Program) logger(w io.Writer) *slog.Logger {
+	options := &slog.HandlerOptions{Level: p.common.logLevel}
+	if p.common.logFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, options))
+	}
+	return slog.New(slog.NewTextHandler(w, options))
+}

@@ -1,0 +1,115 @@
+package kv
+
+import (
+	"math/rand/v2"
+	"strconv"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"lockstep/internal/keyhash"
+)
+
+// checkIndex reports how an index of so many nodes breaks its invariants.
+func checkIndex[V any](t rapid.TB, x *index[V], size int) {
+	t.Helper()
+	if len(x.segments) != 1<<x.depth {
+		t.Fatalf("%d segments at depth %d", len(x.segments), x.depth)
+	}
+	for i := 0; i < len(x.segments); {
+		s := x.segments[i]
+		if s.depth > x.depth || i%(1<<(x.depth-s.depth)) != 0 {
+			t.Fatalf("segment %d has depth %d of %d", i, s.depth, x.depth)
+		}
+		for range 1 << (x.depth - s.depth) {
+			if x.segments[i] != s {
+				t.Fatalf("segment %d of depth %d is not in all of its places", i, s.depth)
+			}
+			i++
+		}
+		used := 0
+		for at, n := range s.nodes {
+			if n == nil {
+				continue
+			}
+			used++
+			hash := uint32(keyhash.String(n.key) >> 32)
+			if s.hashes[at] != hash || x.segmentOf(hash) != s {
+				t.Fatalf("node %q has the hash %x and stands with %x", n.key, hash, s.hashes[at])
+			}
+		}
+		if used != s.used || used > maxFill(len(s.nodes)) || len(s.hashes) != len(s.nodes) {
+			t.Fatalf("%d slots, %d in use, %d counted", len(s.nodes), used, s.used)
+		}
+		size -= used
+	}
+	if size != 0 {
+		t.Fatalf("the index lacks %d nodes", size)
+	}
+}
+
+// Each segment must grow, split and shrink without losing a node, whatever is put in and taken out in between: a search that ends
+// too early, or a node that stands in the wrong half, would show as a key that is lost.
+func TestIndexAgainstMap(t *testing.T) {
+	t.Parallel()
+	dice := rand.New(rand.NewPCG(7, 0))
+	x, naive := newIndex[int](), make(map[string]*node[int])
+	var keys []string
+	check := func() {
+		t.Helper()
+		checkIndex(t, x, len(naive))
+		for key, n := range naive {
+			if got := x.find(keyhash.String(key), []byte(key)); got != n {
+				t.Fatalf("%s is lost", key)
+			}
+		}
+	}
+	for round, goal := range []int{3000, 40, 50_000, 20_000, 30_000, 0, 100} {
+		for len(naive) != goal {
+			if len(naive) < goal || dice.IntN(8) == 0 && goal > 0 {
+				key := "k" + strconv.Itoa(round) + "-" + strconv.Itoa(dice.IntN(1<<40))
+				if naive[key] != nil {
+					continue
+				}
+				naive[key] = &node[int]{key: key}
+				keys = append(keys, key)
+				x.insert(keyhash.String(key), naive[key])
+			} else {
+				at := dice.IntN(len(keys))
+				key := keys[at]
+				keys[at] = keys[len(keys)-1]
+				keys = keys[:len(keys)-1]
+				x.remove(keyhash.String(key), naive[key])
+				delete(naive, key)
+				if x.find(keyhash.String(key), []byte(key)) != nil {
+					t.Fatalf("%s is still found", key)
+				}
+			}
+		}
+		check()
+	}
+}
+
+// Hashes that agree in all bits that the directory can have must neither end the process nor be mixed up.
+func TestIndexOfEqualHashes(t *testing.T) {
+	t.Parallel()
+	for _, hash := range []uint64{0, 1 << 63, 1<<64 - 1} {
+		x := newIndex[int]()
+		var nodes []*node[int]
+		for i := range 3000 {
+			nodes = append(nodes, &node[int]{key: strconv.Itoa(i)})
+			x.insert(hash, nodes[i])
+		}
+		for i, n := range nodes {
+			if x.find(hash, []byte(n.key)) != n {
+				t.Fatalf("%d of equal hashes is lost", i)
+			}
+		}
+		for _, n := range nodes[1:] {
+			x.remove(hash, n)
+		}
+		if x.find(hash, []byte("0")) != nodes[0] || len(x.segments) > 1<<3 {
+			t.Fatalf("the node that stays is lost, or %d segments were made", len(x.segments))
+		}
+	}
+}

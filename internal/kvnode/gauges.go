@@ -1,0 +1,142 @@
+package kvnode
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"lockstep/internal/kv"
+	"lockstep/internal/obs"
+	"lockstep/smr"
+)
+
+// gauges count what passes: the part of the metrics that is not read from what the node knows anyway.
+type gauges struct {
+	commit    obs.Histogram
+	readIndex obs.Histogram
+	writes    obs.Histogram
+}
+
+func newGauges(config Config) *gauges {
+	labels := obs.Labels{"group": config.Group, "node": string(config.Node)}
+	return &gauges{
+		commit: obs.NewHistogram("lockstep_kv_commit_duration_seconds",
+			"From when the writes of a client's pipeline are handed to the log until all of them are committed and executed here.", labels, obs.Durations()),
+		readIndex: obs.NewHistogram("lockstep_kv_read_index_duration_seconds",
+			"From when a read asks the master for an LSN until this node has executed up to there. Reads of a pipeline share one question.", labels, obs.Durations()),
+		writes: obs.NewHistogram("lockstep_kv_pipeline_writes", "Writes of one client's pipeline that went into the log together.", labels, obs.Powers(14)),
+	}
+}
+
+// committed notes that so many writes, handed to the log at that node time, have their outcome.
+func (n *Node) committed(began time.Duration, writes int) {
+	n.gauges.commit.Observe((n.now() - began).Seconds())
+	n.gauges.writes.Observe(float64(writes))
+}
+
+// families are the metrics that are read when somebody looks.
+type families struct {
+	lsn, lag, behind, role, epoch, fact                           obs.Family
+	pending, pendingBytes, sessions, waiters, keys, outputWaiting obs.Family
+}
+
+func newFamilies(config Config) families {
+	labels := obs.Labels{"group": config.Group, "node": string(config.Node)}
+	gauge := func(name, help string, more ...string) obs.Family {
+		return obs.NewFamily(obs.Gauge, "lockstep_kv_"+name, help, labels, more...)
+	}
+	return families{
+		lsn:           gauge("lsn", "A position in the log, in bytes: start, commit and safe as the replicator beside says, applied as executed here.", "point"),
+		lag:           gauge("apply_lag_bytes", "Bytes that are safe and not executed here."),
+		behind:        gauge("log_time_lag_seconds", "Clock of this machine less the time of the last frame executed here. An idle log moves on once a second."),
+		role:          gauge("role", "1 for the role of the replicator beside, 0 for the others.", "role"),
+		epoch:         gauge("epoch", "Epoch of the master that the replicator beside knows."),
+		fact:          gauge("condition", "1 for what is so, 0 for what is not.", "condition"),
+		pending:       gauge("pending_requests", "Requests that are neither executed nor refused."),
+		pendingBytes:  gauge("pending_bytes", "Bytes of these requests."),
+		sessions:      gauge("sessions", "Sessions that the group remembers: lives of KV nodes."),
+		waiters:       gauge("blocked_requests", "Blocking commands of all nodes that wait."),
+		keys:          gauge("keys", "Keys in all databases."),
+		outputWaiting: gauge("output_waiting_bytes", "Bytes of replies that wait for clients."),
+	}
+}
+
+var roles = []string{
+	smr.RoleNone.String(), smr.RoleFenced.String(), smr.RoleMaster.String(), smr.RoleSlave.String(), smr.RoleLearner.String(),
+}
+
+// collect sends the metrics of this node under names of our own and under those of redis_exporter.
+func (s *subject) collect(metrics chan<- prometheus.Metric) {
+	n, f := s.node, &s.families
+	status, applied := n.log.Status(), n.Applied()
+	for _, point := range []struct {
+		name string
+		lsn  smr.LSN
+	}{{"start", status.Start}, {"commit", status.Commit}, {"safe", status.Safe}, {"applied", applied}} {
+		f.lsn.Send(metrics, float64(point.lsn), point.name)
+	}
+	f.lag.Send(metrics, float64(status.Safe-min(applied, status.Safe)))
+	f.role.States(metrics, status.Role.String(), roles)
+	f.epoch.Send(metrics, float64(status.Epoch))
+	facts := []fact{
+		{"writable", status.Writable}, {"caught_up", n.caughtUp.Load()}, {"replicator_attached", status.Role != smr.RoleNone},
+		{"stopping", n.stopping.Load()},
+	}
+	if l, ok := n.log.(link); ok {
+		stats := l.Stats()
+		f.pending.Send(metrics, float64(stats.Pending))
+		f.pendingBytes.Send(metrics, float64(stats.PendingBytes))
+		facts = append(facts, fact{"refusing", stats.Refusing}, fact{"master_connected", stats.Master != ""}, fact{"log_readable", stats.Trouble == ""})
+	}
+	for _, so := range facts {
+		f.fact.Send(metrics, obs.Fact(so.truth), so.name)
+	}
+	var waiting int64
+	for _, c := range n.clients.list() {
+		waiting += c.out.waiting.Load()
+	}
+	f.outputWaiting.Send(metrics, float64(waiting))
+	state, limit := s.machine()
+	f.sessions.Send(metrics, float64(state.Sessions))
+	f.waiters.Send(metrics, float64(state.Waiters))
+	f.keys.Send(metrics, float64(state.Keys))
+	if state.Now > 0 {
+		f.behind.Send(metrics, max(0, float64(time.Now().UnixMilli()-state.Now)/1000))
+	}
+	for _, h := range []obs.Histogram{n.gauges.commit, n.gauges.readIndex, n.gauges.writes} {
+		h.Collect(metrics)
+	}
+	obs.Redis(metrics, n.info([][]byte{[]byte("everything")}))
+	length, last, seconds := n.slow.newest()
+	obs.RedisSettings(metrics, obs.RedisFacts{
+		MaxClients: n.settings.maxClients.Load(), MaxMemory: limit, SlowLength: length, SlowLast: last, SlowSeconds: seconds,
+	})
+}
+
+type fact struct {
+	name  string
+	truth bool
+}
+
+// machine reads a few figures under the lock that every read takes.
+func (s *subject) machine() (state kv.Stats, maxMemory int64) {
+	n := s.node
+	n.lock.RLock()
+	defer n.lock.RUnlock()
+	limit, _ := n.machine.Setting("maxmemory")
+	maxMemory, _ = strconv.ParseInt(limit, 10, 64)
+	return n.machine.Stats(), maxMemory
+}
+
+// newest returns the length of the slow log, and id and duration in seconds of its newest entry.
+func (l *slowLog) newest() (length int, id int64, seconds float64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	length = len(l.entries)
+	if length > 0 {
+		entry := &l.entries[length-1]
+		id, seconds = entry.id, entry.duration.Seconds()
+	}
+	return length, id, seconds
+}
