@@ -183,5 +183,8 @@ func (c *Cluster) setAside(node, why string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("set the directory of %s aside: %w", node, err)
 	}
+	if err := os.Rename(c.KVDir(node), aside+"-images"); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return "", fmt.Errorf("set the images of %s aside: %w", node, err)
+	}
 	return aside, nil
 }
