@@ -1043,8 +1043,7 @@ type FollowRequest struct {
 	Epoch         uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	Master        string                 `protobuf:"bytes,3,opt,name=master,proto3" json:"master,omitempty"`
 	MasterAddr    string                 `protobuf:"bytes,4,opt,name=master_addr,json=masterAddr,proto3" json:"master_addr,omitempty"`
-	Sources       []*ImageSource         `protobuf:"bytes,5,rep,name=sources,proto3" json:"sources,omitempty"`      // for a replica that needs an image: whom to ask, in order of preference; empty: all are busy
-	Recovered     uint64                 `protobuf:"varint,6,opt,name=recovered,proto3" json:"recovered,omitempty"` // epoch of the last forced recovery of the group, 0 if there was none
+	Sources       []*ImageSource         `protobuf:"bytes,5,rep,name=sources,proto3" json:"sources,omitempty"` // for a replica that needs an image: whom to ask, in order of preference; empty: all are busy
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1112,13 +1111,6 @@ func (x *FollowRequest) GetSources() []*ImageSource {
 		return x.Sources
 	}
 	return nil
-}
-
-func (x *FollowRequest) GetRecovered() uint64 {
-	if x != nil {
-		return x.Recovered
-	}
-	return 0
 }
 
 // ImageSource is a KV node that has an image.
@@ -1420,15 +1412,14 @@ const file_replicator_proto_rawDesc = "" +
 	"\x04life\x18\x03 \x01(\x04R\x04life\x120\n" +
 	"\x06config\x18\x04 \x01(\v2\x18.lockstep.v1.GroupConfigR\x06config\x12,\n" +
 	"\x04base\x18\x05 \x01(\v2\x18.lockstep.v1.GroupConfigR\x04base\x122\n" +
-	"\taddresses\x18\x06 \x03(\v2\x14.lockstep.v1.AddressR\taddresses\"\xdd\x01\n" +
+	"\taddresses\x18\x06 \x03(\v2\x14.lockstep.v1.AddressR\taddresses\"\xbf\x01\n" +
 	"\rFollowRequest\x12+\n" +
 	"\x06target\x18\x01 \x01(\v2\x13.lockstep.v1.TargetR\x06target\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x16\n" +
 	"\x06master\x18\x03 \x01(\tR\x06master\x12\x1f\n" +
 	"\vmaster_addr\x18\x04 \x01(\tR\n" +
 	"masterAddr\x122\n" +
-	"\asources\x18\x05 \x03(\v2\x18.lockstep.v1.ImageSourceR\asources\x12\x1c\n" +
-	"\trecovered\x18\x06 \x01(\x04R\trecovered\"@\n" +
+	"\asources\x18\x05 \x03(\v2\x18.lockstep.v1.ImageSourceR\asources\"@\n" +
 	"\vImageSource\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1d\n" +
 	"\n" +

@@ -18,7 +18,7 @@
 //
 //	INTO/NODE         a replicator's: hard state of a new incarnation that has promised nothing, and an empty log that
 //	                  begins at the target LSN
-//	INTO/NODE/kv      a KV node's: the image
+//	INTO/NODE-images  a KV node's: the image
 //
 // Cluster id and History are new: the log says that everything below the target LSN is of epoch 1, the epoch that a
 // configuration master founds groups with. So no process of the old cluster will speak with one of the new, and a

@@ -56,8 +56,8 @@ type Restored struct {
 	Keys    int64
 }
 
-// KVDir is the KV node's directory beside a replicator's.
-func KVDir(replicatorDir string) string { return filepath.Join(replicatorDir, "kv") }
+// KVDir is the directory of a KV node's images beside a replicator's directory.
+func KVDir(replicatorDir string) string { return replicatorDir + "-images" }
 
 // Restore makes the directories of a new cluster with the state of an earlier LSN of the archived one. Errors: ErrFuture,
 // ErrBefore, archive.ErrGap, archive.ErrDamaged, and those of the file system. Nothing is left after an error.

@@ -347,8 +347,8 @@ func newRestore(s *screen) *cobra.Command {
 		Short: "Make a new cluster with the state of an earlier moment",
 		Long: `Makes the directories of a new cluster of a backup and the archived log behind it, with the state as it was at the LSN or
 time given, or the newest that is archived. The new cluster has an id of its own: it never mixes with the old one, which may go
-on running. Start it with ` + "`smrctl up --dir DIR`" + `, or copy DIR/NODE to the machine of each node and start
-replicator and kvnode there with --cluster, --group and --node as shown.
+on running. Start it with ` + "`smrctl up --dir DIR`" + `, or copy DIR/NODE (for replicator --dir) and
+DIR/NODE-images (for kvnode --data) to the machine of each node, and start the processes there with the new --cluster.
 
 Keys whose expiry has passed since then expire as soon as the new cluster's log time reaches the present.`,
 		Args: cobra.NoArgs,

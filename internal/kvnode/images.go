@@ -53,6 +53,8 @@ type imageKeeper struct {
 	stop   context.CancelCauseFunc // ends the image that is being taken; guarded by facts.mu
 	// checkpointed: the image that was loaded at the start says where a log can begin.
 	checkpointed bool
+	// begun is its base, which is held against the log before anything is executed upon the image; nil if it has none.
+	begun *log.Base
 }
 
 type imageTaken struct {
@@ -98,6 +100,9 @@ func openImages(config Config) (*imageKeeper, *kv.Machine, error) {
 	case err != nil: // a peer's, or the whole log, may still do
 		logger.Error("no image can be loaded", "dir", engine.Images(), "error", err.Error())
 	case manifest != nil:
+		if base, err := log.ParseBase(manifest.Base); err == nil && base.LSN == manifest.LSN {
+			k.begun = &base
+		}
 		k.checkpointed = len(manifest.Base) > 0
 		k.facts.lsn, k.facts.made, k.facts.keys, k.facts.restored = manifest.LSN, manifest.Created, manifest.Keys, manifest.Keys
 		logger.Info("image loaded", "lsn", uint64(manifest.LSN), "keys", manifest.Keys, "bytes", manifest.Bytes,
@@ -139,7 +144,7 @@ func (n *Node) keep(k *imageKeeper, machine *kv.Machine) {
 // fromImages makes a client's configuration that of a node which begins with an image, and gets them.
 func (n *Node) fromImages(config client.Config) client.Config {
 	if k := n.keeper; k != nil {
-		config.Applied, config.FetchImage = n.Applied(), k.bring
+		config.Applied, config.FetchImage, config.Base = n.Applied(), k.bring, k.begun
 		if k.checkpointed {
 			config.Checkpoint = config.Applied
 		}

@@ -364,6 +364,9 @@ func (c *Cluster) NoteFounded() error {
 // ReplicaDir is the directory of a node's replicator.
 func (c *Cluster) ReplicaDir(node string) string { return filepath.Join(c.Dir, node) }
 
+// KVDir is the directory of a node's images.
+func (c *Cluster) KVDir(node string) string { return filepath.Join(c.Dir, node+"-images") }
+
 // arguments is the command line of a process.
 func (c *Cluster) arguments(p Process) []string {
 	args := []string{"--cluster", c.Plan.Cluster}
@@ -384,7 +387,7 @@ func (c *Cluster) arguments(p Process) []string {
 			peers = append(peers, r.Node+"="+r.KVAddr)
 		}
 		r, _ := c.Plan.find(p.Node)
-		args = append(args, "--replicator-dir", c.ReplicaDir(r.Node), "--group", c.Plan.Group, "--node", r.Node,
+		args = append(args, "--replicator-dir", c.ReplicaDir(r.Node), "--data", c.KVDir(r.Node), "--group", c.Plan.Group, "--node", r.Node,
 			"--listen", r.KVAddr, "--announce", r.KVAddr, "--admin", r.AdminAddr(), "--peers", strings.Join(peers, ","),
 			"--masters", strings.Join(c.Plan.ConfmasterAddrs(), ","))
 	case KindConfmaster:

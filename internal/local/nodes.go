@@ -52,8 +52,10 @@ func (c *Cluster) AddNode(node, binaries string) (started []Process, err error) 
 	if err := errors.Join(checkDisk(c.Dir, MinFree), checkPorts(Plan{Replicas: []Replica{r}})); err != nil {
 		return nil, err
 	}
-	if _, err := os.Lstat(c.ReplicaDir(r.Node)); err == nil {
-		return nil, fmt.Errorf("%s holds what an earlier %s left: move it away, or choose another name", c.ReplicaDir(r.Node), r.Node)
+	for _, left := range []string{c.ReplicaDir(r.Node), c.KVDir(r.Node)} {
+		if _, err := os.Lstat(left); err == nil {
+			return nil, fmt.Errorf("%s holds what an earlier %s left: move it away, or choose another name", left, r.Node)
+		}
 	}
 	plan := c.Plan
 	plan.Replicas = slices.Concat(c.Plan.Replicas, []Replica{r})
@@ -173,9 +175,12 @@ func (c *Cluster) WipeNode(node string) (aside string, err error) {
 	return c.setAside(node, "wiped")
 }
 
-// setAside renames the directory of a node.
+// setAside renames the directories of a node: the images first, so that a log that begins anew never finds those of the old.
 func (c *Cluster) setAside(node, why string) (string, error) {
 	aside := filepath.Join(c.Dir, fmt.Sprintf("%s.%s-%s", node, why, time.Now().UTC().Format("20060102T150405.000")))
+	if err := os.Rename(c.KVDir(node), aside+"-images"); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return "", fmt.Errorf("set the images of %s aside: %w", node, err)
+	}
 	err := os.Rename(c.ReplicaDir(node), aside)
 	if errors.Is(err, os.ErrNotExist) {
 		return "", nil

@@ -79,6 +79,9 @@ func TestWipedNodeIsSetAside(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(dir, "n1", "log"), 0o755); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.MkdirAll(c.KVDir("n1"), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.MkdirAll(filepath.Join(dir, "pids"), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -99,8 +102,13 @@ func TestWipedNodeIsSetAside(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Stat(filepath.Join(aside, "log")); err != nil {
-		t.Errorf("what n1 held is gone: %v", err)
+	for _, kept := range []string{filepath.Join(aside, "log"), aside + "-images"} {
+		if _, err := os.Stat(kept); err != nil {
+			t.Errorf("what n1 held is gone: %v", err)
+		}
+	}
+	if _, err := os.Stat(c.KVDir("n1")); err == nil {
+		t.Error("the images of n1 are where they were")
 	}
 	if _, err := os.Stat(c.ReplicaDir("n1")); err == nil {
 		t.Error("n1 is where it was")

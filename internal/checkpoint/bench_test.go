@@ -1,0 +1,52 @@
+package checkpoint
+
+import (
+	"math/rand/v2"
+	"strconv"
+	"testing"
+
+	"lockstep/internal/kv"
+)
+
+// filled returns a node with so many keys of 100 bytes that cannot be compressed.
+func filled(keys int) *node {
+	n := newNode()
+	dice := rand.New(rand.NewPCG(1, 1))
+	value := make([]byte, 100)
+	for i := range keys {
+		for j := range value {
+			value[j] = byte(dice.Uint32())
+		}
+		n.do("set", "key:"+strconv.Itoa(i), string(value))
+	}
+	return n
+}
+
+// BenchmarkLoad loads an image of 200,000 keys of 100 bytes; MB/s are of its files.
+func BenchmarkLoad(b *testing.B) {
+	n, e := filled(200_000), engineAt(b, nil, b.TempDir())
+	m := take(b, e, n)
+	dir := e.fs.PathJoin(e.Images(), Name(m.LSN))
+	b.SetBytes(m.Bytes)
+	for b.Loop() {
+		if _, err := Load(dir, kv.New()); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.StopTimer()
+	if err := e.Close(); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// BenchmarkFullImage takes full images of 200,000 keys of 100 bytes.
+func BenchmarkFullImage(b *testing.B) {
+	n := filled(200_000)
+	for b.Loop() {
+		e := engineAt(b, nil, b.TempDir())
+		b.SetBytes(take(b, e, n).Bytes)
+		if err := e.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
