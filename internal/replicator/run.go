@@ -128,6 +128,7 @@ func newNode(cfg Config, h *home, ports listeners) (*node, error) {
 		n.announce = ports.data.Addr().String()
 	}
 	n.disk = newDisk(h)
+	cfg.gauges.noteSynced(h.log.Synced())
 	n.stream = newStream(n.disk, h.log.End())
 	n.dialer = newDialer(n)
 	n.loop = newLoop(n, replica.New(replica.Options{
