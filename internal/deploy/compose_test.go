@@ -24,21 +24,26 @@ type composeFile struct {
 }
 
 type composeService struct {
-	Image       string            `yaml:"image"`
-	Build       map[string]string `yaml:"build"`
-	Command     []string          `yaml:"command"`
-	Entrypoint  []string          `yaml:"entrypoint"`
-	Volumes     []string          `yaml:"volumes"`
-	Ports       []string          `yaml:"ports"`
-	Secrets     []string          `yaml:"secrets"`
-	Networks    []string          `yaml:"networks"`
-	Profiles    []string          `yaml:"profiles"`
-	CapDrop     []string          `yaml:"cap_drop"`
-	SecurityOpt []string          `yaml:"security_opt"`
-	ReadOnly    bool              `yaml:"read_only"`
-	Init        bool              `yaml:"init"`
-	Restart     string            `yaml:"restart"`
-	Grace       string            `yaml:"stop_grace_period"`
+	Image string `yaml:"image"`
+	Build struct {
+		Context    string            `yaml:"context"`
+		Dockerfile string            `yaml:"dockerfile"`
+		Target     string            `yaml:"target"`
+		Args       map[string]string `yaml:"args"`
+	} `yaml:"build"`
+	Command     []string `yaml:"command"`
+	Entrypoint  []string `yaml:"entrypoint"`
+	Volumes     []string `yaml:"volumes"`
+	Ports       []string `yaml:"ports"`
+	Secrets     []string `yaml:"secrets"`
+	Networks    []string `yaml:"networks"`
+	Profiles    []string `yaml:"profiles"`
+	CapDrop     []string `yaml:"cap_drop"`
+	SecurityOpt []string `yaml:"security_opt"`
+	ReadOnly    bool     `yaml:"read_only"`
+	Init        bool     `yaml:"init"`
+	Restart     string   `yaml:"restart"`
+	Grace       string   `yaml:"stop_grace_period"`
 	Healthcheck struct {
 		Test        []string `yaml:"test"`
 		Interval    string   `yaml:"interval"`
@@ -96,6 +101,9 @@ func TestComposeFileFitsThePrograms(t *testing.T) {
 	programsSeen := make(map[string]int)
 	for name, s := range file.Services {
 		programsSeen[s.program()]++
+		if name != "smrctl" && (s.Build.Target != s.program() || s.Build.Dockerfile != "deploy/docker/Dockerfile" || s.Build.Context != "../..") {
+			t.Errorf("%s is built as %+v", name, s.Build)
+		}
 		arguments := make([]string, len(s.Command))
 		for i, argument := range s.Command {
 			arguments[i] = unset(argument)

@@ -99,7 +99,7 @@ func (e *engine) buildImages(tag string) {
 			e.t.Fatal(err)
 		}
 	}
-	build := []string{"build", "-trimpath", "-ldflags=-s -w", "-o", out + "/", "./cmd/confmaster", "./cmd/replicator", "./cmd/kvnode", "./cmd/smrctl", "./internal/deploy/probe"}
+	build := []string{"build", "-trimpath", "-ldflags=-s -w -X lockstep/internal/release.revision=0123456789abcdef", "-o", out + "/", "./cmd/confmaster", "./cmd/replicator", "./cmd/kvnode", "./cmd/smrctl", "./internal/deploy/probe"}
 	if _, err := command([]string{"CGO_ENABLED=0"}, tree, "go", build...); err != nil {
 		e.t.Fatal(err)
 	}
@@ -115,6 +115,9 @@ func (e *engine) buildImages(tag string) {
 			e.t.Errorf("image %s has %d bytes, at most %d are promised (%v)", program, size, maxImage, err)
 		}
 		e.t.Logf("image %s: %.1f MB", program, float64(size)/1e6)
+		if version := e.docker("run", "--rm", image, "--version"); !strings.HasSuffix(version, " 0123456789ab") {
+			e.t.Errorf("image %s says that it is %q", program, version)
+		}
 	}
 }
 

@@ -205,6 +205,23 @@ func describe(name string) (description, bool) {
 	return catalog[i], true
 }
 
+// container reports whether all that a command does is done by subcommands.
+func container(name string) bool {
+	d, _ := describe(name)
+	return len(d.info.Items) > infoSubcommands && len(d.info.Items[infoSubcommands].Items) > 0
+}
+
+// describeSubcommand returns what COMMAND INFO says of a subcommand of a container; false if there is none of that name, in any case.
+func describeSubcommand(container string, name []byte) (resp.Value, bool) {
+	d, _ := describe(container)
+	for _, sub := range d.info.Items[infoSubcommands].Items {
+		if len(sub.Items) > infoArity && isWord(name, strings.TrimPrefix(sub.Items[0].Text, container+"|")) {
+			return sub, true
+		}
+	}
+	return resp.Value{}, false
+}
+
 // Summary returns one sentence about a command, its group and the version of Redis that brought it.
 func (c *Command) Summary() (summary, group, since string) {
 	d, _ := describe(c.Name)

@@ -33,6 +33,7 @@ func del(c call) {
 	for _, key := range c.args[1:] {
 		if e := c.find(key); e != nil {
 			c.drop(e)
+			c.notify(EventGeneric, "del", key)
 			count++
 		}
 	}
@@ -157,6 +158,8 @@ func (c call) move() bool {
 	if expires {
 		c.expireAt(target, at)
 	}
+	c.notify(EventGeneric, "rename_from", c.args[1])
+	c.notify(EventGeneric, "rename_to", c.args[2])
 	return true
 }
 

@@ -67,6 +67,8 @@ func readSpec(v resp.Value) keySpec {
 			s.access |= acl.Read
 		case "insert", "delete", "update":
 			s.access |= acl.Write
+		case "not_key": // a channel of SSUBSCRIBE and its like
+			s.unknown = true
 		}
 	}
 	switch kind, _ := lookupMap(search, "type"); kind.Text {

@@ -346,7 +346,17 @@ func scriptable(args [][]byte) (*Command, string) {
 		return nil, errScriptUnknown
 	case !command.CheckArity(len(args)):
 		return nil, errScriptArity
-	case command.run == nil || noScript[command.Name]:
+	}
+	if len(args) > 1 && container(command.Name) {
+		d, known := describeSubcommand(command.Name, args[1])
+		if !known {
+			return nil, errScriptUnknown
+		}
+		if arity := int(d.Items[infoArity].Int); len(args) != arity && (arity > 0 || len(args) < -arity) {
+			return nil, errScriptArity
+		}
+	}
+	if command.run == nil || noScript[command.Name] {
 		return nil, errScriptRefused
 	}
 	return command, ""

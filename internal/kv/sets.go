@@ -502,13 +502,16 @@ func (c call) combineStore(operation func([]*setObject) [][]byte, event string) 
 // replace gives a key a new object without expiry and tells of the event; an empty one only takes the old out.
 func (c call) replace(key []byte, o object, size int, class EventClass, event string) {
 	old := c.find(key)
-	if old != nil {
-		c.drop(old)
-	}
-	if size > 0 {
+	switch {
+	case size > 0 && old != nil: // no new key
+		c.persist(old)
+		c.setObject(old, o)
+		c.notify(class, event, key)
+	case size > 0:
 		c.setObject(c.create(key), o)
 		c.notify(class, event, key)
-	} else if old != nil {
+	case old != nil:
+		c.drop(old)
 		c.notify(EventGeneric, "del", key)
 	}
 }

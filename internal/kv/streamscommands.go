@@ -149,13 +149,13 @@ func xadd(c call) {
 		return
 	}
 	id, ok := c.drawStreamID(o, last)
-	pairs := c.args[o.fields:]
-	switch {
-	case !ok && o.id.drawSeq && last.ms == id.ms, ok && textBytes(pairs) > maxEntryBytes: // no sequence is left: Redis says the same
-		c.reply.Error("ERR Elements are too large to be stored")
-		return
-	case !ok:
+	if !ok {
 		c.reply.Error(errXaddSmall)
+		return
+	}
+	pairs := c.args[o.fields:]
+	if textBytes(pairs) > maxEntryBytes {
+		c.reply.Error("ERR Elements are too large to be stored")
 		return
 	}
 	if e == nil {

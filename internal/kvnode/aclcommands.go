@@ -203,7 +203,7 @@ func aclGetUser(c *conn, args [][]byte) {
 	flags := user.Flags()
 	r.Set(len(flags))
 	for _, flag := range flags {
-		r.Simple(flag)
+		r.BulkString(flag)
 	}
 	r.BulkString("passwords")
 	r.Array(len(user.Passwords()))

@@ -121,7 +121,7 @@ func clientPause(c *conn, args [][]byte) {
 		c.reply.Error("ERR CLIENT PAUSE mode must be WRITE or ALL")
 		return
 	default:
-		c.reply.Error(errSyntax)
+		c.reply.Error(unknownSubcommand("CLIENT", args[1]))
 		return
 	}
 	milliseconds, ok := resp.ParseInt(args[2])

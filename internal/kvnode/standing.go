@@ -1,6 +1,7 @@
 package kvnode
 
 import (
+	"bytes"
 	"context"
 	"sync/atomic"
 
@@ -147,6 +148,11 @@ func mayExecute(user *acl.User, command *command, args [][]byte) (acl.Denial, st
 	return user.Check(request)
 }
 
+// readsKeys reports whether a pattern of SORT stands for keys: # is the element itself, and BY without a star means not to sort.
+func readsKeys(option string, pattern []byte) bool {
+	return string(pattern) != "#" && (option != "by" || bytes.IndexByte(pattern, '*') >= 0)
+}
+
 // checkSort: SORT with BY or GET reads keys that stand in values.
 func checkSort(user *acl.User, command *command, args [][]byte) string {
 	if command.name != "sort" && command.name != "sort_ro" || user.MayReadEverything(command.access) {
@@ -154,8 +160,8 @@ func checkSort(user *acl.User, command *command, args [][]byte) string {
 	}
 	for i := 2; i+1 < len(args); i++ {
 		for _, option := range []string{"by", "get"} {
-			if isWord(args[i], option) && string(args[i+1]) != "#" {
-				return "ERR " + map[string]string{"by": "BY", "get": "GET"}[option] + " option of SORT denied due to insufficient ACL permissions"
+			if isWord(args[i], option) && readsKeys(option, args[i+1]) {
+				return "ERR " + map[string]string{"by": "BY", "get": "GET"}[option] + " option of SORT denied due to insufficient ACL permissions."
 			}
 		}
 	}

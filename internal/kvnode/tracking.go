@@ -428,7 +428,7 @@ func clientTrackingInfo(c *conn, _ [][]byte) {
 	clientGetRedir(c, nil)
 	r.BulkString("prefixes")
 	r.Array(len(m.prefixes))
-	for _, prefix := range m.prefixes {
+	for _, prefix := range slices.Sorted(slices.Values(m.prefixes)) { // as Redis has them
 		r.BulkString(prefix)
 	}
 }

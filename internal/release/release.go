@@ -7,9 +7,16 @@ import "runtime/debug"
 // Version is that of this source tree.
 const Version = "0.1.0"
 
+// revision is set by the linker where the build does not see the repository, as in a container:
+// -ldflags "-X lockstep/internal/release.revision=COMMIT".
+var revision string
+
 // Revision returns the commit that the program was built from, "+changes" behind it if the tree had others; "unknown"
 // if the build did not note it.
 func Revision() string {
+	if revision != "" {
+		return revision[:min(12, len(revision))]
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"
@@ -28,8 +35,8 @@ func Revision() string {
 
 // String returns version and, if it is known, revision.
 func String() string {
-	if revision := Revision(); revision != "unknown" {
-		return Version + " " + revision
+	if known := Revision(); known != "unknown" {
+		return Version + " " + known
 	}
 	return Version
 }

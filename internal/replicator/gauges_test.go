@@ -190,6 +190,35 @@ func TestGroupIsShown(t *testing.T) {
 	})
 }
 
+// What could go wrong: the relaxed modes look as safe as the strict one. Bytes that the system has and the disk may not have
+// are shown, with their age.
+func TestExposureIsShown(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(tempDir(t), "n1")
+	cfg.Sync = smr.SyncOS
+	cfg.Observer = obs.New("replicator", "1", nil)
+	x := start(t, cfg)
+	attachKV(x)
+	create(t, 1, x).elect(x)
+	client, err := dialClient(x, 5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.conn.Close()
+	if err := client.propose(1, 20, []byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() error {
+		text := get(cfg.Observer, "/metrics")
+		for _, name := range []string{"exposure_bytes", "exposure_seconds"} {
+			if strings.Contains(text, "lockstep_replica_"+name+`{group="g1",node="n1"} 0`+"\n") {
+				return fmt.Errorf("%s is 0:\n%s", name, lines(text, "lockstep_replica_lsn"))
+			}
+		}
+		return nil
+	})
+}
+
 // metricsOf are gauges alone as a Subject.
 type metricsOf struct{ *gauges }
 

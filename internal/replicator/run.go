@@ -132,6 +132,7 @@ func newNode(cfg Config, h *home, ports listeners) (*node, error) {
 		return nil, err
 	}
 	n.disk = newDisk(h)
+	cfg.gauges.noteSynced(h.log.Synced())
 	n.stream = newStream(n.disk, h.log.End())
 	n.dialer = newDialer(n)
 	n.loop = newLoop(n, replica.New(replica.Options{

@@ -132,7 +132,7 @@ func (s *subject) collectLog(metrics chan<- prometheus.Metric, now time.Time) {
 	status, m := n.snapshot.get(), n.cfg.gauges
 	synced := smr.LSN(m.synced.Load())
 	exposed, since := smr.LSN(0), time.Duration(0)
-	if synced > 0 && status.Durable > synced {
+	if status.Durable > synced {
 		exposed, since = status.Durable-synced, m.trail.age(synced, now)
 	}
 	f.exposureBytes.Send(metrics, float64(exposed))

@@ -12,4 +12,7 @@ var found = [][][]string{
 	{{"rpush", "list", "a"}, {"scan", "0", "type", ""}, {"scan", "0", "type", "LIST"}},
 	{{"rpush", "b", "0", "4.9e-324", "-3"}, {"sort_ro", "b"}, {"sort", "b", "alpha"}, {"zadd", "reset-errno", "1", "m"}, {"rpush", "c", "3", "2.2250738585072014e-308", "-1e308"}, {"sort", "c"}, {"rpush", "c", "-1e-310"}, {"sort", "c", "desc"}},
 	{{"xadd", "t", "1--01", "f", "hello world"}, {"xadd", "t", "1-*", "g", "40000"}, {"xadd", "t", "0-*", "g", "1"}, {"xadd", "t", "*", "g", "1"}},
+	{{"eval", "return redis.pcall('object', 'nope', 'k')", "0"}, {"eval", "return redis.call('object', 'encoding')", "0"}, {"eval", "return redis.pcall('OBJECT', 'REFCOUNT', 'k', 'x')", "0"}, {"eval", "return redis.pcall('object')", "0"},
+		{"eval", "return redis.pcall('xgroup', 'create', 'k')", "0"}, {"eval", "return redis.pcall('xinfo', 'nope')", "0"}, {"eval", "return redis.pcall('config', 'nope')", "0"}, {"eval", "return redis.pcall('config', 'get')", "0"},
+		{"eval", "return redis.pcall('script', 'flush', 'x', 'y')", "0"}, {"eval", "return redis.pcall('client', 'nope')", "0"}, {"eval", "return redis.pcall('object', 'encoding', 'none')", "0"}},
 }
