@@ -10,7 +10,11 @@ import (
 	"lockstep/smr"
 
 	"pgregory.net/rapid"
+
+	"lockstep/internal/steady"
 )
+
+var _ = steady.Draws()
 
 // What could go wrong: a sequence of operations that nobody thought of. Any sequence, with crashes, clean ends, file
 // sizes that change and reads between, is compared with a naive twin after each step.

@@ -8,7 +8,11 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"lockstep/internal/steady"
 )
+
+var _ = steady.Draws()
 
 // TestGoldenFrame: the drawing in doc.go must not lie, and logs written today must be read for ever.
 func TestGoldenFrame(t *testing.T) {

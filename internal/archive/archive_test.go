@@ -14,8 +14,12 @@ import (
 
 	"pgregory.net/rapid"
 
+	"lockstep/internal/steady"
+
 	"lockstep/smr"
 )
+
+var _ = steady.Draws()
 
 func openTest(t *testing.T) (*Dir, *Log, string) {
 	t.Helper()

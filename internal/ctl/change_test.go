@@ -67,7 +67,6 @@ func TestChangesAreShownAskedAndVersioned(t *testing.T) {
 		{"asked, no", "n\n", []string{"replica", "drain", "g1", "n3"}, false, `"DrainReplica"`},
 		{"asked, nobody", "", []string{"replica", "drain", "g1", "n3", "--undo"}, false, `"undo":true`},
 		{"policy", "yes\n", []string{"group", "set", "g1", "--copies", "3", "--slow-bytes", "64MiB", "--slow-lag", "30s", "--slow-for", "10s"}, true, `"slow_bytes":67108864,"slow_ms":30000,"slow_for_ms":10000`},
-		{"create", "y\n", []string{"group", "create", "g2", "--copies", "1", "--replica", "n1=h:1,h:2"}, true, `"manage_addr":"h:1","data_addr":"h:2"`},
 		{"cancel", "y\n", []string{"group", "cancel", "g1"}, true, `"Cancel"`},
 		{"replace", "y\n", []string{"replica", "replace", "g1", "n1", "n4", "h:9", "--no-wait"}, true, `"manage_addr":"h:9"`},
 		{"replace by one that is registered", "y\n", []string{"replica", "replace", "g1", "n1", "n2", "--no-wait"}, true, `"manage_addr":"127.0.0.1:17379"`},
@@ -109,8 +108,6 @@ func TestChangesAreRefused(t *testing.T) {
 		{[]string{"group", "set", "g1"}, "nothing to change"},
 		{[]string{"group", "set", "g1", "--slow-bytes", "much"}, "no number of bytes"},
 		{[]string{"group", "set", "g1", "--slow-lag", "-1s"}, "slow-lag"},
-		{[]string{"group", "create", "g2"}, "--copies is missing"},
-		{[]string{"group", "create", "g2", "--copies", "1", "--replica", "n1"}, "NODE=MANAGE,DATA"},
 		{[]string{"group", "recover", "g1"}, "--force --accept-loss"},
 		{[]string{"group", "recover", "g1", "--force"}, "--force --accept-loss"},
 	} {

@@ -50,6 +50,18 @@ func TestGroupCreateSaysWhatWasAsked(t *testing.T) {
 	}
 }
 
+// A group without replicas waits for those that join.
+func TestGroupCreateOfReplicasThatJoin(t *testing.T) {
+	t.Parallel()
+	f := &founder{}
+	if _, stderr, code := run(t, "group", "create", "g1", "--confmaster", serve(t, f), "--copies", "2"); code != 0 {
+		t.Fatalf("exit code %d: %s", code, stderr)
+	}
+	if got := f.asked.Load(); len(got.GetReplicas()) != 0 || got.GetCopies() != 2 || got.GetMinCopies() != 2 {
+		t.Errorf("asked for %v", got)
+	}
+}
+
 // A refusal is an answer: it is shown at once, and nothing is tried again.
 func TestGroupCreateShowsARefusal(t *testing.T) {
 	t.Parallel()

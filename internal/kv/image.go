@@ -121,7 +121,8 @@ func (d *database) clears(m *Machine) {
 		return
 	}
 	if i.running { // the image goes on with what is left behind
-		i.work = append(i.work, &keysWork{tag: d.tag, keys: pointerTo(d.keys), due: pointerTo(d.due), marks: pointerTo(d.marks)})
+		left, expiries := d.keys, d.due
+		i.work = append(i.work, &keysWork{tag: d.tag, keys: &left, due: &expiries, marks: pointerTo(d.marks)})
 	}
 	d.cleared = d.keys.lastID
 	d.marks = numberMarks{limit: d.marks.limit, stored: d.marks.stored}
@@ -146,7 +147,7 @@ func (d *database) beginImage(i *imaging, full bool) {
 type keysWork struct {
 	tag   byte
 	keys  *table[value]
-	due   *dueHeap
+	due   *dueHeap // of the keys
 	marks *numberMarks
 	// checks is the database of which some rows that did not change are to be compared, nil for none; left says how many.
 	checks *database
@@ -188,7 +189,7 @@ func (w *keysWork) check(i *imaging, rows *ImageRows) bool {
 		d.checked = row.seq
 		if !w.marks.changed(row) {
 			w.left--
-			i.checkKey(d.tag, w.due, d.keys.at(row.seq), rows)
+			i.checkKey(d, d.keys.at(row.seq), rows)
 			return true
 		}
 	}
@@ -196,10 +197,10 @@ func (w *keysWork) check(i *imaging, rows *ImageRows) bool {
 }
 
 // takeKey appends the row of a key. If it holds a large object, its parts come later.
-func (i *imaging) takeKey(tag byte, due *dueHeap, e *entry, rows *ImageRows) {
+func (i *imaging) takeKey(tag byte, expiries *dueHeap, e *entry, rows *ImageRows) {
 	large := i.beginObject(e)
 	head := rows.begin(RowPut, rowKey{space: spaceKeys, part: tag, number: e.id})
-	rows.data = appendEntry(rows.data, due, e, large)
+	rows.data = appendEntry(rows.data, expiries, e, large)
 	rows.end(head)
 	if large != nil {
 		head = rows.begin(RowPut, rowKey{space: spaceObjects, number: large.object, part: partShape})
@@ -208,14 +209,14 @@ func (i *imaging) takeKey(tag byte, due *dueHeap, e *entry, rows *ImageRows) {
 	}
 }
 
-func (i *imaging) checkKey(tag byte, due *dueHeap, e *entry, rows *ImageRows) {
+func (i *imaging) checkKey(d *database, e *entry, rows *ImageRows) {
 	var large *objectImage
 	if content := largeOf(e); content != nil {
 		if large = *content.imageOf(); large == nil || large.lineage != i.lineage {
 			return
 		}
 	}
-	head := rows.begin(RowCheck, rowKey{space: spaceKeys, part: tag, number: e.id})
-	rows.data = appendEntry(rows.data, due, e, large)
+	head := rows.begin(RowCheck, rowKey{space: spaceKeys, part: d.tag, number: e.id})
+	rows.data = appendEntry(rows.data, &d.due, e, large)
 	rows.end(head)
 }

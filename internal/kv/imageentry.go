@@ -13,7 +13,7 @@ import (
 //	offset size
 //	     0    1  bits 0-4 kind of content, bit 5 the key expires, bit 7 a large object
 //	     1    8  number of the object, big endian, if it is large
-//	          8  when it was used last, 4 bytes, and how often, 1 byte, of value, little endian; 3 zeros
+//	          8  little endian: bits 0-31 when the key was last used, bits 32-39 how often (value.used, value.uses)
 //	     uvarint version, varint size, [varint expiry in milliseconds since 1970 UTC], uvarint length of the key, key, content
 //
 //	content: of a string: its bytes
@@ -46,17 +46,18 @@ const (
 )
 
 func kindOfEntry(e *entry) byte {
-	switch e.value.held {
-	case heldText:
-		return entryText
-	case heldRaw:
-		return entryRawText
-	case heldFloat:
-		return entryFloatText
-	case heldOwn:
-		return entryOwnText
-	}
 	switch o := e.value.object().(type) {
+	case nil:
+		switch e.value.held {
+		case heldText:
+			return entryText
+		case heldRaw:
+			return entryRawText
+		case heldFloat:
+			return entryFloatText
+		case heldOwn:
+			return entryOwnText
+		}
 	case *hashObject:
 		if o.big == nil {
 			return entryPackedHash
@@ -80,7 +81,7 @@ func kindOfEntry(e *entry) byte {
 	panic("kv: an object that images do not know")
 }
 
-func appendEntry(b []byte, due *dueHeap, e *entry, large *objectImage) []byte {
+func appendEntry(b []byte, expiries *dueHeap, e *entry, large *objectImage) []byte {
 	flags := kindOfEntry(e)
 	if e.value.due != 0 {
 		flags |= entryDue
@@ -94,7 +95,7 @@ func appendEntry(b []byte, due *dueHeap, e *entry, large *objectImage) []byte {
 	b = binary.AppendUvarint(b, uint64(e.value.version))
 	b = binary.AppendVarint(b, e.value.size())
 	if e.value.due != 0 {
-		b = binary.AppendVarint(b, due.at(e))
+		b = binary.AppendVarint(b, expiries.at(e))
 	}
 	b = appendRowText(b, e.key)
 	switch o := e.value.object().(type) {
@@ -198,11 +199,8 @@ func (r *rowReader) entry() (s storedEntry) {
 		s.object = binary.BigEndian.Uint64(r.rest)
 		r.rest = r.rest[8:]
 	}
-	access := r.fixed()
-	s.used, s.uses = uint32(access), uint8(access>>32)
-	if access>>40 != 0 {
-		r.fail()
-	}
+	recency := r.fixed()
+	s.used, s.uses = uint32(recency), uint8(recency>>32)
 	s.version, s.size = smr.LSN(r.uint()), r.int()
 	if s.expires {
 		s.due = r.int()

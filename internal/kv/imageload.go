@@ -129,13 +129,21 @@ func (l *ImageLoader) keyRow(at rowKey, r *rowReader) {
 // content reads what a key holds.
 func (l *ImageLoader) content(s storedEntry, v *value, r *rowReader) {
 	limits := &l.m.set.packs
-	if s.large && (s.kind < entryHash || s.kind == entryOwnText || s.object == 0 || l.objects[s.object] != nil) {
+	if s.large && (s.kind < entryHash || s.kind > entryStream || s.object == 0 || l.objects[s.object] != nil) {
 		r.fail()
 		return
 	}
 	switch s.kind {
 	case entryText, entryRawText, entryFloatText, entryOwnText:
-		as := map[byte]held{entryText: heldText, entryRawText: heldRaw, entryFloatText: heldFloat, entryOwnText: heldOwn}[s.kind]
+		as := heldText
+		switch s.kind {
+		case entryRawText:
+			as = heldRaw
+		case entryFloatText:
+			as = heldFloat
+		case entryOwnText:
+			as = heldOwn
+		}
 		v.setText(append(make([]byte, 0, len(r.rest)), r.rest...), as)
 		r.rest = nil
 	case entryPackedHash:

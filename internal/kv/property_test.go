@@ -13,9 +13,13 @@ import (
 
 	"pgregory.net/rapid"
 
+	"lockstep/internal/steady"
+
 	"lockstep/internal/resp"
 	"lockstep/smr"
 )
+
+var _ = steady.Draws()
 
 // checkTable reports how a table breaks its invariants.
 func checkTable[V any](t rapid.TB, table *table[V]) {

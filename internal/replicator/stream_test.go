@@ -10,7 +10,11 @@ import (
 	"lockstep/smr/replica"
 
 	"pgregory.net/rapid"
+
+	"lockstep/internal/steady"
 )
+
+var _ = steady.Draws()
 
 func castagnoliOf(b []byte) uint32 { return crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)) }
 

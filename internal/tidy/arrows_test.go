@@ -42,6 +42,7 @@ var arrows = map[string][]string{
 	"internal/mutant":    {},
 	"internal/release":   {},
 	"internal/view":      {},
+	"internal/steady":    {},
 	"internal/keyhash":   {},
 	"internal/obs":       {"smr"},
 	"internal/replicator": {

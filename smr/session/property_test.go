@@ -7,8 +7,12 @@ import (
 
 	"pgregory.net/rapid"
 
+	"lockstep/internal/steady"
+
 	"lockstep/smr"
 )
+
+var _ = steady.Draws()
 
 // world is a group as a session sees it, made simple: a log of which a prefix is committed, reigns of masters that
 // may lose what is not, connections that lose, delay and repeat, and a state machine with its session table.

@@ -17,8 +17,12 @@ import (
 
 	"pgregory.net/rapid"
 
+	"lockstep/internal/steady"
+
 	"lockstep/smr"
 )
+
+var _ = steady.Draws()
 
 var update = flag.Bool("update", false, "write testdata/golden.txt anew")
 
