@@ -145,7 +145,7 @@ func TestUnitsAndSamplesFoundACluster(t *testing.T) {
 		"confmaster-1.conf":  settings(t, "confmaster.conf", map[string]string{"cluster": "try", "peers": "1=" + grpc, "sentinel": sentinel, "http": "127.0.0.1:0"}),
 		"replicator-n1.conf": settings(t, "replicator.conf", map[string]string{"cluster": "try", "data": data, "manage": manage, "http": "127.0.0.1:0"}),
 		"kvnode-n1.conf": settings(t, "kvnode.conf", map[string]string{"cluster": "try", "listen": redisAddr, "announce": redisAddr, "requirepass": `"a # secret"`,
-			"peers": "n1=" + redisAddr, "masters": grpc, "http": at(1)}),
+			"peers": "n1=" + redisAddr, "masters": grpc, "admin": at(13000), "http": at(1)}),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
