@@ -176,7 +176,8 @@ func (w *world) tour(t *testing.T, round string, tours []tour, processes func(no
 func (w *world) sameEverywhere(t *testing.T) {
 	t.Helper()
 	eventually(t, "equal digests", func() error {
-		var positions, digests, debug []string
+		var positions []int64
+		var digests, debug []string
 		for _, r := range w.Plan.Replicas {
 			value, err := once(w.addr(r.Node), "SMR", "DIGEST")
 			if err != nil {
@@ -185,7 +186,7 @@ func (w *world) sameEverywhere(t *testing.T) {
 			if len(value.Items) != 2 {
 				t.Fatalf("SMR DIGEST answers %v", value)
 			}
-			positions, digests = append(positions, value.Items[0].Text), append(digests, value.Items[1].Text)
+			positions, digests = append(positions, value.Items[0].Int), append(digests, value.Items[1].Text)
 			if value, err = once(w.addr(r.Node), "DEBUG", "DIGEST"); err != nil {
 				return err
 			}
