@@ -214,14 +214,18 @@ func putBytes(ctx context.Context, store Store, name string, content []byte) err
 }
 
 // seal sets Check and returns the manifest's bytes.
-func (r *Range) seal() ([]byte, error) {
-	r.Check = 0
-	plain, err := json.Marshal(r)
+func (r *Range) seal() ([]byte, error) { return Seal("range", r, &r.Check) }
+
+// Seal returns the bytes of a manifest, JSON and a newline. It sets check, a field of the manifest, to the CRC32C of the JSON in which
+// that field is 0. what names the manifest in an error.
+func Seal(what string, manifest any, check *uint32) ([]byte, error) {
+	*check = 0
+	plain, err := json.Marshal(manifest)
 	if err != nil {
-		return nil, fmt.Errorf("encode the manifest of a range: %w", err)
+		return nil, fmt.Errorf("encode the manifest of a %s: %w", what, err)
 	}
-	r.Check = crc32.Checksum(plain, castagnoli)
-	encoded, err := json.Marshal(r)
+	*check = crc32.Checksum(plain, castagnoli)
+	encoded, err := json.Marshal(manifest)
 	return append(encoded, '\n'), err
 }
 

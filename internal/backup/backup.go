@@ -126,16 +126,7 @@ func copyChecked(w io.Writer, r io.Reader, file checkpoint.File) error {
 }
 
 // seal sets Check and returns the manifest's bytes.
-func (b *Backup) seal() ([]byte, error) {
-	b.Check = 0
-	plain, err := json.Marshal(b)
-	if err != nil {
-		return nil, fmt.Errorf("encode the manifest of a backup: %w", err)
-	}
-	b.Check = crc32.Checksum(plain, castagnoli)
-	encoded, err := json.Marshal(b)
-	return append(encoded, '\n'), err
-}
+func (b *Backup) seal() ([]byte, error) { return archive.Seal("backup", b, &b.Check) }
 
 // Get reads a backup's manifest, and that of its image. Errors: archive.ErrDamaged, fs.ErrNotExist.
 func (a Archive) Get(ctx context.Context, lsn smr.LSN) (Backup, *checkpoint.Manifest, error) {
