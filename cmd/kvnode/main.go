@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 
+	"lockstep/internal/bytesize"
 	"lockstep/internal/daemon"
 	"lockstep/internal/kvnode"
 	"lockstep/internal/obs"
@@ -60,16 +61,16 @@ func describe() (*daemon.Program, *kvnode.Config) {
 	set.IntVar(&config.MaxClients, "maxclients", config.MaxClients, "most `connections` of clients")
 	set.DurationVar(&config.IdleTimeout, "timeout", config.IdleTimeout, "`time` until a silent client is closed; 0 is never")
 	set.DurationVar(&config.KeepAlive, "tcp-keepalive", config.KeepAlive, "`time` of silence until a client is probed; 0 is never")
-	set.Var(daemon.Size(&config.MaxQuery, maxSize), "query-buffer", "most `bytes` of one request, or with KiB, MiB, GiB")
-	set.Var(daemon.Size(&config.MaxOutput, maxSize), "output-buffer", "most `bytes` of replies that wait for one client, or with KiB, MiB, GiB; beyond them it is cut")
+	set.Var(bytesize.Flag(&config.MaxQuery, maxSize), "query-buffer", "most `bytes` of one request, or with KiB, MiB, GiB")
+	set.Var(bytesize.Flag(&config.MaxOutput, maxSize), "output-buffer", "most `bytes` of replies that wait for one client, or with KiB, MiB, GiB; beyond them it is cut")
 	set.DurationVar(&config.SlowerThan, "slowlog-slower-than", config.SlowerThan, "execution `time` from which a command is kept in the slow log")
 	set.DurationVar(&config.Grace, "grace", config.Grace, "`time` that a stop waits for commands in flight")
 	set.StringVar(&config.Images.Dir, "data", "", "`directory` for images of the state, from which this node starts again; without one it executes the log from its beginning")
 	set.DurationVar(&config.Images.Every, "image-every", config.Images.Every, "`time` after which an image is taken, if anything has happened")
-	set.Var(daemon.Size(&config.Images.LogBytes, maxSize), "image-log", "`bytes` of log after which an image is taken, or with KiB, MiB, GiB")
+	set.Var(bytesize.Flag(&config.Images.LogBytes, maxSize), "image-log", "`bytes` of log after which an image is taken, or with KiB, MiB, GiB")
 	set.StringVar(&config.Admin.Listen, "admin", config.Admin.Listen, "`host:port` of the management service (gRPC), where peers fetch images; port 0 takes a free one, \"\" is none")
 	set.IntVar(&config.Admin.Senders, "image-senders", config.Admin.Senders, "most `peers` that fetch an image at once")
-	set.Var(daemon.Size(&config.Admin.BytesPerSecond, maxSize), "image-rate", "most `bytes` a second of images sent, or with KiB, MiB, GiB; 0 is no bound")
+	set.Var(bytesize.Flag(&config.Admin.BytesPerSecond, maxSize), "image-rate", "most `bytes` a second of images sent, or with KiB, MiB, GiB; 0 is no bound")
 	return program, &config
 }
 

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"strings"
 
+	"lockstep/internal/bytesize"
 	"lockstep/internal/daemon"
 	"lockstep/internal/obs"
 	"lockstep/internal/release"
@@ -51,24 +52,24 @@ func describe() (*daemon.Program, *replicator.Config) {
 	})
 	set.StringVar(&cfg.AnnounceManage, "announce-manage", "", "`host:port` of --manage as configuration masters reach it, with --join (default: --manage as it was bound)")
 	set.StringVar(&cfg.Socket, "socket", "", "`path` of the unix socket for the KV node beside (default DIR/local.sock)")
-	set.Var(daemon.Size(&cfg.FileSize, maxSize), "file-size", "data part of a log file in `bytes`, or with KiB, MiB, GiB: a power of two from 4KiB to 1GiB; of new files only")
+	set.Var(bytesize.Flag(&cfg.FileSize, maxSize), "file-size", "data part of a log file in `bytes`, or with KiB, MiB, GiB: a power of two from 4KiB to 1GiB; of new files only")
 	set.Func("sync", "when a byte counts as durable: `mode` always (after fdatasync), interval, or os (after the write) (default always)", func(s string) (err error) {
 		cfg.Sync, err = smr.ParseSyncMode(s)
 		return err
 	})
 	set.IntVar(&cfg.SyncMillis, "sync-interval-ms", replicator.DefaultSyncMillis, "with --sync interval: most `milliseconds` that bytes stay unsynced")
 	cfg.SyncBytes = replicator.DefaultSyncBytes
-	set.Var(daemon.Size(&cfg.SyncBytes, maxSize), "sync-bytes", "with --sync interval: most `bytes` that stay unsynced, or with KiB, MiB, GiB")
+	set.Var(bytesize.Flag(&cfg.SyncBytes, maxSize), "sync-bytes", "with --sync interval: most `bytes` that stay unsynced, or with KiB, MiB, GiB")
 	cfg.Keep = replicator.Keep{Bytes: replicator.DefaultKeepBytes, LagBytes: replicator.DefaultLagBytes}
-	set.Var(daemon.Size(&cfg.Keep.Bytes, maxSize), "log-keep-bytes", "newest part of the log that always stays, in `bytes`, or with KiB, MiB, GiB; what is older goes in whole files once the KV node beside has an image above it")
+	set.Var(bytesize.Flag(&cfg.Keep.Bytes, maxSize), "log-keep-bytes", "newest part of the log that always stays, in `bytes`, or with KiB, MiB, GiB; what is older goes in whole files once the KV node beside has an image above it")
 	set.DurationVar(&cfg.Keep.Age, "log-keep-age", 0, "least `time` that a part of the log stays, as 90m or 24h")
-	set.Var(daemon.Size(&cfg.Keep.LagBytes, maxSize), "log-lag-cap", "most `bytes` of the log that are kept for slaves that lag or are away; who is further behind fetches an image")
+	set.Var(bytesize.Flag(&cfg.Keep.LagBytes, maxSize), "log-lag-cap", "most `bytes` of the log that are kept for slaves that lag or are away; who is further behind fetches an image")
 	set.IntVar(&cfg.Keep.Quarantined, "keep-quarantined", replicator.DefaultKeepQuarantined, "damaged or lost `logs` that are kept as evidence, the newest ones")
 	set.StringVar(&cfg.Archive.Dir, "archive", "", "existing `directory` into which what is committed is archived, for backups and restores to a point in time; the replicas of a group share it")
 	set.DurationVar(&cfg.Archive.Every, "archive-every", replicator.DefaultArchiveEvery, "with --archive: most `time` until what is committed is archived")
 	set.BoolVar(&cfg.Archive.Compress, "archive-zstd", false, "with --archive: compress it")
 	cfg.Archive.LagBytes = replicator.DefaultArchiveLag
-	set.Var(daemon.Size(&cfg.Archive.LagBytes, maxSize), "archive-lag-cap", "with --archive: most `bytes` of the log that are kept because they are not archived yet, or with KiB, MiB, GiB; beyond them the archive gets a gap")
+	set.Var(bytesize.Flag(&cfg.Archive.LagBytes, maxSize), "archive-lag-cap", "with --archive: most `bytes` of the log that are kept because they are not archived yet, or with KiB, MiB, GiB; beyond them the archive gets a gap")
 	set.IntVar(&cfg.MaxClients, "max-clients", replicator.DefaultMaxClients, "most `connections` of KV nodes")
 	set.IntVar(&cfg.MaxSlaves, "max-slaves", replicator.DefaultMaxSlaves, "most `connections` of slaves")
 	return program, &cfg

@@ -140,6 +140,8 @@ func (c *Client) each(ctx context.Context, timeout time.Duration, call func(cont
 		switch {
 		case err == nil:
 			return nil
+		case status.Code(err) == codes.Aborted:
+			return fmt.Errorf("%w: %s", ErrOvertaken, status.Convert(err).Message())
 		case isAnswer(err):
 			return errors.New(status.Convert(err).Message())
 		case ctx.Err() != nil:
@@ -152,6 +154,9 @@ func (c *Client) each(ctx context.Context, timeout time.Duration, call func(cont
 
 // ErrNoAnswer: none of the configuration masters could be asked, or none of them has a leader.
 var ErrNoAnswer = errors.New("no configuration master answers")
+
+// ErrOvertaken: somebody else changed it since the caller looked. Nothing was changed.
+var ErrOvertaken = errors.New("overtaken")
 
 // isAnswer reports whether err is a decision of a configuration master rather than a failure to reach one.
 func isAnswer(err error) bool {

@@ -83,7 +83,7 @@ func (c *changing) run(ctx context.Context, s *screen, client *admin.Client, cha
 	if err != nil {
 		return fmt.Errorf("group %s: %w", request.GetGroup(), err)
 	}
-	if s.format == "table" {
+	if s.human() {
 		showPlan(s, plan)
 	}
 	if c.dryRun {

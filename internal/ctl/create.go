@@ -31,6 +31,7 @@ func newGroupCreate(s *screen) *cobra.Command {
 	var copies, least int
 	var sync string
 	var timeout time.Duration
+	var dry dryRun
 	command := &cobra.Command{
 		Use:   "create GROUP",
 		Short: "Register a group and its replicas; harmless if it is registered so already",
@@ -44,6 +45,7 @@ addresses HOST:PORT, as the configuration masters and the other replicas reach t
 		Args:    cobra.ExactArgs(1),
 	}
 	at.addAll(command)
+	dry.add(command)
 	flags := command.Flags()
 	flags.StringArrayVar(&replicas, "replica", nil, "one replica: NODE=HOST or NODE=REDIS,LOG,MANAGEMENT; once for each")
 	flags.IntVar(&copies, "copies", 0, "replicas that must hold a write, master included (default: more than half)")
@@ -87,6 +89,9 @@ addresses HOST:PORT, as the configuration masters and the other replicas reach t
 			return &misuse{err}
 		}
 		return work(func(ctx context.Context, _ []string) error {
+			if dry.on {
+				return dry.show(s, createSteps(request))
+			}
 			client, cluster, err := at.dial()
 			if err != nil {
 				return err
@@ -106,6 +111,14 @@ addresses HOST:PORT, as the configuration masters and the other replicas reach t
 		})(command, args)
 	}
 	return command
+}
+
+func createSteps(request *proto.CreateGroupRequest) []string {
+	steps := []string{fmt.Sprintf("register group %s: copies %d, at least %d, sync %s", request.GetName(), request.GetCopies(), request.GetMinCopies(), request.GetSync())}
+	for _, r := range request.GetReplicas() {
+		steps = append(steps, fmt.Sprintf("with replica %s: Redis %s, log %s, management %s", r.GetNode(), r.GetKvAddr(), r.GetDataAddr(), r.GetManageAddr()))
+	}
+	return steps
 }
 
 // createGroup asks until a configuration master decides, or ctx ends.

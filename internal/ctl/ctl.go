@@ -31,16 +31,18 @@ func Run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	command, err := root.ExecuteContextC(ctx)
-	var failure *failed
-	switch {
-	case err == nil:
-		return 0
-	case errors.As(err, &failure):
-		fmt.Fprintf(stderr, "smrctl: %v\n", failure.err)
-		return 1
+	if s.release != nil {
+		s.release()
 	}
-	fmt.Fprintf(stderr, "smrctl: %v\nTry `%s --help`.\n", err, command.CommandPath())
-	return 2
+	if err == nil {
+		return exitDone
+	}
+	code := exitCode(err)
+	fmt.Fprintf(stderr, "smrctl: %v\n", err)
+	if code == exitUsage {
+		fmt.Fprintf(stderr, "Try `%s --help`.\n", command.CommandPath())
+	}
+	return code
 }
 
 // failed marks an error of work that was attempted; every other error is one of usage.
@@ -71,21 +73,31 @@ func newRoot(s *screen) *cobra.Command {
 		Use:           "smrctl",
 		Version:       release.String(),
 		Short:         "Run and operate Lockstep clusters",
-		Long:          "smrctl runs Lockstep clusters on this machine and operates them anywhere.\n\nExit codes: 0 done, 1 failed, 2 wrong usage. NO_COLOR switches colours off.",
+		Long:          "smrctl runs Lockstep clusters on this machine and operates them anywhere. Which one is meant: --dir or --confmaster of a\ncommand, else the context (`smrctl help contexts`), else the cluster in ./" + defaultDir + ".",
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		PersistentPreRunE: func(command *cobra.Command, args []string) error {
-			return s.prepare()
+			return s.prepare(command)
 		},
 	}
-	root.PersistentFlags().StringVarP(&s.format, "output", "o", "table", "form of the output: table or json")
-	complete(root, "output", "table", "json")
+	flags := root.PersistentFlags()
+	flags.StringVarP(&s.format, "output", "o", "table", "form of the output: table, wide, json or yaml")
+	flags.DurationVar(&s.patience, "timeout", 0, "give up after this time, with exit code 4; 0: as long as it takes")
+	flags.StringVar(&s.contexts.name, "context", "", "the cluster that is meant, by its `name` in the file of contexts (default: $"+contextVariable+", or the one chosen with `smrctl context use`)")
+	complete(root, "output", formats...)
+	err := root.RegisterFlagCompletionFunc("context", completeContexts)
+	if err != nil {
+		panic(err) // the flag stands above
+	}
+	root.SetFlagErrorFunc(suggestFlag)
+	root.SuggestionsMinimumDistance = 2
 	root.AddCommand(
 		newUp(s), newDown(s), newNode(s),
 		newStatus(s), newGroup(s), newReplica(s), newSwitchover(s), newExplain(s),
 		newCheckpoint(s), newBackup(s), newRestore(s), newExport(s), newImport(s),
-		newLog(s), newBench(s), newChaos(s), newVersion(s),
+		newLog(s), newBench(s), newChaos(s), newContext(s), newVersion(s),
 	)
+	root.AddCommand(helpTopics()...)
 	return root
 }
 
@@ -107,7 +119,7 @@ func group(use, short string, children ...*cobra.Command) *cobra.Command {
 				names = append(names, child.Name())
 			}
 			if len(args) > 0 {
-				return usage("unknown command %q: use one of %s", args[0], strings.Join(names, ", "))
+				return usage("unknown command %q of %s%s: use one of %s", args[0], command.CommandPath(), didYouMean(args[0], names), strings.Join(names, ", "))
 			}
 			return usage("a command is missing: use one of %s", strings.Join(names, ", "))
 		},
@@ -124,6 +136,7 @@ type where struct {
 
 func (w *where) addDir(command *cobra.Command) {
 	command.Flags().StringVar(&w.dir, "dir", defaultDir, "`directory` of a cluster started by smrctl up")
+	ofContext(command, "dir")
 	if err := command.MarkFlagDirname("dir"); err != nil {
 		panic(err) // the flag stands above
 	}
@@ -132,6 +145,7 @@ func (w *where) addDir(command *cobra.Command) {
 func (w *where) addAll(command *cobra.Command) {
 	w.addDir(command)
 	command.Flags().StringSliceVar(&w.confmasters, "confmaster", nil, "addresses of configuration masters (host:port,…), instead of --dir")
+	ofContext(command, "confmaster")
 	command.MarkFlagsMutuallyExclusive("dir", "confmaster")
 }
 
@@ -166,7 +180,7 @@ func explainSilence(err error, cluster *local.Cluster) error {
 		}
 	}
 	if running == 0 {
-		return fmt.Errorf("the cluster in %s does not run: start it with `smrctl up --dir %s`", cluster.Dir, cluster.Dir)
+		return &quiet{fmt.Sprintf("the cluster in %s does not run: start it with `smrctl up --dir %s`", cluster.Dir, cluster.Dir)}
 	}
 	return fmt.Errorf("%w\n  %d of %d processes run; logs are in %s", err, running, total, filepath.Join(cluster.Dir, "logs"))
 }

@@ -160,7 +160,7 @@ func TestAnyConfmasterMayAnswer(t *testing.T) {
 	if _, stderr, code := run(t, "status", "--confmaster", list); code != 0 {
 		t.Errorf("exit code %d: %s", code, stderr)
 	}
-	if _, stderr, code := run(t, "status", "--confmaster", dead.Addr().String()+","+silent); code != 1 || !strings.Contains(stderr, "no leader here") {
+	if _, stderr, code := run(t, "status", "--confmaster", dead.Addr().String()+","+silent); code != exitNobody || !strings.Contains(stderr, "no leader here") {
 		t.Errorf("exit code %d: %s", code, stderr)
 	}
 	refusing := serve(t, &confmaster{cluster: example(), refuse: status.Error(codes.FailedPrecondition, "n2 lags too far behind")})
@@ -244,7 +244,7 @@ func TestExitCodes(t *testing.T) {
 		{"bench failover --kills 0", 2, "--kills"},
 		{"bench failover --what disk", 2, "--what"},
 		{"up --timeout -1s", 2, "timeout"},
-		{"version -o yaml", 2, "table or json"},
+		{"version -o xml", 2, "table, wide, json or yaml"},
 		{"status", 1, "smrctl up"},
 		{"node kill n1", 1, "no cluster here"},
 	}

@@ -40,6 +40,7 @@ func onlyGroup(ctx context.Context, client *admin.Client, args []string) (string
 func newSwitchover(s *screen) *cobra.Command {
 	var at where
 	var target string
+	var dry dryRun
 	command := &cobra.Command{
 		Use:   "switchover [GROUP]",
 		Short: "Hand mastership of a group over, without losing anything",
@@ -55,6 +56,13 @@ func newSwitchover(s *screen) *cobra.Command {
 			if err != nil {
 				return explainSilence(err, cluster)
 			}
+			if dry.on {
+				steps, err := switchoverSteps(ctx, client, name, target)
+				if err != nil {
+					return err
+				}
+				return dry.show(s, steps)
+			}
 			reply, err := client.Switchover(ctx, name, target)
 			if err != nil {
 				return fmt.Errorf("switch-over of group %s: %w", name, explainSilence(err, cluster))
@@ -68,6 +76,7 @@ func newSwitchover(s *screen) *cobra.Command {
 		}),
 	}
 	at.addAll(command)
+	dry.add(command)
 	command.Flags().StringVar(&target, "to", "", "node that is to become master")
 	err := command.RegisterFlagCompletionFunc("to", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		cluster, err := local.Open(at.dir)
@@ -80,6 +89,35 @@ func newSwitchover(s *screen) *cobra.Command {
 		panic(err) // the flag stands above
 	}
 	return command
+}
+
+// switchoverSteps is what a switch-over would do, or why it would be refused. The configuration masters look again when it is done.
+func switchoverSteps(ctx context.Context, client *admin.Client, name, target string) ([]string, error) {
+	group, err := client.Group(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	if target == "" {
+		return []string{fmt.Sprintf("hand mastership of group %s over from %s to the most suitable slave", name, group.GetMaster())}, nil
+	}
+	r := replicaIn(group, target)
+	switch {
+	case r == nil:
+		return nil, fmt.Errorf("%s is no replica of group %s%s", target, name, didYouMean(target, replicaNames(group)))
+	case target == group.GetMaster():
+		return []string{fmt.Sprintf("nothing: %s is the master of group %s already", target, name)}, nil
+	case !r.GetMember() || !r.GetUp():
+		return nil, fmt.Errorf("%s is no member of group %s that is up: it cannot lead now", target, name)
+	}
+	return []string{fmt.Sprintf("hand mastership of group %s over from %s to %s, which is %d bytes behind", name, group.GetMaster(), target, r.GetLagBytes())}, nil
+}
+
+func replicaNames(group *proto.GroupStatus) []string {
+	var names []string
+	for _, r := range group.GetReplicas() {
+		names = append(names, r.GetNode())
+	}
+	return names
 }
 
 // decision is one entry of the work log.
@@ -136,6 +174,7 @@ const workLogLimit = 1000
 
 func newExplain(s *screen) *cobra.Command {
 	var at where
+	var watch watching
 	var all bool
 	command := &cobra.Command{
 		Use:   "explain [GROUP]",
@@ -152,21 +191,24 @@ func newExplain(s *screen) *cobra.Command {
 			if err != nil {
 				return explainSilence(err, cluster)
 			}
-			entries, err := client.WorkLog(ctx, name, workLogLimit)
-			if err != nil {
-				return explainSilence(err, cluster)
-			}
-			if !all {
-				entries = sinceElection(entries)
-			}
-			list := []decision{}
-			for _, entry := range entries {
-				list = append(list, decisionOf(entry))
-			}
-			return s.show(map[string][]decision{"decisions": list}, func() { showDecisions(s, name, list) })
+			return watch.run(ctx, s, func(ctx context.Context) error {
+				entries, err := client.WorkLog(ctx, name, workLogLimit)
+				if err != nil {
+					return explainSilence(err, cluster)
+				}
+				if !all {
+					entries = sinceElection(entries)
+				}
+				list := []decision{}
+				for _, entry := range entries {
+					list = append(list, decisionOf(entry))
+				}
+				return s.show(map[string][]decision{"decisions": list}, func() { showDecisions(s, name, list) })
+			})
 		}),
 	}
 	at.addAll(command)
+	watch.add(command)
 	command.Flags().BoolVar(&all, "all", false, "show every decision that is still on record")
 	return command
 }

@@ -41,6 +41,7 @@ func showDone(s *screen, list []done) error {
 
 func newDown(s *screen) *cobra.Command {
 	var at where
+	var dry dryRun
 	command := &cobra.Command{
 		Use:   "down",
 		Short: "Stop every process of a cluster started by up; its data stay",
@@ -52,8 +53,14 @@ func newDown(s *screen) *cobra.Command {
 				return err
 			}
 			pids := make(map[string]int)
+			var running []string
 			for _, p := range cluster.Processes() {
-				pids[p.Name] = p.Pid
+				if pids[p.Name] = p.Pid; p.Pid != 0 {
+					running = append(running, fmt.Sprintf("stop %s (pid %d)", p.Name, p.Pid))
+				}
+			}
+			if dry.on {
+				return dry.show(s, running)
 			}
 			stopped, killed, err := cluster.Stop()
 			if err != nil {
@@ -70,6 +77,7 @@ func newDown(s *screen) *cobra.Command {
 		}),
 	}
 	at.addDir(command)
+	dry.add(command)
 	return command
 }
 
@@ -95,6 +103,7 @@ type nodeAction func(ctx context.Context, s *screen, cluster *local.Cluster, pro
 
 func newNodeCommand(s *screen, name, short string, action nodeAction) *cobra.Command {
 	var at where
+	var dry dryRun
 	var what string
 	command := &cobra.Command{
 		Use:   name + " NODE",
@@ -113,6 +122,9 @@ func newNodeCommand(s *screen, name, short string, action nodeAction) *cobra.Com
 			if err != nil {
 				return err
 			}
+			if dry.on {
+				return dry.show(s, processSteps(name, chosen))
+			}
 			list, err := action(ctx, s, cluster, chosen)
 			if len(list) > 0 {
 				err = errors.Join(showDone(s, list), err)
@@ -128,9 +140,21 @@ func newNodeCommand(s *screen, name, short string, action nodeAction) *cobra.Com
 		},
 	}
 	at.addDir(command)
+	dry.add(command)
 	command.Flags().StringVar(&what, "what", "both", "which process of a replica: replicator, kvnode or both")
 	complete(command, "what", "replicator", "kvnode", "both")
 	return command
+}
+
+// processSteps is what start, stop or kill would do.
+func processSteps(verb string, processes []local.Process) []string {
+	var steps []string
+	for _, p := range processes {
+		if running := p.Pid != 0; running == (verb != "start") {
+			steps = append(steps, strings.TrimSuffix(fmt.Sprintf("%s %s (pid %d)", verb, p.Name, p.Pid), " (pid 0)"))
+		}
+	}
+	return steps
 }
 
 func nodeNames(cluster *local.Cluster) []string {

@@ -5,12 +5,12 @@ import (
 	"fmt"
 	"math"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"lockstep/internal/admin"
+	"lockstep/internal/bytesize"
 	"lockstep/proto"
 )
 
@@ -39,11 +39,12 @@ func (p *policyFlags) add(command *cobra.Command) {
 func (p *policyFlags) policy(command *cobra.Command) (*proto.Policy, error) {
 	policy := &proto.Policy{Copies: p.copies, MinCopies: p.minCopies, Sync: p.sync}
 	if p.slowBytes != "" {
-		bytes, err := parseSize(p.slowBytes)
+		bytes, err := bytesize.Parse(p.slowBytes, bytesize.Max)
 		if err != nil {
 			return nil, usage("--slow-bytes: %v", err)
 		}
-		policy.SlowBytes = &bytes
+		slow := uint64(bytes)
+		policy.SlowBytes = &slow
 	}
 	for _, field := range []struct {
 		flag  string
@@ -63,27 +64,9 @@ func (p *policyFlags) policy(command *cobra.Command) (*proto.Policy, error) {
 	return policy, nil
 }
 
-// parseSize reads a number of bytes, with KiB, MiB or GiB.
-func parseSize(text string) (uint64, error) {
-	for _, unit := range []struct {
-		suffix string
-		size   uint64
-	}{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"", 1}} {
-		number, found := strings.CutSuffix(text, unit.suffix)
-		if !found {
-			continue
-		}
-		n, err := strconv.ParseUint(strings.TrimSpace(number), 10, 64)
-		if err != nil || n > (1<<62)/unit.size {
-			break
-		}
-		return n * unit.size, nil
-	}
-	return 0, fmt.Errorf("%q is no number of bytes: write 67108864 or 64MiB", text)
-}
-
 func newGroupList(s *screen) *cobra.Command {
 	var at where
+	var watch watching
 	command := &cobra.Command{
 		Use:   "list",
 		Short: "List groups with their policies and versions",
@@ -94,23 +77,28 @@ func newGroupList(s *screen) *cobra.Command {
 				return err
 			}
 			defer client.Close()
-			reply, err := client.Status(ctx)
-			if err != nil {
-				return explainSilence(err, cluster)
-			}
-			status := statusOf(reply)
-			return s.show(map[string][]groupStatus{"groups": status.Groups}, func() {
-				rows := [][]string{{"GROUP", "STATE", "MASTER", "REPLICAS", "COPIES", "WANTED", "MIN", "SLOW", "VERSION", "NOW"}}
-				for _, g := range status.Groups {
-					rows = append(rows, []string{g.Name, g.State, g.Master, strconv.Itoa(len(g.Replicas)), decimal(uint64(g.Copies)), decimal(uint64(g.Policy.Copies)),
-						decimal(uint64(g.MinCopies)), g.Policy.slow(), decimal(g.Version), g.Plan})
+			return watch.run(ctx, s, func(ctx context.Context) error {
+				reply, err := client.Status(ctx)
+				if err != nil {
+					return explainSilence(err, cluster)
 				}
-				s.table(rows)
+				groups := statusOf(reply).Groups
+				return s.show(map[string][]groupStatus{"groups": groups}, func() { showGroups(s, groups) })
 			})
 		}),
 	}
 	at.addAll(command)
+	watch.add(command)
 	return command
+}
+
+func showGroups(s *screen, groups []groupStatus) {
+	rows := [][]string{{"GROUP", "STATE", "MASTER", "REPLICAS", "COPIES", "WANTED", "MIN", "SLOW", "VERSION", "NOW"}}
+	for _, g := range groups {
+		rows = append(rows, []string{g.Name, g.State, g.Master, strconv.Itoa(len(g.Replicas)), decimal(uint64(g.Copies)), decimal(uint64(g.Policy.Copies)),
+			decimal(uint64(g.MinCopies)), g.Policy.slow(), decimal(g.Version), g.Plan})
+	}
+	s.table(rows)
 }
 
 func newGroupSet(s *screen) *cobra.Command {
@@ -174,7 +162,7 @@ The group's name must be typed, or given with --confirm. The loss stays on recor
 		asked := &proto.Recover{Confirm: confirm, AcceptLoss: acceptLoss}
 		return &planned{request: &proto.ChangeRequest{Group: args[0], Change: &proto.ChangeRequest_Recover{Recover: asked}},
 			confirm: func(plan *proto.ChangePlan) error {
-				if since := plan.GetRecovery().GetSinceMs(); since != 0 && s.format == "table" {
+				if since := plan.GetRecovery().GetSinceMs(); since != 0 && s.human() {
 					s.printf("  the lost replicas were last seen at %s\n", time.UnixMilli(since).Format(timeForm))
 				}
 				if confirm != "" {

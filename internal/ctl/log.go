@@ -45,7 +45,7 @@ func newDump(s *screen) *cobra.Command {
 			if errors.Is(err, errEnough) {
 				return nil
 			}
-			if err == nil && s.format == "table" {
+			if err == nil && s.human() {
 				s.note(fmt.Sprintf("the log ends at %d", end))
 			}
 			return err

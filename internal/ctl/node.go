@@ -1,6 +1,7 @@
 package ctl
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 
 func newNodeAdd(s *screen) *cobra.Command {
 	var at where
+	var dry dryRun
 	wait := &changing{}
 	command := &cobra.Command{
 		Use:   "add [NODE]",
@@ -27,13 +29,16 @@ itself, is filled by its peers, and becomes a member.`,
 			if err != nil {
 				return err
 			}
-			bin, err := binaries(ctx, cluster.Dir, s)
-			if err != nil {
-				return err
-			}
 			name := ""
 			if len(args) == 1 {
 				name = args[0]
+			}
+			if dry.on {
+				return dry.show(s, []string{fmt.Sprintf("start the replicator and the KV node of %s; they join group %s", cmp.Or(name, "a further node"), cluster.Plan.Group)})
+			}
+			bin, err := binaries(ctx, cluster.Dir, s)
+			if err != nil {
+				return err
 			}
 			started, err := cluster.AddNode(name, bin)
 			var list []done
@@ -55,6 +60,7 @@ itself, is filled by its peers, and becomes a member.`,
 		}),
 	}
 	at.addDir(command)
+	dry.add(command)
 	wait.addWait(command)
 	return command
 }
@@ -77,6 +83,7 @@ func showAside(s *screen, node, dir, what string) error {
 
 func newNodeRemove(s *screen) *cobra.Command {
 	var at where
+	var dry dryRun
 	command := &cobra.Command{
 		Use:   "remove NODE",
 		Short: "Stop the processes of a node that was removed from the group, and set its directory aside",
@@ -91,6 +98,9 @@ func newNodeRemove(s *screen) *cobra.Command {
 				return err
 			}
 			defer client.Close()
+			if dry.on {
+				return dry.show(s, []string{fmt.Sprintf("stop the processes of %s, if it is removed from group %s, and set its directory aside", args[0], cluster.Plan.Group)})
+			}
 			dir, err := cluster.RemoveNode(ctx, client, args[0])
 			if err != nil {
 				return explainSilence(err, cluster)
@@ -99,11 +109,13 @@ func newNodeRemove(s *screen) *cobra.Command {
 		}),
 	}
 	at.addDir(command)
+	dry.add(command)
 	return command
 }
 
 func newNodeWipe(s *screen) *cobra.Command {
 	var at where
+	var dry dryRun
 	command := &cobra.Command{
 		Use:   "wipe NODE",
 		Short: "Set the directory of a stopped node aside; it comes back empty and is filled by its peers",
@@ -127,6 +139,9 @@ run, and while the group would not survive the loss of that replica.`,
 			if err := mayWipe(group, args[0]); err != nil {
 				return err
 			}
+			if dry.on {
+				return dry.show(s, []string{fmt.Sprintf("set the directory of %s aside; it comes back empty", args[0])})
+			}
 			dir, err := cluster.WipeNode(args[0])
 			if err != nil {
 				return err
@@ -135,6 +150,7 @@ run, and while the group would not survive the loss of that replica.`,
 		}),
 	}
 	at.addDir(command)
+	dry.add(command)
 	return command
 }
 

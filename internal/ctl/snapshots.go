@@ -33,6 +33,7 @@ type imageLine struct {
 func newCheckpoint(s *screen) *cobra.Command {
 	var at where
 	var node string
+	var dry dryRun
 	command := &cobra.Command{
 		Use:   "checkpoint [GROUP]",
 		Short: "Make KV nodes take an image of their state now",
@@ -42,6 +43,13 @@ func newCheckpoint(s *screen) *cobra.Command {
 			nodes, err := findNodes(ctx, &at, args, node)
 			if err != nil {
 				return err
+			}
+			if dry.on {
+				var steps []string
+				for _, peer := range nodes.peers {
+					steps = append(steps, fmt.Sprintf("node %s of group %s takes an image", peer.Node, nodes.group))
+				}
+				return dry.show(s, steps)
 			}
 			var list []imageLine
 			var problems []error
@@ -62,6 +70,7 @@ func newCheckpoint(s *screen) *cobra.Command {
 		}),
 	}
 	at.addAll(command)
+	dry.add(command)
 	command.Flags().StringVar(&node, "node", "", "only this node")
 	return command
 }

@@ -173,73 +173,33 @@ func groupOf(g *proto.GroupStatus) groupStatus {
 
 func newStatus(s *screen) *cobra.Command {
 	var at where
-	var watch bool
-	var interval time.Duration
+	var watch watching
 	command := &cobra.Command{
 		Use:   "status",
 		Short: "Show groups, replicas and configuration masters",
 		Long: `Shows every group with its replicas, and the configuration masters. LSNs are byte offsets in the group's stream;
-lag is what is committed in the group and not yet executed by that replica's KV node, in bytes.`,
+lag is what is committed in the group and not yet executed by that replica's KV node, in bytes.
+-o wide adds addresses, process ids, incarnations and where logs begin.`,
 		Args: cobra.NoArgs,
 		RunE: work(func(ctx context.Context, _ []string) error {
-			if interval < 50*time.Millisecond {
-				return usage("interval %v: use 50ms or more", interval)
-			}
 			client, cluster, err := at.dial()
 			if err != nil {
 				return err
 			}
 			defer client.Close()
-			if !watch {
+			return watch.run(ctx, s, func(ctx context.Context) error {
 				reply, err := client.Status(ctx)
 				if err != nil {
 					return explainSilence(err, cluster)
 				}
 				status := statusOf(reply)
 				return s.show(status, func() { showStatus(s, status) })
-			}
-			tick := time.NewTicker(interval)
-			defer tick.Stop()
-			for {
-				reply, err := client.Status(ctx)
-				if ctx.Err() != nil {
-					return nil // Ctrl-C is how watching ends
-				}
-				showWatched(s, reply, explainSilence(err, cluster))
-				select {
-				case <-ctx.Done():
-					return nil
-				case <-tick.C:
-				}
-			}
+			})
 		}),
 	}
 	at.addAll(command)
-	command.Flags().BoolVar(&watch, "watch", false, "show it again and again until Ctrl-C (with -o json: one line each)")
-	command.Flags().DurationVar(&interval, "interval", time.Second, "time between two looks with --watch")
+	watch.add(command)
 	return command
-}
-
-// showWatched shows one round of --watch.
-func showWatched(s *screen, reply *proto.ClusterStatus, err error) {
-	if s.format == "json" {
-		if err != nil {
-			s.note("smrctl: " + err.Error())
-			return
-		}
-		s.line(statusOf(reply), "")
-		return
-	}
-	if s.colours {
-		s.printf("\x1b[H\x1b[2J")
-	}
-	s.printf("%s\n", time.Now().Format("15:04:05"))
-	if err != nil {
-		s.printf("%s\n\n", err)
-		return
-	}
-	showStatus(s, statusOf(reply))
-	s.printf("\n")
 }
 
 func showStatus(s *screen, status clusterStatus) {
@@ -262,13 +222,7 @@ func showStatus(s *screen, status clusterStatus) {
 		for _, r := range g.Recoveries {
 			s.printf("  %s epoch %d, %s: %s\n", s.paint(red, "RECOVERED BY FORCE"), r.Epoch, r.Time, r.Text)
 		}
-		rows := [][]string{{"NODE", "ROLE", "REDIS", "PID", "REPLICATOR", "PID", "START", "END", "DURABLE", "COMMIT", "APPLIED", "IMAGE", "LAG", "SEEN"}}
-		for _, r := range g.Replicas {
-			rows = append(rows, []string{r.Node, r.Role, r.KVAddr, decimal(uint64(r.KVPid)), r.ReplicatorAddr, decimal(uint64(r.ReplicatorPid)),
-				decimal(r.StartLSN), decimal(r.EndLSN), decimal(r.DurableLSN), decimal(r.CommitLSN), decimal(r.AppliedLSN), decimal(r.CheckpointLSN), decimal(r.LagBytes),
-				(time.Duration(r.LastSeenMs) * time.Millisecond).String()})
-		}
-		s.table(rows)
+		s.table(replicaRows(s, g.Replicas))
 		for _, r := range g.Replicas {
 			for _, line := range r.remarks() {
 				s.printf("  %s: %s\n", r.Node, line)
@@ -291,6 +245,24 @@ func showStatus(s *screen, status clusterStatus) {
 		rows = append(rows, []string{"c" + decimal(c.ID), c.Addr, c.SentinelAddr, decimal(uint64(c.Pid)), state})
 	}
 	s.table(rows)
+}
+
+// replicaRows is the table of the replicas of a group.
+func replicaRows(s *screen, replicas []replicaStatus) [][]string {
+	heading := []string{"NODE", "ROLE", "REDIS", "END", "DURABLE", "COMMIT", "APPLIED", "IMAGE", "LAG", "SEEN"}
+	if s.wide() {
+		heading = append(heading, "START", "REPLICATOR", "PID", "KV PID", "INCARNATION")
+	}
+	rows := [][]string{heading}
+	for _, r := range replicas {
+		row := []string{r.Node, r.Role, r.KVAddr, decimal(r.EndLSN), decimal(r.DurableLSN), decimal(r.CommitLSN), decimal(r.AppliedLSN),
+			decimal(r.CheckpointLSN), decimal(r.LagBytes), (time.Duration(r.LastSeenMs) * time.Millisecond).String()}
+		if s.wide() {
+			row = append(row, decimal(r.StartLSN), r.ReplicatorAddr, decimal(uint64(r.ReplicatorPid)), decimal(uint64(r.KVPid)), r.Incarnation)
+		}
+		rows = append(rows, row)
+	}
+	return rows
 }
 
 // remarks are what does not fit into the table.

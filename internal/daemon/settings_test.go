@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"lockstep/internal/obs"
+
+	"lockstep/internal/bytesize"
 )
 
 // sample is a program with a flag of every kind.
@@ -28,7 +30,7 @@ func newSample() *sample {
 	s := &sample{Program: New("sample", "--listen ADDR", "Does nothing.")}
 	s.Flags.StringVar(&s.listen, "listen", "127.0.0.1:1", "`host:port` to listen on")
 	s.Flags.DurationVar(&s.wait, "write-timeout", time.Second, "`time` to wait")
-	s.Flags.Var(Size(&s.query, 1<<40), "query-buffer", "most `bytes`")
+	s.Flags.Var(bytesize.Flag(&s.query, 1<<40), "query-buffer", "most `bytes`")
 	s.Flags.BoolVar(&s.remote, "allow-remote", false, "let others in")
 	s.Flags.Func("peers", "who else, a|b (default nobody)", func(text string) error {
 		s.peers = strings.Split(text, ",")

@@ -209,7 +209,7 @@ func TestLifeOfAClusterBySmrctl(t *testing.T) {
 	if stopped := must("down"); strings.Contains(stopped, "kvnode") {
 		t.Errorf("a second down stops %q", stopped)
 	}
-	if _, stderr, code := smrctl(t, dir, "status", "--dir", data); code != 1 || !strings.Contains(stderr, "does not run") {
+	if _, stderr, code := smrctl(t, dir, "status", "--dir", data); code != 4 || !strings.Contains(stderr, "does not run") {
 		t.Errorf("status of a stopped cluster: exit code %d, %q", code, stderr)
 	}
 	checkLogs(t, dir, data)

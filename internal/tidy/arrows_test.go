@@ -58,13 +58,14 @@ var arrows = map[string][]string{
 	"internal/rdb":        {"internal/kv", "internal/resp"},
 	"internal/confmaster": {"smr", "proto", "internal/failover", "internal/resp", "internal/invariant", "internal/obs"},
 
-	"internal/daemon": {"internal/release", "internal/obs"},
+	"internal/bytesize": {},
+	"internal/daemon":   {"internal/release", "internal/obs", "internal/bytesize"},
 
 	// Tools around the running system.
 	"internal/admin":          {"proto"},
 	"internal/local":          {"smr", "proto", "internal/admin"},
 	"internal/bench":          {"internal/admin", "internal/local"},
-	"internal/ctl":            {"smr", "log", "proto", "internal/admin", "internal/local", "internal/bench", "internal/chaos", "internal/release", "internal/archive", "internal/backup", "internal/checkpoint", "internal/kv", "internal/rdb", "internal/resp", "internal/transfer"},
+	"internal/ctl":            {"smr", "log", "proto", "internal/admin", "internal/bytesize", "internal/local", "internal/bench", "internal/chaos", "internal/release", "internal/archive", "internal/backup", "internal/checkpoint", "internal/kv", "internal/rdb", "internal/resp", "internal/transfer"},
 	"internal/e2e":            {"smr", "log", "proto", "internal/admin", "internal/local"},
 	"internal/tidy":           {},
 	"internal/deploy":         {}, // its tests run the programs
@@ -85,8 +86,8 @@ var arrows = map[string][]string{
 	"internal/kv/oracle":    {"smr", "internal/kv", "internal/kv/alike", "internal/resp"},
 	"internal/kv/alike":     {"internal/resp"},
 
-	"cmd/replicator": {"internal/replicator", "internal/daemon", "internal/release", "internal/obs", "log", "smr"},
-	"cmd/kvnode":     {"internal/kvnode", "internal/daemon", "internal/release", "internal/obs", "smr"},
+	"cmd/replicator": {"internal/replicator", "internal/bytesize", "internal/daemon", "internal/release", "internal/obs", "log", "smr"},
+	"cmd/kvnode":     {"internal/kvnode", "internal/bytesize", "internal/daemon", "internal/release", "internal/obs", "smr"},
 	"cmd/confmaster": {"internal/confmaster", "internal/daemon", "internal/release", "internal/obs", "smr"},
 	"cmd/smrctl":     {"internal/ctl"},
 	"cmd/smrsim":     {"internal/sim", "internal/mutant"},
