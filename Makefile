@@ -24,8 +24,8 @@ down: build ## Stop the cluster that runs in the background
 test: ## Run all tests (two to four minutes on two cores)
 	$(GO) test -timeout 15m ./...
 
-bench: build ## Measure, side by side with redis-server if that is installed
-	@$(BIN)/smrctl bench $(BENCHFLAGS)
+bench: build ## Measure the figures that are to be reached, beside redis-server if that is installed (about ten minutes)
+	@$(BIN)/smrctl bench figures $(BENCHFLAGS)
 
 drill: build ## Kill the master 20 times and measure the fail-overs
 	@$(BIN)/smrctl bench failover $(DRILLFLAGS)

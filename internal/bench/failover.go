@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"sync"
@@ -49,17 +47,21 @@ type Kill struct {
 // RunDrill kills the master again and again, each time measuring how long it takes until a write that was sent after the kill
 // is acknowledged on another node, and starts the killed node again.
 func RunDrill(ctx context.Context, c DrillConfig) (report DrillReport, err error) {
-	dir, err := workDir(c.Dir)
+	e := &Env{Binaries: c.Binaries, Rounds: 1, Time: time.Second, Kills: c.Kills, Progress: c.Progress}
+	if err := e.Open(c.Dir); err != nil {
+		return report, err
+	}
+	defer func() { err = errors.Join(err, e.Close()) }()
+	r, err := e.System(ctx, LockstepAlways)
 	if err != nil {
 		return report, err
 	}
-	defer os.RemoveAll(dir)
+	return e.kill(ctx, r.Cluster, c)
+}
+
+// kill is the drill in a cluster that runs.
+func (e *Env) kill(ctx context.Context, cluster *local.Cluster, c DrillConfig) (report DrillReport, err error) {
 	report = DrillReport{Machine: machine(), What: c.What, Kills: []Kill{}}
-	t, cluster, err := startLockstep(ctx, filepath.Join(dir, "lockstep"), c.Binaries, c.Progress)
-	if err != nil {
-		return report, err
-	}
-	defer func() { err = errors.Join(err, t.stop()) }()
 	for i := range c.Kills {
 		if i > 0 && !rest(ctx, c.Pause) {
 			return report, ctx.Err()
@@ -78,8 +80,7 @@ func RunDrill(ctx context.Context, c DrillConfig) (report DrillReport, err error
 	for _, kill := range report.Kills {
 		all = append(all, kill.Ms)
 	}
-	slices.Sort(all)
-	report.P50ms, report.MaxMs = all[len(all)/2], all[len(all)-1]
+	report.P50ms, report.MaxMs = median(all), slices.Max(all)
 	return report, nil
 }
 
@@ -173,7 +174,27 @@ func (s *survivor) write() error {
 	if err != nil {
 		return err
 	}
-	return skipReply(s.reader)
+	return s.reply()
+}
+
+// reply reads one reply and returns an error reply as an error.
+func (s *survivor) reply() error {
+	var answer replies
+	for {
+		piece, err := s.reader.ReadSlice('\n')
+		if err != nil {
+			return err
+		}
+		_, done, err := answer.next(piece)
+		switch {
+		case err != nil:
+			return err
+		case done && answer.kind == '-':
+			return fmt.Errorf("the server answers %s", answer.text)
+		case done:
+			return nil
+		}
+	}
 }
 
 // firstWrite sends a write to every survivor and returns who was answered first, and how long after begun. All answers are

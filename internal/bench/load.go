@@ -1,163 +1,119 @@
 package bench
 
 import (
-	"bufio"
-	"bytes"
-	"context"
 	"errors"
 	"fmt"
-	"io"
-	"math/rand/v2"
-	"net"
-	"strconv"
-	"sync"
+	"math"
+	"slices"
+	"strings"
 	"time"
 )
 
-// scenario is one kind of load.
-type scenario struct {
-	Name        string
-	Command     string // SET or GET
-	Connections int
-	Pipeline    int
+// Load is what clients send. Sizes are bytes. NewLoad gives the usual one; Check says what cannot be had.
+type Load struct {
+	Command     string        `json:"command"` // one of Commands
+	Connections int           `json:"connections"`
+	Pipeline    int           `json:"pipeline"`    // operations that a connection sends before it waits for all their replies
+	ValueSize   int           `json:"value_size"`  // of one value or element
+	Keys        int           `json:"keys"`        // different ones
+	Spread      string        `json:"spread"`      // one of Spreads: how keys are drawn
+	Reads       int           `json:"reads"`       // per cent of GET in mix
+	Rate        float64       `json:"rate"`        // operations a second that are begun whether or not the servers keep up; 0: each connection sends when it was answered
+	Operations  uint64        `json:"operations"`  // stop after so many; 0: the time decides
+	Warmup      time.Duration `json:"warmup_ns"`   // before anything counts
+	Time        time.Duration `json:"time_ns"`     // that counts
+	Slice       time.Duration `json:"slice_ns"`    // of the time line
+	Patience    time.Duration `json:"patience_ns"` // for replies after the end
+	Threads     int           `json:"threads"`     // of the generator
 }
 
-// scenarios are what `smrctl bench` runs, in this order.
-var scenarios = []scenario{
-	{"SET, 50 connections", "SET", 50, 1},
-	{"SET, 50 connections, pipeline 16", "SET", 50, 16},
-	{"SET, 1 connection", "SET", 1, 1},
-	{"GET, 50 connections", "GET", 50, 1},
-	{"GET, 50 connections, pipeline 16", "GET", 50, 16},
-	{"GET, 1 connection", "GET", 1, 1},
-}
-
+// Limits of a load.
 const (
-	valueSize = 64      // bytes
-	keys      = 100_000 // different ones
+	maxConnections = 10_000
+	maxPipeline    = 1024
+	maxValueSize   = 16 << 20
+	maxKeys        = 1_000_000_000
+	maxThreads     = 64
+	maxSlices      = 100_000
+	maxRate        = 1e7
 )
 
-// sample is what one run of a scenario came to.
-type sample struct {
-	rate     float64 // operations a second
-	p50, p99 time.Duration
-	cpu      float64 // µs of all server processes for each operation
-}
+// Commands are the loads there are, by what they send.
+var Commands = []string{"set", "get", "mix", "incr", "lpush", "hset", "zadd", "mset", "lrange"}
 
-// run puts the load on addr for about the duration. closing is sent behind every pipeline, and its reply awaited, but not counted.
-func (s scenario) run(ctx context.Context, addr string, closing []byte, duration time.Duration) (operations uint64, h *histogram, err error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	h = new(histogram)
-	var mu sync.Mutex // guards h and operations
-	var wait sync.WaitGroup
-	end := time.Now().Add(duration)
-	for range s.Connections {
-		wait.Go(func() {
-			own := new(histogram)
-			count, err := s.runConnection(ctx, addr, closing, end, own)
-			if err != nil {
-				cancel(err)
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			h.merge(own)
-			operations += count
-		})
-	}
-	wait.Wait()
-	return operations, h, context.Cause(ctx)
-}
+// Spreads are the ways keys are drawn: each alike, few often and many seldom (Zipf with s = 1.1), one after the other, always the same.
+var Spreads = []string{"uniform", "zipf", "sequence", "one"}
 
-func (s scenario) runConnection(ctx context.Context, addr string, closing []byte, end time.Time, h *histogram) (count uint64, err error) {
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
-	if err != nil {
-		return 0, err
-	}
-	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	reader := bufio.NewReaderSize(conn, 64<<10)
-	var request []byte
-	for {
-		begun := time.Now()
-		if begun.After(end) {
-			return count, nil
-		}
-		request = request[:0]
-		for range s.Pipeline {
-			request = s.appendCommand(request)
-		}
-		if s.Command == "SET" {
-			request = append(request, closing...)
-		}
-		if _, err := conn.Write(request); err != nil {
-			return count, err
-		}
-		replies := s.Pipeline
-		if s.Command == "SET" && len(closing) > 0 {
-			replies++
-		}
-		for range replies {
-			if err := skipReply(reader); err != nil {
-				return count, fmt.Errorf("%s: %w", s.Name, err)
-			}
-		}
-		taken := time.Since(begun)
-		for range s.Pipeline {
-			h.add(taken)
-		}
-		count += uint64(s.Pipeline)
+// NewLoad returns the load of a command with 50 connections, no pipelining and 64-byte values on 100,000 keys.
+func NewLoad(command string) Load {
+	return Load{
+		Command: command, Connections: 50, Pipeline: 1, ValueSize: 64, Keys: 100_000, Spread: "uniform", Reads: 90,
+		Warmup: 300 * time.Millisecond, Time: 2 * time.Second, Slice: time.Second, Patience: 10 * time.Second, Threads: 1,
 	}
 }
 
-var value = bytes.Repeat([]byte("x"), valueSize)
-
-// appendCommand appends one command on a random key.
-func (s scenario) appendCommand(b []byte) []byte {
-	key := strconv.AppendInt([]byte("bench:"), keys+rand.Int64N(keys), 10) // always of the same length
-	if s.Command == "SET" {
-		return appendCommand(b, "SET", key, value)
-	}
-	return appendCommand(b, "GET", key)
-}
-
-func appendCommand(b []byte, name string, args ...[]byte) []byte {
-	b = append(b, '*')
-	b = strconv.AppendInt(b, int64(1+len(args)), 10)
-	b = append(b, "\r\n"...)
-	b = appendBulk(b, []byte(name))
-	for _, arg := range args {
-		b = appendBulk(b, arg)
-	}
-	return b
-}
-
-func appendBulk(b, content []byte) []byte {
-	b = append(b, '$')
-	b = strconv.AppendInt(b, int64(len(content)), 10)
-	b = append(b, "\r\n"...)
-	b = append(b, content...)
-	return append(b, "\r\n"...)
-}
-
-// skipReply reads one reply that is not an array and returns an error reply as an error.
-func skipReply(r *bufio.Reader) error {
-	line, err := r.ReadSlice('\n')
-	if err != nil {
-		return err
-	}
-	switch line[0] {
-	case '+', ':':
-		return nil
-	case '-':
-		return errors.New("server answers " + string(bytes.TrimSpace(line)))
-	case '$':
-		size, err := strconv.Atoi(string(bytes.TrimSpace(line[1:])))
-		if err != nil || size < 0 {
-			return err // "$-1" is a reply too: the key does not exist
+// Check reports everything that is wrong with l.
+func (l Load) Check() error {
+	var problems []error
+	within := func(what string, value, least, most int) {
+		if value < least || value > most {
+			problems = append(problems, fmt.Errorf("%s %d: use %d to %d", what, value, least, most))
 		}
-		_, err = io.CopyN(io.Discard, r, int64(size)+2)
-		return err
 	}
-	return fmt.Errorf("unexpected reply %q", line)
+	among := func(what, value string, known []string) {
+		if !slices.Contains(known, value) {
+			problems = append(problems, fmt.Errorf("%s %q: use one of %s", what, value, strings.Join(known, ", ")))
+		}
+	}
+	among("load", l.Command, append(slices.Clone(Commands), fillLists))
+	among("spread", l.Spread, Spreads)
+	within("connections", l.Connections, 1, maxConnections)
+	within("pipeline", l.Pipeline, 1, maxPipeline)
+	within("value size", l.ValueSize, 1, maxValueSize)
+	within("keys", l.Keys, 1, maxKeys)
+	within("reads", l.Reads, 0, 100)
+	within("threads", l.Threads, 1, maxThreads)
+	if l.Threads > l.Connections {
+		problems = append(problems, fmt.Errorf("%d threads have only %d connections: use fewer", l.Threads, l.Connections))
+	}
+	if math.IsNaN(l.Rate) || l.Rate < 0 || l.Rate > maxRate {
+		problems = append(problems, fmt.Errorf("rate %v: use 0 (closed loop) to %.0f operations a second", l.Rate, maxRate))
+	}
+	if l.Warmup < 0 || l.Patience < 0 || l.Time <= 0 || l.Slice <= 0 || l.Time/l.Slice > maxSlices {
+		problems = append(problems, fmt.Errorf("time %v, warm-up %v, slices of %v: use positive times, and at most %d slices", l.Time, l.Warmup, l.Slice, maxSlices))
+	}
+	return errors.Join(problems...)
 }
+
+// String names the load in a line.
+func (l Load) String() string {
+	text := strings.ToUpper(l.Command)
+	if l.Command == "mix" {
+		text = fmt.Sprintf("%d %% GET, %d %% SET", l.Reads, 100-l.Reads)
+	}
+	text += fmt.Sprintf(", %d bytes, c %d, p %d", l.ValueSize, l.Connections, l.Pipeline)
+	if l.Rate > 0 {
+		text += fmt.Sprintf(", %.0f/s", l.Rate)
+	}
+	return text
+}
+
+// fills returns the load that makes what l reads, if it reads anything.
+func (l Load) fills() (Load, bool) {
+	fill := NewLoad("set")
+	fill.Connections, fill.Pipeline, fill.ValueSize, fill.Spread = 8, 64, l.ValueSize, "sequence"
+	fill.Warmup, fill.Time, fill.Slice = 0, fillTime, fillTime
+	switch l.Command {
+	case "get", "mix":
+		fill.Keys = l.Keys
+	case "lrange":
+		fill.Command, fill.Keys, fill.Pipeline = fillLists, min(l.Keys, maxLists), 4
+	default:
+		return Load{}, false
+	}
+	fill.Operations = uint64(fill.Keys)
+	return fill, true
+}
+
+// fillTime bounds how long filling may take.
+const fillTime = 10 * time.Minute

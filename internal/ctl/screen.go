@@ -147,11 +147,11 @@ func (s *screen) paint(colour, text string) string {
 // stateColour tells a good word from a bad one.
 func stateColour(state string) string {
 	switch state {
-	case "ok", "master":
+	case "ok", "master", "reached":
 		return green
-	case "degraded", "electing", "creating", "learner", "fenced", "none":
+	case "degraded", "electing", "creating", "learner", "fenced", "none", "not measured":
 		return yellow
-	case "unavailable", "down":
+	case "unavailable", "down", "missed":
 		return red
 	}
 	return ""
