@@ -312,7 +312,7 @@ func (w *worker) build(ctx context.Context, base log.Base) (*checkpoint.Manifest
 	root := filepath.Join(w.stage, "cluster")
 	first := KVDir(filepath.Join(root, w.order.Nodes[0]))
 	engine, err := checkpoint.Open(checkpoint.Options{
-		Dir: first, Cluster: w.order.Cluster, Group: w.archive.Group, Base: func(smr.LSN) ([]byte, error) { return encoded, nil },
+		Dir: first, Cluster: w.order.Cluster, Group: w.archive.Group, Hurried: true, Base: func(smr.LSN) ([]byte, error) { return encoded, nil },
 	})
 	if err != nil {
 		return nil, err

@@ -34,6 +34,12 @@
 //	files    name, size, crc32c (Castagnoli, of the whole file) of each file but image.json, sorted by name
 //	check    crc32c of this object as encoding/json writes it, with check 0
 //
+// # Beside others
+//
+// Rows are taken from the machine in slices of 32 KB, each in one hold of its lock. An image is written and verified, and the store put
+// in order, with half of a processor at most: after 2 ms of work there is as long a rest, unless Options say that nobody waits. What an
+// image costs is what changed, and one look at all rows when it is verified.
+//
 // # Digest
 //
 // The rows of an image are what internal/kv makes of the state (kv.ImageRows, kv.LoadImage). The digest is the sum, modulo 2^64 each, of

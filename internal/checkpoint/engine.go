@@ -50,6 +50,8 @@ type Options struct {
 	Cluster, Group string
 	FS             vfs.FS       // nil: the operating system's
 	Logger         *slog.Logger // nil: none
+	// Hurried says that nobody works beside: images are written as fast as the machine can. Else they take half of a processor.
+	Hurried bool
 	// Base returns what a log needs to begin at an LSN (log.Base, encoded). It is called when everything of the image is
 	// written; nil, or an error, and the image has none.
 	Base func(lsn smr.LSN) ([]byte, error)
@@ -71,7 +73,14 @@ type Engine struct {
 	digest Digest // of the rows in the store
 	rows   int64
 	hash   hasher
-	batch  *pebble.Batch
+	// before reads what the store held before the image that is being written; ordered: the rows that come follow in the order of
+	// their keys, or most of them do.
+	before  before
+	ordered bool
+	// unsettled: something was written that before does not see.
+	unsettled bool
+	scratch   []byte // of held
+	batch     *pebble.Batch
 	// flushedBefore is what flushed returned when the last image was made.
 	flushedBefore int64
 	written       int64 // bytes applied since the room on the disk was looked at
@@ -205,20 +214,7 @@ func (e *Engine) write(ctx context.Context, state State, start kv.ImageStart, cr
 			return nil, err
 		}
 	}
-	e.released, e.used = make(map[uint64]struct{}), make(map[uint64]struct{})
-	var rows kv.ImageRows
-	for more := true; more; {
-		state.Beside(func(m *kv.Machine) { more = m.NextRows(sliceBytes, &rows) })
-		err := rows.Each(func(op kv.RowOp, key, value []byte) error { return e.apply(op, key, value, start.Full) })
-		if err == nil {
-			err = e.commit(ctx, !more)
-		}
-		if err != nil {
-			return nil, err
-		}
-		rows.Reset()
-	}
-	if err := e.removeReleased(); err != nil {
+	if err := e.writeRows(ctx, state, start.Full); err != nil {
 		return nil, err
 	}
 	if err := e.flush(ctx); err != nil {
@@ -241,11 +237,40 @@ func (e *Engine) write(ctx context.Context, state State, start kv.ImageStart, cr
 	return m, nil
 }
 
+// writeRows brings the rows of the image that was begun into the store.
+func (e *Engine) writeRows(ctx context.Context, state State, full bool) (err error) {
+	e.released, e.used = make(map[uint64]struct{}), make(map[uint64]struct{})
+	defer func() { err = errors.Join(err, e.before.close()) }()
+	apply := func(op kv.RowOp, key, value []byte) error { return e.apply(op, key, value, full) }
+	var rows kv.ImageRows
+	p := pace{hurried: e.options.Hurried}
+	for more := true; more; {
+		state.Beside(func(m *kv.Machine) { more = m.NextRows(sliceBytes, &rows) })
+		early, ordered := rows.Split()
+		e.ordered = false
+		err := early.Each(apply)
+		if err == nil {
+			e.ordered = true
+			err = ordered.Each(apply)
+		}
+		if err == nil {
+			err = e.commit(ctx, !more)
+		}
+		if err != nil {
+			return err
+		}
+		rows.Reset()
+		p.rest(ctx)
+	}
+	return e.removeReleased()
+}
+
 // apply brings one change into the store.
 func (e *Engine) apply(op kv.RowOp, key, value []byte, full bool) error {
 	if e.batch == nil {
 		e.batch = e.db.NewBatch()
 	}
+	e.unsettled = e.unsettled || op != kv.RowCheck
 	switch op {
 	case kv.RowPut:
 		if !full {
@@ -266,34 +291,53 @@ func (e *Engine) apply(op kv.RowOp, key, value []byte, full bool) error {
 		return e.batch.Delete(key, nil)
 	case kv.RowDeleteRange:
 		return e.removeRange(key, value)
-	case kv.RowCheck:
-		if err := e.commit(context.Background(), true); err != nil {
+	case kv.RowCheck: // of a row that this image may have written
+		if err := e.settle(); err != nil {
 			return err
 		}
-		held, closer, err := e.db.Get(key)
+		held, found, err := e.held(key)
 		if err != nil {
 			return fmt.Errorf("compare the row %x of an earlier image: %w", key, err)
 		}
-		defer closer.Close()
-		if !bytes.Equal(held, value) {
+		if !found || !bytes.Equal(held, value) {
 			return fmt.Errorf("the row %x of an earlier image is not what the state has, though nothing changed it: a bug, please report it", key)
 		}
 	}
 	return nil
 }
 
-// forget takes a row out of the digest, if it is there.
-func (e *Engine) forget(key []byte) error {
-	held, closer, err := e.db.Get(key)
+// settle makes held see all that was written.
+func (e *Engine) settle() error {
+	if !e.unsettled {
+		return nil
+	}
+	e.unsettled = false
+	return errors.Join(e.commit(context.Background(), true), e.before.close())
+}
+
+// held returns what the store holds under a key that this image has not written yet; it is valid until the next call.
+func (e *Engine) held(key []byte) (value []byte, found bool, err error) {
+	if e.ordered {
+		return e.before.find(e.db, key)
+	}
+	value, closer, err := e.db.Get(key)
 	switch {
 	case errors.Is(err, pebble.ErrNotFound):
-		return nil
+		return nil, false, nil
 	case err != nil:
-		return fmt.Errorf("read the store of images: %w", err)
+		return nil, false, fmt.Errorf("read the store of images: %w", err)
 	}
-	defer closer.Close()
-	e.drop(key, held)
-	return nil
+	e.scratch = append(e.scratch[:0], value...)
+	return e.scratch, true, closer.Close()
+}
+
+// forget takes a row out of the digest, if it is there.
+func (e *Engine) forget(key []byte) error {
+	held, found, err := e.held(key)
+	if found && err == nil {
+		e.drop(key, held)
+	}
+	return err
 }
 
 // drop takes a row that is there out of the digest.
@@ -316,6 +360,9 @@ func (e *Engine) removeRange(from, end []byte) error {
 	})
 	if err != nil {
 		return fmt.Errorf("read the store of images: %w", err)
+	}
+	if err := e.before.close(); err != nil { // what it would find in the range is gone
+		return err
 	}
 	if e.batch == nil {
 		e.batch = e.db.NewBatch()

@@ -111,9 +111,7 @@ func Load(dir string, m *kv.Machine) (*Manifest, error) {
 	}
 	e := &Engine{fs: vfs.Default}
 	e.options.Logger = discard()
-	options := e.storeOptions(newBreakage(), true)
-	options.FS = vfs.Default
-	db, err := pebble.Open(dir, options)
+	db, err := pebble.Open(dir, e.storeOptions(newBreakage(), true))
 	if err != nil {
 		return nil, fmt.Errorf("load image %s: %w: %v", dir, ErrDamaged, err)
 	}

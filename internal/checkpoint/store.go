@@ -41,6 +41,9 @@ func (e *Engine) storeOptions(broken *breakage, readonly bool) *pebble.Options {
 			broken.because(fmt.Errorf("write the store of images: %w", err))
 		}},
 	}
+	if !readonly && !e.options.Hurried {
+		o.FS = pacedFS{e.fs}
+	}
 	for i := range o.TargetFileSizes {
 		o.TargetFileSizes[i] = 16 << 20
 	}
@@ -244,14 +247,15 @@ func (e *Engine) verifyRows(ctx context.Context, dir string, m *Manifest) error 
 	if err != nil {
 		return fmt.Errorf("verify image %s: %w: %v", dir, ErrDamaged, err)
 	}
-	digest, rows, n := Digest{}, int64(0), 0
+	digest, rows := Digest{}, int64(0)
+	p := pace{hurried: e.options.Hurried}
 	err = eachRow(db, nil, nil, func(key, value []byte) error {
 		digest.add(e.hash.of(key, value))
-		rows++
-		if n++; n%1024 == 0 {
-			return ctx.Err()
+		if rows++; rows%64 != 0 {
+			return nil
 		}
-		return nil
+		p.rest(ctx)
+		return ctx.Err()
 	})
 	err = errors.Join(err, db.Close())
 	if err == nil {

@@ -77,6 +77,9 @@ func (m *Machine) NextRows(limit int, rows *ImageRows) (more bool) {
 			*batch = ImageRows{}
 		}
 	}
+	if begin == 0 {
+		rows.early = len(rows.data)
+	}
 	// Rows that are there already and need not be written again take time and leave no bytes: they are counted, too.
 	for looked := 0; len(i.work) > 0 && rows.Len()-begin+looked < limit; looked += 64 {
 		last := len(i.work) - 1

@@ -20,13 +20,22 @@ const (
 )
 
 // ImageRows is a batch of changes to the rows of an image. The zero value is empty.
-type ImageRows struct{ data []byte }
+type ImageRows struct {
+	data  []byte
+	early int // bytes at the front that NextRows took out of turn
+}
 
 // Len returns the bytes of the batch.
 func (r *ImageRows) Len() int { return len(r.data) }
 
 // Reset empties the batch and keeps its memory.
-func (r *ImageRows) Reset() { r.data = r.data[:0] }
+func (r *ImageRows) Reset() { r.data, r.early = r.data[:0], 0 }
+
+// Split returns the changes that were taken out of turn, because something was about to change or at the beginning of an image, and those
+// behind them, of which most follow in the order of their keys. Both share the batch's memory.
+func (r *ImageRows) Split() (early, ordered ImageRows) {
+	return ImageRows{data: r.data[:r.early]}, ImageRows{data: r.data[r.early:]}
+}
 
 var errTornRows = errors.New("a batch of rows is torn")
 
