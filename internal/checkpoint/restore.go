@@ -75,16 +75,17 @@ func (e *Engine) restore(image Image, fresh func() *kv.Machine) (*kv.Machine, *M
 	return m, manifest, nil
 }
 
-// loadRows fills a machine from a store that holds what a manifest says.
+// loadRows fills a machine from a store that holds what a manifest says. Rows are read and hashed by a goroutine of their own.
 func loadRows(db *pebble.DB, manifest *Manifest, m *kv.Machine) (Digest, error) {
 	digest, rows := Digest{}, int64(0)
-	var hash hasher
 	loader := kv.LoadImage(m)
-	err := eachRow(db, nil, nil, func(key, value []byte) error {
-		digest.add(hash.of(key, value))
-		rows++
-		if err := loader.Row(key, value); err != nil {
-			return fmt.Errorf("%w: %v", ErrDamaged, err)
+	err := readAhead(db, func(b *rowBatch) error {
+		digest.add(b.digest)
+		rows += int64(b.rows())
+		for i := range b.rows() {
+			if err := loader.Row(b.row(i)); err != nil {
+				return fmt.Errorf("%w: %v", ErrDamaged, err)
+			}
 		}
 		return nil
 	})

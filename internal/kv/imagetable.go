@@ -10,7 +10,7 @@ import (
 func (t *table[V]) shaped(lastID uint64, size, chunks int) {
 	t.lastID = lastID
 	if size > smallTable {
-		t.index = newIndex[V]()
+		t.index = newIndexFor[V](size)
 	}
 	t.order = make([][]*node[V], 0, chunks)
 }
@@ -22,18 +22,16 @@ func (t *table[V]) restore(id uint64, key string, v V, chunks []int) (*node[V], 
 	if last >= 0 && t.order[last][len(t.order[last])-1].id >= id || id == 0 {
 		return nil, false
 	}
-	if t.findText(key) != nil {
+	fresh := last < 0 || len(t.order[last]) == chunks[last]
+	if fresh && last+1 == len(chunks) {
 		return nil, false
 	}
 	n := &node[V]{key: key, id: id, value: v}
-	if t.index != nil {
-		t.index.insert(keyhash.String(key), n)
+	if t.index == nil && t.findText(key) != nil || t.index != nil && !t.index.insertNew(keyhash.String(key), n) {
+		return nil, false
 	}
-	if last < 0 || len(t.order[last]) == chunks[last] {
+	if fresh {
 		last++
-		if last == len(chunks) {
-			return nil, false
-		}
 		t.order = append(t.order, make([]*node[V], 0, chunks[last]))
 	}
 	t.order[last] = append(t.order[last], n)

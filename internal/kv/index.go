@@ -56,6 +56,28 @@ func newIndex[V any]() *index[V] {
 	return &index[V]{segments: []*segment[V]{newSegment[V](segmentSizes[0], 0)}}
 }
 
+// usualFill is how many nodes a segment of an index that is made for a known number of them has at most, on average: so many that a
+// segment whose share is larger is seldom cut.
+const usualFill = 700
+
+// newIndexFor returns an empty index in which so many nodes have room, but for a few segments that will have to grow.
+func newIndexFor[V any](count int) *index[V] {
+	x := &index[V]{}
+	for count>>x.depth > usualFill && x.depth < maxDepth {
+		x.depth++
+	}
+	mean := count >> x.depth
+	spread := 0 // of the shares: twice the square root of the mean
+	for spread*spread < 4*mean {
+		spread++
+	}
+	x.segments = make([]*segment[V], 1<<x.depth)
+	for i := range x.segments {
+		x.segments[i] = newSegment[V](slotsFor(mean+spread), x.depth)
+	}
+	return x
+}
+
 func (x *index[V]) segmentOf(hash uint32) *segment[V] {
 	return x.segments[uint64(hash)<<x.depth>>32]
 }
@@ -85,6 +107,28 @@ func (x *index[V]) insert(hash uint64, n *node[V]) {
 		s = x.segmentOf(upper)
 	}
 	s.put(upper, n)
+}
+
+// insertNew adds a node unless there is one with its key, and reports whether it did.
+func (x *index[V]) insertNew(hash uint64, n *node[V]) bool {
+	upper := uint32(hash >> 32)
+	s := x.segmentOf(upper)
+	for s.used >= maxFill(len(s.nodes)) {
+		x.makeRoom(s, upper)
+		s = x.segmentOf(upper)
+	}
+	i := s.first(upper)
+	for s.nodes[i] != nil {
+		if s.hashes[i] == upper && s.nodes[i].key == n.key {
+			return false
+		}
+		if i++; i == len(s.nodes) {
+			i = 0
+		}
+	}
+	s.hashes[i], s.nodes[i] = upper, n
+	s.used++
+	return true
 }
 
 func (s *segment[V]) put(hash uint32, n *node[V]) {

@@ -113,3 +113,36 @@ func TestIndexOfEqualHashes(t *testing.T) {
 		}
 	}
 }
+
+// What could go wrong: an index made for a number of nodes is too small for them, so that it grows anyway, much too large, or takes a
+// key twice.
+func TestIndexForSoManyNodes(t *testing.T) {
+	t.Parallel()
+	for _, count := range []int{0, 1, 12, 700, 701, 1400, 5000, 50_000} {
+		x := newIndexFor[int](count)
+		slots := 0
+		for _, s := range x.segments {
+			slots += len(s.nodes)
+		}
+		if slots > 2*count+largestSegment {
+			t.Errorf("%d slots for %d nodes", slots, count)
+		}
+		segments := len(x.segments)
+		for i := range count {
+			n := &node[int]{key: strconv.Itoa(i), id: uint64(i)}
+			if !x.insertNew(keyhash.String(n.key), n) || x.insertNew(keyhash.String(n.key), &node[int]{key: n.key}) {
+				t.Fatalf("key %s of %d", n.key, count)
+			}
+		}
+		checkIndex(t, x, count)
+		for i := range count {
+			key := strconv.Itoa(i)
+			if n := x.find(keyhash.String(key), []byte(key)); n == nil || n.id != uint64(i) {
+				t.Fatalf("%s of %d nodes is not found", key, count)
+			}
+		}
+		if len(x.segments) != segments { // it may happen by chance, with a probability far below one in a million
+			t.Errorf("the index for %d nodes has %d segments, then %d", count, segments, len(x.segments))
+		}
+	}
+}
