@@ -904,6 +904,7 @@ type ChangeRequest struct {
 	//	*ChangeRequest_Cancel
 	//	*ChangeRequest_Recover
 	//	*ChangeRequest_Create
+	//	*ChangeRequest_Settings
 	Change        isChangeRequest_Change `protobuf_oneof:"change"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1039,6 +1040,15 @@ func (x *ChangeRequest) GetCreate() *CreateGroupRequest {
 	return nil
 }
 
+func (x *ChangeRequest) GetSettings() *ChangeSettings {
+	if x != nil {
+		if x, ok := x.Change.(*ChangeRequest_Settings); ok {
+			return x.Settings
+		}
+	}
+	return nil
+}
+
 type isChangeRequest_Change interface {
 	isChangeRequest_Change()
 }
@@ -1075,6 +1085,10 @@ type ChangeRequest_Create struct {
 	Create *CreateGroupRequest `protobuf:"bytes,11,opt,name=create,proto3,oneof"`
 }
 
+type ChangeRequest_Settings struct {
+	Settings *ChangeSettings `protobuf:"bytes,12,opt,name=settings,proto3,oneof"` // version is that of the settings, as in GroupSettings
+}
+
 func (*ChangeRequest_SetPolicy) isChangeRequest_Change() {}
 
 func (*ChangeRequest_AddReplica) isChangeRequest_Change() {}
@@ -1091,6 +1105,305 @@ func (*ChangeRequest_Recover) isChangeRequest_Change() {}
 
 func (*ChangeRequest_Create) isChangeRequest_Change() {}
 
+func (*ChangeRequest_Settings) isChangeRequest_Change() {}
+
+// ChangeSettings gives settings values, or with forget stops wanting any. by says who, for the history.
+type ChangeSettings struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Settings      []*Setting             `protobuf:"bytes,1,rep,name=settings,proto3" json:"settings,omitempty"`
+	Forget        bool                   `protobuf:"varint,2,opt,name=forget,proto3" json:"forget,omitempty"`
+	By            string                 `protobuf:"bytes,3,opt,name=by,proto3" json:"by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeSettings) Reset() {
+	*x = ChangeSettings{}
+	mi := &file_confmaster_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeSettings) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeSettings) ProtoMessage() {}
+
+func (x *ChangeSettings) ProtoReflect() protoreflect.Message {
+	mi := &file_confmaster_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeSettings.ProtoReflect.Descriptor instead.
+func (*ChangeSettings) Descriptor() ([]byte, []int) {
+	return file_confmaster_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ChangeSettings) GetSettings() []*Setting {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+func (x *ChangeSettings) GetForget() bool {
+	if x != nil {
+		return x.Forget
+	}
+	return false
+}
+
+func (x *ChangeSettings) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+type GroupSettingsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Group         string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	History       bool                   `protobuf:"varint,2,opt,name=history,proto3" json:"history,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GroupSettingsRequest) Reset() {
+	*x = GroupSettingsRequest{}
+	mi := &file_confmaster_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GroupSettingsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GroupSettingsRequest) ProtoMessage() {}
+
+func (x *GroupSettingsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_confmaster_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GroupSettingsRequest.ProtoReflect.Descriptor instead.
+func (*GroupSettingsRequest) Descriptor() ([]byte, []int) {
+	return file_confmaster_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *GroupSettingsRequest) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *GroupSettingsRequest) GetHistory() bool {
+	if x != nil {
+		return x.History
+	}
+	return false
+}
+
+type GroupSettings struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Group         string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	Version       uint64                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"` // grows with every change
+	Shared        uint64                 `protobuf:"varint,3,opt,name=shared,proto3" json:"shared,omitempty"`   // version up to which what is replicated took effect
+	Settings      []*Setting             `protobuf:"bytes,4,rep,name=settings,proto3" json:"settings,omitempty"`
+	History       []*SettingsChange      `protobuf:"bytes,5,rep,name=history,proto3" json:"history,omitempty"`   // oldest first
+	Problems      []string               `protobuf:"bytes,6,rep,name=problems,proto3" json:"problems,omitempty"` // why a node does not take them, as last seen
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GroupSettings) Reset() {
+	*x = GroupSettings{}
+	mi := &file_confmaster_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GroupSettings) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GroupSettings) ProtoMessage() {}
+
+func (x *GroupSettings) ProtoReflect() protoreflect.Message {
+	mi := &file_confmaster_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GroupSettings.ProtoReflect.Descriptor instead.
+func (*GroupSettings) Descriptor() ([]byte, []int) {
+	return file_confmaster_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *GroupSettings) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *GroupSettings) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *GroupSettings) GetShared() uint64 {
+	if x != nil {
+		return x.Shared
+	}
+	return 0
+}
+
+func (x *GroupSettings) GetSettings() []*Setting {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+func (x *GroupSettings) GetHistory() []*SettingsChange {
+	if x != nil {
+		return x.History
+	}
+	return nil
+}
+
+func (x *GroupSettings) GetProblems() []string {
+	if x != nil {
+		return x.Problems
+	}
+	return nil
+}
+
+type SettingsChange struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	TimeMs        int64                  `protobuf:"varint,2,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
+	By            string                 `protobuf:"bytes,3,opt,name=by,proto3" json:"by,omitempty"`
+	Kind          string                 `protobuf:"bytes,4,opt,name=kind,proto3" json:"kind,omitempty"`
+	Name          string                 `protobuf:"bytes,5,opt,name=name,proto3" json:"name,omitempty"`
+	Value         string                 `protobuf:"bytes,6,opt,name=value,proto3" json:"value,omitempty"` // cut where it is long
+	Before        string                 `protobuf:"bytes,7,opt,name=before,proto3" json:"before,omitempty"`
+	What          string                 `protobuf:"bytes,8,opt,name=what,proto3" json:"what,omitempty"` // set, removed, forgotten
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SettingsChange) Reset() {
+	*x = SettingsChange{}
+	mi := &file_confmaster_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SettingsChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SettingsChange) ProtoMessage() {}
+
+func (x *SettingsChange) ProtoReflect() protoreflect.Message {
+	mi := &file_confmaster_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SettingsChange.ProtoReflect.Descriptor instead.
+func (*SettingsChange) Descriptor() ([]byte, []int) {
+	return file_confmaster_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *SettingsChange) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *SettingsChange) GetTimeMs() int64 {
+	if x != nil {
+		return x.TimeMs
+	}
+	return 0
+}
+
+func (x *SettingsChange) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *SettingsChange) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *SettingsChange) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SettingsChange) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+func (x *SettingsChange) GetBefore() string {
+	if x != nil {
+		return x.Before
+	}
+	return ""
+}
+
+func (x *SettingsChange) GetWhat() string {
+	if x != nil {
+		return x.What
+	}
+	return ""
+}
+
 type RemoveReplica struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
@@ -1101,7 +1414,7 @@ type RemoveReplica struct {
 
 func (x *RemoveReplica) Reset() {
 	*x = RemoveReplica{}
-	mi := &file_confmaster_proto_msgTypes[11]
+	mi := &file_confmaster_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1113,7 +1426,7 @@ func (x *RemoveReplica) String() string {
 func (*RemoveReplica) ProtoMessage() {}
 
 func (x *RemoveReplica) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[11]
+	mi := &file_confmaster_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1126,7 +1439,7 @@ func (x *RemoveReplica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveReplica.ProtoReflect.Descriptor instead.
 func (*RemoveReplica) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{11}
+	return file_confmaster_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RemoveReplica) GetNode() string {
@@ -1154,7 +1467,7 @@ type DrainReplica struct {
 
 func (x *DrainReplica) Reset() {
 	*x = DrainReplica{}
-	mi := &file_confmaster_proto_msgTypes[12]
+	mi := &file_confmaster_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1166,7 +1479,7 @@ func (x *DrainReplica) String() string {
 func (*DrainReplica) ProtoMessage() {}
 
 func (x *DrainReplica) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[12]
+	mi := &file_confmaster_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1179,7 +1492,7 @@ func (x *DrainReplica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainReplica.ProtoReflect.Descriptor instead.
 func (*DrainReplica) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{12}
+	return file_confmaster_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *DrainReplica) GetNode() string {
@@ -1214,7 +1527,7 @@ type ReplaceReplica struct {
 
 func (x *ReplaceReplica) Reset() {
 	*x = ReplaceReplica{}
-	mi := &file_confmaster_proto_msgTypes[13]
+	mi := &file_confmaster_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1226,7 +1539,7 @@ func (x *ReplaceReplica) String() string {
 func (*ReplaceReplica) ProtoMessage() {}
 
 func (x *ReplaceReplica) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[13]
+	mi := &file_confmaster_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1239,7 +1552,7 @@ func (x *ReplaceReplica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplaceReplica.ProtoReflect.Descriptor instead.
 func (*ReplaceReplica) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{13}
+	return file_confmaster_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ReplaceReplica) GetNode() string {
@@ -1271,7 +1584,7 @@ type CancelChange struct {
 
 func (x *CancelChange) Reset() {
 	*x = CancelChange{}
-	mi := &file_confmaster_proto_msgTypes[14]
+	mi := &file_confmaster_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1283,7 +1596,7 @@ func (x *CancelChange) String() string {
 func (*CancelChange) ProtoMessage() {}
 
 func (x *CancelChange) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[14]
+	mi := &file_confmaster_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1296,7 +1609,7 @@ func (x *CancelChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelChange.ProtoReflect.Descriptor instead.
 func (*CancelChange) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{14}
+	return file_confmaster_proto_rawDescGZIP(), []int{18}
 }
 
 // Recover goes on with the replicas that are left. confirm is the group's name, typed by the operator.
@@ -1310,7 +1623,7 @@ type Recover struct {
 
 func (x *Recover) Reset() {
 	*x = Recover{}
-	mi := &file_confmaster_proto_msgTypes[15]
+	mi := &file_confmaster_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1322,7 +1635,7 @@ func (x *Recover) String() string {
 func (*Recover) ProtoMessage() {}
 
 func (x *Recover) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[15]
+	mi := &file_confmaster_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1335,7 +1648,7 @@ func (x *Recover) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Recover.ProtoReflect.Descriptor instead.
 func (*Recover) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{15}
+	return file_confmaster_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Recover) GetConfirm() string {
@@ -1367,7 +1680,7 @@ type ChangePlan struct {
 
 func (x *ChangePlan) Reset() {
 	*x = ChangePlan{}
-	mi := &file_confmaster_proto_msgTypes[16]
+	mi := &file_confmaster_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1379,7 +1692,7 @@ func (x *ChangePlan) String() string {
 func (*ChangePlan) ProtoMessage() {}
 
 func (x *ChangePlan) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[16]
+	mi := &file_confmaster_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1392,7 +1705,7 @@ func (x *ChangePlan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangePlan.ProtoReflect.Descriptor instead.
 func (*ChangePlan) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{16}
+	return file_confmaster_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ChangePlan) GetVersion() uint64 {
@@ -1449,7 +1762,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_confmaster_proto_msgTypes[17]
+	mi := &file_confmaster_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1461,7 +1774,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[17]
+	mi := &file_confmaster_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1474,7 +1787,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{17}
+	return file_confmaster_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *JoinRequest) GetCluster() string {
@@ -1515,7 +1828,7 @@ type ChangeReply struct {
 
 func (x *ChangeReply) Reset() {
 	*x = ChangeReply{}
-	mi := &file_confmaster_proto_msgTypes[18]
+	mi := &file_confmaster_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1527,7 +1840,7 @@ func (x *ChangeReply) String() string {
 func (*ChangeReply) ProtoMessage() {}
 
 func (x *ChangeReply) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[18]
+	mi := &file_confmaster_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1540,7 +1853,7 @@ func (x *ChangeReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeReply.ProtoReflect.Descriptor instead.
 func (*ChangeReply) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{18}
+	return file_confmaster_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ChangeReply) GetEpoch() uint64 {
@@ -1567,7 +1880,7 @@ type WorkLogRequest struct {
 
 func (x *WorkLogRequest) Reset() {
 	*x = WorkLogRequest{}
-	mi := &file_confmaster_proto_msgTypes[19]
+	mi := &file_confmaster_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1579,7 +1892,7 @@ func (x *WorkLogRequest) String() string {
 func (*WorkLogRequest) ProtoMessage() {}
 
 func (x *WorkLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[19]
+	mi := &file_confmaster_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1592,7 +1905,7 @@ func (x *WorkLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkLogRequest.ProtoReflect.Descriptor instead.
 func (*WorkLogRequest) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{19}
+	return file_confmaster_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *WorkLogRequest) GetGroup() string {
@@ -1618,7 +1931,7 @@ type WorkLogReply struct {
 
 func (x *WorkLogReply) Reset() {
 	*x = WorkLogReply{}
-	mi := &file_confmaster_proto_msgTypes[20]
+	mi := &file_confmaster_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1630,7 +1943,7 @@ func (x *WorkLogReply) String() string {
 func (*WorkLogReply) ProtoMessage() {}
 
 func (x *WorkLogReply) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[20]
+	mi := &file_confmaster_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1643,7 +1956,7 @@ func (x *WorkLogReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkLogReply.ProtoReflect.Descriptor instead.
 func (*WorkLogReply) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{20}
+	return file_confmaster_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *WorkLogReply) GetEntries() []*WorkEntry {
@@ -1671,7 +1984,7 @@ type WorkEntry struct {
 
 func (x *WorkEntry) Reset() {
 	*x = WorkEntry{}
-	mi := &file_confmaster_proto_msgTypes[21]
+	mi := &file_confmaster_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1683,7 +1996,7 @@ func (x *WorkEntry) String() string {
 func (*WorkEntry) ProtoMessage() {}
 
 func (x *WorkEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[21]
+	mi := &file_confmaster_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1696,7 +2009,7 @@ func (x *WorkEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkEntry.ProtoReflect.Descriptor instead.
 func (*WorkEntry) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{21}
+	return file_confmaster_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *WorkEntry) GetId() uint64 {
@@ -1781,7 +2094,7 @@ type Witness struct {
 
 func (x *Witness) Reset() {
 	*x = Witness{}
-	mi := &file_confmaster_proto_msgTypes[22]
+	mi := &file_confmaster_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1793,7 +2106,7 @@ func (x *Witness) String() string {
 func (*Witness) ProtoMessage() {}
 
 func (x *Witness) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[22]
+	mi := &file_confmaster_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1806,7 +2119,7 @@ func (x *Witness) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Witness.ProtoReflect.Descriptor instead.
 func (*Witness) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{22}
+	return file_confmaster_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Witness) GetConfmaster() uint64 {
@@ -1853,7 +2166,7 @@ type Candidate struct {
 
 func (x *Candidate) Reset() {
 	*x = Candidate{}
-	mi := &file_confmaster_proto_msgTypes[23]
+	mi := &file_confmaster_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1865,7 +2178,7 @@ func (x *Candidate) String() string {
 func (*Candidate) ProtoMessage() {}
 
 func (x *Candidate) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[23]
+	mi := &file_confmaster_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1878,7 +2191,7 @@ func (x *Candidate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Candidate.ProtoReflect.Descriptor instead.
 func (*Candidate) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{23}
+	return file_confmaster_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Candidate) GetNode() string {
@@ -1947,7 +2260,7 @@ type EventsRequest struct {
 
 func (x *EventsRequest) Reset() {
 	*x = EventsRequest{}
-	mi := &file_confmaster_proto_msgTypes[24]
+	mi := &file_confmaster_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1959,7 +2272,7 @@ func (x *EventsRequest) String() string {
 func (*EventsRequest) ProtoMessage() {}
 
 func (x *EventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[24]
+	mi := &file_confmaster_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1972,7 +2285,7 @@ func (x *EventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsRequest.ProtoReflect.Descriptor instead.
 func (*EventsRequest) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{24}
+	return file_confmaster_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *EventsRequest) GetGroup() string {
@@ -2006,7 +2319,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_confmaster_proto_msgTypes[25]
+	mi := &file_confmaster_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2018,7 +2331,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[25]
+	mi := &file_confmaster_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2031,7 +2344,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{25}
+	return file_confmaster_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Event) GetId() uint64 {
@@ -2108,7 +2421,7 @@ type RaftMessage struct {
 
 func (x *RaftMessage) Reset() {
 	*x = RaftMessage{}
-	mi := &file_confmaster_proto_msgTypes[26]
+	mi := &file_confmaster_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2120,7 +2433,7 @@ func (x *RaftMessage) String() string {
 func (*RaftMessage) ProtoMessage() {}
 
 func (x *RaftMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[26]
+	mi := &file_confmaster_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2133,7 +2446,7 @@ func (x *RaftMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaftMessage.ProtoReflect.Descriptor instead.
 func (*RaftMessage) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{26}
+	return file_confmaster_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RaftMessage) GetData() []byte {
@@ -2165,7 +2478,7 @@ type RaftDone struct {
 
 func (x *RaftDone) Reset() {
 	*x = RaftDone{}
-	mi := &file_confmaster_proto_msgTypes[27]
+	mi := &file_confmaster_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2177,7 +2490,7 @@ func (x *RaftDone) String() string {
 func (*RaftDone) ProtoMessage() {}
 
 func (x *RaftDone) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[27]
+	mi := &file_confmaster_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2190,7 +2503,7 @@ func (x *RaftDone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaftDone.ProtoReflect.Descriptor instead.
 func (*RaftDone) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{27}
+	return file_confmaster_proto_rawDescGZIP(), []int{31}
 }
 
 type Opinions struct {
@@ -2206,7 +2519,7 @@ type Opinions struct {
 
 func (x *Opinions) Reset() {
 	*x = Opinions{}
-	mi := &file_confmaster_proto_msgTypes[28]
+	mi := &file_confmaster_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2218,7 +2531,7 @@ func (x *Opinions) String() string {
 func (*Opinions) ProtoMessage() {}
 
 func (x *Opinions) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[28]
+	mi := &file_confmaster_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2231,7 +2544,7 @@ func (x *Opinions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Opinions.ProtoReflect.Descriptor instead.
 func (*Opinions) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{28}
+	return file_confmaster_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Opinions) GetFrom() uint64 {
@@ -2282,7 +2595,7 @@ type Opinion struct {
 
 func (x *Opinion) Reset() {
 	*x = Opinion{}
-	mi := &file_confmaster_proto_msgTypes[29]
+	mi := &file_confmaster_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2294,7 +2607,7 @@ func (x *Opinion) String() string {
 func (*Opinion) ProtoMessage() {}
 
 func (x *Opinion) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[29]
+	mi := &file_confmaster_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2307,7 +2620,7 @@ func (x *Opinion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Opinion.ProtoReflect.Descriptor instead.
 func (*Opinion) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{29}
+	return file_confmaster_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Opinion) GetGroup() string {
@@ -2355,7 +2668,7 @@ type OpinionsReply struct {
 
 func (x *OpinionsReply) Reset() {
 	*x = OpinionsReply{}
-	mi := &file_confmaster_proto_msgTypes[30]
+	mi := &file_confmaster_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2367,7 +2680,7 @@ func (x *OpinionsReply) String() string {
 func (*OpinionsReply) ProtoMessage() {}
 
 func (x *OpinionsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[30]
+	mi := &file_confmaster_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2380,7 +2693,7 @@ func (x *OpinionsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpinionsReply.ProtoReflect.Descriptor instead.
 func (*OpinionsReply) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{30}
+	return file_confmaster_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *OpinionsReply) GetConfmasters() []*ConfmasterStatus {
@@ -2394,7 +2707,7 @@ var File_confmaster_proto protoreflect.FileDescriptor
 
 const file_confmaster_proto_rawDesc = "" +
 	"\n" +
-	"\x10confmaster.proto\x12\vlockstep.v1\x1a\x10replicator.proto\"%\n" +
+	"\x10confmaster.proto\x12\vlockstep.v1\x1a\fkvnode.proto\x1a\x10replicator.proto\"%\n" +
 	"\rStatusRequest\x12\x14\n" +
 	"\x05local\x18\x01 \x01(\bR\x05local\"\xbb\x01\n" +
 	"\rClusterStatus\x12\x18\n" +
@@ -2485,7 +2798,7 @@ const file_confmaster_proto_rawDesc = "" +
 	"\breplicas\x18\x05 \x03(\v2\x18.lockstep.v1.ReplicaSpecR\breplicas\"9\n" +
 	"\x11SwitchoverRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x0e\n" +
-	"\x02to\x18\x02 \x01(\tR\x02to\"\xc6\x04\n" +
+	"\x02to\x18\x02 \x01(\tR\x02to\"\x81\x05\n" +
 	"\rChangeRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12\x17\n" +
@@ -2500,8 +2813,32 @@ const file_confmaster_proto_rawDesc = "" +
 	"\x06cancel\x18\t \x01(\v2\x19.lockstep.v1.CancelChangeH\x00R\x06cancel\x120\n" +
 	"\arecover\x18\n" +
 	" \x01(\v2\x14.lockstep.v1.RecoverH\x00R\arecover\x129\n" +
-	"\x06create\x18\v \x01(\v2\x1f.lockstep.v1.CreateGroupRequestH\x00R\x06createB\b\n" +
-	"\x06change\"C\n" +
+	"\x06create\x18\v \x01(\v2\x1f.lockstep.v1.CreateGroupRequestH\x00R\x06create\x129\n" +
+	"\bsettings\x18\f \x01(\v2\x1b.lockstep.v1.ChangeSettingsH\x00R\bsettingsB\b\n" +
+	"\x06change\"j\n" +
+	"\x0eChangeSettings\x120\n" +
+	"\bsettings\x18\x01 \x03(\v2\x14.lockstep.v1.SettingR\bsettings\x12\x16\n" +
+	"\x06forget\x18\x02 \x01(\bR\x06forget\x12\x0e\n" +
+	"\x02by\x18\x03 \x01(\tR\x02by\"F\n" +
+	"\x14GroupSettingsRequest\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\tR\x05group\x12\x18\n" +
+	"\ahistory\x18\x02 \x01(\bR\ahistory\"\xdc\x01\n" +
+	"\rGroupSettings\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\tR\x05group\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x04R\aversion\x12\x16\n" +
+	"\x06shared\x18\x03 \x01(\x04R\x06shared\x120\n" +
+	"\bsettings\x18\x04 \x03(\v2\x14.lockstep.v1.SettingR\bsettings\x125\n" +
+	"\ahistory\x18\x05 \x03(\v2\x1b.lockstep.v1.SettingsChangeR\ahistory\x12\x1a\n" +
+	"\bproblems\x18\x06 \x03(\tR\bproblems\"\xbd\x01\n" +
+	"\x0eSettingsChange\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x17\n" +
+	"\atime_ms\x18\x02 \x01(\x03R\x06timeMs\x12\x0e\n" +
+	"\x02by\x18\x03 \x01(\tR\x02by\x12\x12\n" +
+	"\x04kind\x18\x04 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04name\x18\x05 \x01(\tR\x04name\x12\x14\n" +
+	"\x05value\x18\x06 \x01(\tR\x05value\x12\x16\n" +
+	"\x06before\x18\a \x01(\tR\x06before\x12\x12\n" +
+	"\x04what\x18\b \x01(\tR\x04what\"C\n" +
 	"\rRemoveReplica\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1e\n" +
 	"\n" +
@@ -2609,7 +2946,7 @@ const file_confmaster_proto_rawDesc = "" +
 	"\tsilent_ms\x18\x04 \x01(\rR\bsilentMs\x12\x10\n" +
 	"\x03saw\x18\x05 \x01(\tR\x03saw\"P\n" +
 	"\rOpinionsReply\x12?\n" +
-	"\vconfmasters\x18\x01 \x03(\v2\x1d.lockstep.v1.ConfmasterStatusR\vconfmasters2\xda\x03\n" +
+	"\vconfmasters\x18\x01 \x03(\v2\x1d.lockstep.v1.ConfmasterStatusR\vconfmasters2\xa5\x04\n" +
 	"\n" +
 	"Confmaster\x12@\n" +
 	"\x06Status\x12\x1a.lockstep.v1.StatusRequest\x1a\x1a.lockstep.v1.ClusterStatus\x12H\n" +
@@ -2618,7 +2955,8 @@ const file_confmaster_proto_rawDesc = "" +
 	"\x04Join\x12\x18.lockstep.v1.JoinRequest\x1a\x18.lockstep.v1.ChangeReply\x12F\n" +
 	"\n" +
 	"Switchover\x12\x1e.lockstep.v1.SwitchoverRequest\x1a\x18.lockstep.v1.ChangeReply\x12A\n" +
-	"\aWorkLog\x12\x1b.lockstep.v1.WorkLogRequest\x1a\x19.lockstep.v1.WorkLogReply\x12:\n" +
+	"\aWorkLog\x12\x1b.lockstep.v1.WorkLogRequest\x1a\x19.lockstep.v1.WorkLogReply\x12I\n" +
+	"\bSettings\x12!.lockstep.v1.GroupSettingsRequest\x1a\x1a.lockstep.v1.GroupSettings\x12:\n" +
 	"\x06Events\x12\x1a.lockstep.v1.EventsRequest\x1a\x12.lockstep.v1.Event0\x012}\n" +
 	"\x04Peer\x129\n" +
 	"\x04Raft\x12\x18.lockstep.v1.RaftMessage\x1a\x15.lockstep.v1.RaftDone(\x01\x12:\n" +
@@ -2636,40 +2974,45 @@ func file_confmaster_proto_rawDescGZIP() []byte {
 	return file_confmaster_proto_rawDescData
 }
 
-var file_confmaster_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_confmaster_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_confmaster_proto_goTypes = []any{
-	(*StatusRequest)(nil),      // 0: lockstep.v1.StatusRequest
-	(*ClusterStatus)(nil),      // 1: lockstep.v1.ClusterStatus
-	(*GroupStatus)(nil),        // 2: lockstep.v1.GroupStatus
-	(*Policy)(nil),             // 3: lockstep.v1.Policy
-	(*Recovery)(nil),           // 4: lockstep.v1.Recovery
-	(*ReplicaStatus)(nil),      // 5: lockstep.v1.ReplicaStatus
-	(*ConfmasterStatus)(nil),   // 6: lockstep.v1.ConfmasterStatus
-	(*ReplicaSpec)(nil),        // 7: lockstep.v1.ReplicaSpec
-	(*CreateGroupRequest)(nil), // 8: lockstep.v1.CreateGroupRequest
-	(*SwitchoverRequest)(nil),  // 9: lockstep.v1.SwitchoverRequest
-	(*ChangeRequest)(nil),      // 10: lockstep.v1.ChangeRequest
-	(*RemoveReplica)(nil),      // 11: lockstep.v1.RemoveReplica
-	(*DrainReplica)(nil),       // 12: lockstep.v1.DrainReplica
-	(*ReplaceReplica)(nil),     // 13: lockstep.v1.ReplaceReplica
-	(*CancelChange)(nil),       // 14: lockstep.v1.CancelChange
-	(*Recover)(nil),            // 15: lockstep.v1.Recover
-	(*ChangePlan)(nil),         // 16: lockstep.v1.ChangePlan
-	(*JoinRequest)(nil),        // 17: lockstep.v1.JoinRequest
-	(*ChangeReply)(nil),        // 18: lockstep.v1.ChangeReply
-	(*WorkLogRequest)(nil),     // 19: lockstep.v1.WorkLogRequest
-	(*WorkLogReply)(nil),       // 20: lockstep.v1.WorkLogReply
-	(*WorkEntry)(nil),          // 21: lockstep.v1.WorkEntry
-	(*Witness)(nil),            // 22: lockstep.v1.Witness
-	(*Candidate)(nil),          // 23: lockstep.v1.Candidate
-	(*EventsRequest)(nil),      // 24: lockstep.v1.EventsRequest
-	(*Event)(nil),              // 25: lockstep.v1.Event
-	(*RaftMessage)(nil),        // 26: lockstep.v1.RaftMessage
-	(*RaftDone)(nil),           // 27: lockstep.v1.RaftDone
-	(*Opinions)(nil),           // 28: lockstep.v1.Opinions
-	(*Opinion)(nil),            // 29: lockstep.v1.Opinion
-	(*OpinionsReply)(nil),      // 30: lockstep.v1.OpinionsReply
-	(*ReplicaState)(nil),       // 31: lockstep.v1.ReplicaState
+	(*StatusRequest)(nil),        // 0: lockstep.v1.StatusRequest
+	(*ClusterStatus)(nil),        // 1: lockstep.v1.ClusterStatus
+	(*GroupStatus)(nil),          // 2: lockstep.v1.GroupStatus
+	(*Policy)(nil),               // 3: lockstep.v1.Policy
+	(*Recovery)(nil),             // 4: lockstep.v1.Recovery
+	(*ReplicaStatus)(nil),        // 5: lockstep.v1.ReplicaStatus
+	(*ConfmasterStatus)(nil),     // 6: lockstep.v1.ConfmasterStatus
+	(*ReplicaSpec)(nil),          // 7: lockstep.v1.ReplicaSpec
+	(*CreateGroupRequest)(nil),   // 8: lockstep.v1.CreateGroupRequest
+	(*SwitchoverRequest)(nil),    // 9: lockstep.v1.SwitchoverRequest
+	(*ChangeRequest)(nil),        // 10: lockstep.v1.ChangeRequest
+	(*ChangeSettings)(nil),       // 11: lockstep.v1.ChangeSettings
+	(*GroupSettingsRequest)(nil), // 12: lockstep.v1.GroupSettingsRequest
+	(*GroupSettings)(nil),        // 13: lockstep.v1.GroupSettings
+	(*SettingsChange)(nil),       // 14: lockstep.v1.SettingsChange
+	(*RemoveReplica)(nil),        // 15: lockstep.v1.RemoveReplica
+	(*DrainReplica)(nil),         // 16: lockstep.v1.DrainReplica
+	(*ReplaceReplica)(nil),       // 17: lockstep.v1.ReplaceReplica
+	(*CancelChange)(nil),         // 18: lockstep.v1.CancelChange
+	(*Recover)(nil),              // 19: lockstep.v1.Recover
+	(*ChangePlan)(nil),           // 20: lockstep.v1.ChangePlan
+	(*JoinRequest)(nil),          // 21: lockstep.v1.JoinRequest
+	(*ChangeReply)(nil),          // 22: lockstep.v1.ChangeReply
+	(*WorkLogRequest)(nil),       // 23: lockstep.v1.WorkLogRequest
+	(*WorkLogReply)(nil),         // 24: lockstep.v1.WorkLogReply
+	(*WorkEntry)(nil),            // 25: lockstep.v1.WorkEntry
+	(*Witness)(nil),              // 26: lockstep.v1.Witness
+	(*Candidate)(nil),            // 27: lockstep.v1.Candidate
+	(*EventsRequest)(nil),        // 28: lockstep.v1.EventsRequest
+	(*Event)(nil),                // 29: lockstep.v1.Event
+	(*RaftMessage)(nil),          // 30: lockstep.v1.RaftMessage
+	(*RaftDone)(nil),             // 31: lockstep.v1.RaftDone
+	(*Opinions)(nil),             // 32: lockstep.v1.Opinions
+	(*Opinion)(nil),              // 33: lockstep.v1.Opinion
+	(*OpinionsReply)(nil),        // 34: lockstep.v1.OpinionsReply
+	(*ReplicaState)(nil),         // 35: lockstep.v1.ReplicaState
+	(*Setting)(nil),              // 36: lockstep.v1.Setting
 }
 var file_confmaster_proto_depIdxs = []int32{
 	2,  // 0: lockstep.v1.ClusterStatus.groups:type_name -> lockstep.v1.GroupStatus
@@ -2677,47 +3020,53 @@ var file_confmaster_proto_depIdxs = []int32{
 	5,  // 2: lockstep.v1.GroupStatus.replicas:type_name -> lockstep.v1.ReplicaStatus
 	3,  // 3: lockstep.v1.GroupStatus.policy:type_name -> lockstep.v1.Policy
 	4,  // 4: lockstep.v1.GroupStatus.recoveries:type_name -> lockstep.v1.Recovery
-	31, // 5: lockstep.v1.ReplicaStatus.state:type_name -> lockstep.v1.ReplicaState
+	35, // 5: lockstep.v1.ReplicaStatus.state:type_name -> lockstep.v1.ReplicaState
 	7,  // 6: lockstep.v1.CreateGroupRequest.replicas:type_name -> lockstep.v1.ReplicaSpec
 	3,  // 7: lockstep.v1.ChangeRequest.set_policy:type_name -> lockstep.v1.Policy
 	7,  // 8: lockstep.v1.ChangeRequest.add_replica:type_name -> lockstep.v1.ReplicaSpec
-	11, // 9: lockstep.v1.ChangeRequest.remove_replica:type_name -> lockstep.v1.RemoveReplica
-	12, // 10: lockstep.v1.ChangeRequest.drain_replica:type_name -> lockstep.v1.DrainReplica
-	13, // 11: lockstep.v1.ChangeRequest.replace_replica:type_name -> lockstep.v1.ReplaceReplica
-	14, // 12: lockstep.v1.ChangeRequest.cancel:type_name -> lockstep.v1.CancelChange
-	15, // 13: lockstep.v1.ChangeRequest.recover:type_name -> lockstep.v1.Recover
+	15, // 9: lockstep.v1.ChangeRequest.remove_replica:type_name -> lockstep.v1.RemoveReplica
+	16, // 10: lockstep.v1.ChangeRequest.drain_replica:type_name -> lockstep.v1.DrainReplica
+	17, // 11: lockstep.v1.ChangeRequest.replace_replica:type_name -> lockstep.v1.ReplaceReplica
+	18, // 12: lockstep.v1.ChangeRequest.cancel:type_name -> lockstep.v1.CancelChange
+	19, // 13: lockstep.v1.ChangeRequest.recover:type_name -> lockstep.v1.Recover
 	8,  // 14: lockstep.v1.ChangeRequest.create:type_name -> lockstep.v1.CreateGroupRequest
-	7,  // 15: lockstep.v1.ReplaceReplica.by:type_name -> lockstep.v1.ReplicaSpec
-	4,  // 16: lockstep.v1.ChangePlan.recovery:type_name -> lockstep.v1.Recovery
-	7,  // 17: lockstep.v1.JoinRequest.replica:type_name -> lockstep.v1.ReplicaSpec
-	21, // 18: lockstep.v1.WorkLogReply.entries:type_name -> lockstep.v1.WorkEntry
-	22, // 19: lockstep.v1.WorkEntry.witnesses:type_name -> lockstep.v1.Witness
-	23, // 20: lockstep.v1.WorkEntry.candidates:type_name -> lockstep.v1.Candidate
-	29, // 21: lockstep.v1.Opinions.opinions:type_name -> lockstep.v1.Opinion
-	6,  // 22: lockstep.v1.OpinionsReply.confmasters:type_name -> lockstep.v1.ConfmasterStatus
-	0,  // 23: lockstep.v1.Confmaster.Status:input_type -> lockstep.v1.StatusRequest
-	8,  // 24: lockstep.v1.Confmaster.CreateGroup:input_type -> lockstep.v1.CreateGroupRequest
-	10, // 25: lockstep.v1.Confmaster.Change:input_type -> lockstep.v1.ChangeRequest
-	17, // 26: lockstep.v1.Confmaster.Join:input_type -> lockstep.v1.JoinRequest
-	9,  // 27: lockstep.v1.Confmaster.Switchover:input_type -> lockstep.v1.SwitchoverRequest
-	19, // 28: lockstep.v1.Confmaster.WorkLog:input_type -> lockstep.v1.WorkLogRequest
-	24, // 29: lockstep.v1.Confmaster.Events:input_type -> lockstep.v1.EventsRequest
-	26, // 30: lockstep.v1.Peer.Raft:input_type -> lockstep.v1.RaftMessage
-	28, // 31: lockstep.v1.Peer.Opine:input_type -> lockstep.v1.Opinions
-	1,  // 32: lockstep.v1.Confmaster.Status:output_type -> lockstep.v1.ClusterStatus
-	18, // 33: lockstep.v1.Confmaster.CreateGroup:output_type -> lockstep.v1.ChangeReply
-	16, // 34: lockstep.v1.Confmaster.Change:output_type -> lockstep.v1.ChangePlan
-	18, // 35: lockstep.v1.Confmaster.Join:output_type -> lockstep.v1.ChangeReply
-	18, // 36: lockstep.v1.Confmaster.Switchover:output_type -> lockstep.v1.ChangeReply
-	20, // 37: lockstep.v1.Confmaster.WorkLog:output_type -> lockstep.v1.WorkLogReply
-	25, // 38: lockstep.v1.Confmaster.Events:output_type -> lockstep.v1.Event
-	27, // 39: lockstep.v1.Peer.Raft:output_type -> lockstep.v1.RaftDone
-	30, // 40: lockstep.v1.Peer.Opine:output_type -> lockstep.v1.OpinionsReply
-	32, // [32:41] is the sub-list for method output_type
-	23, // [23:32] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	11, // 15: lockstep.v1.ChangeRequest.settings:type_name -> lockstep.v1.ChangeSettings
+	36, // 16: lockstep.v1.ChangeSettings.settings:type_name -> lockstep.v1.Setting
+	36, // 17: lockstep.v1.GroupSettings.settings:type_name -> lockstep.v1.Setting
+	14, // 18: lockstep.v1.GroupSettings.history:type_name -> lockstep.v1.SettingsChange
+	7,  // 19: lockstep.v1.ReplaceReplica.by:type_name -> lockstep.v1.ReplicaSpec
+	4,  // 20: lockstep.v1.ChangePlan.recovery:type_name -> lockstep.v1.Recovery
+	7,  // 21: lockstep.v1.JoinRequest.replica:type_name -> lockstep.v1.ReplicaSpec
+	25, // 22: lockstep.v1.WorkLogReply.entries:type_name -> lockstep.v1.WorkEntry
+	26, // 23: lockstep.v1.WorkEntry.witnesses:type_name -> lockstep.v1.Witness
+	27, // 24: lockstep.v1.WorkEntry.candidates:type_name -> lockstep.v1.Candidate
+	33, // 25: lockstep.v1.Opinions.opinions:type_name -> lockstep.v1.Opinion
+	6,  // 26: lockstep.v1.OpinionsReply.confmasters:type_name -> lockstep.v1.ConfmasterStatus
+	0,  // 27: lockstep.v1.Confmaster.Status:input_type -> lockstep.v1.StatusRequest
+	8,  // 28: lockstep.v1.Confmaster.CreateGroup:input_type -> lockstep.v1.CreateGroupRequest
+	10, // 29: lockstep.v1.Confmaster.Change:input_type -> lockstep.v1.ChangeRequest
+	21, // 30: lockstep.v1.Confmaster.Join:input_type -> lockstep.v1.JoinRequest
+	9,  // 31: lockstep.v1.Confmaster.Switchover:input_type -> lockstep.v1.SwitchoverRequest
+	23, // 32: lockstep.v1.Confmaster.WorkLog:input_type -> lockstep.v1.WorkLogRequest
+	12, // 33: lockstep.v1.Confmaster.Settings:input_type -> lockstep.v1.GroupSettingsRequest
+	28, // 34: lockstep.v1.Confmaster.Events:input_type -> lockstep.v1.EventsRequest
+	30, // 35: lockstep.v1.Peer.Raft:input_type -> lockstep.v1.RaftMessage
+	32, // 36: lockstep.v1.Peer.Opine:input_type -> lockstep.v1.Opinions
+	1,  // 37: lockstep.v1.Confmaster.Status:output_type -> lockstep.v1.ClusterStatus
+	22, // 38: lockstep.v1.Confmaster.CreateGroup:output_type -> lockstep.v1.ChangeReply
+	20, // 39: lockstep.v1.Confmaster.Change:output_type -> lockstep.v1.ChangePlan
+	22, // 40: lockstep.v1.Confmaster.Join:output_type -> lockstep.v1.ChangeReply
+	22, // 41: lockstep.v1.Confmaster.Switchover:output_type -> lockstep.v1.ChangeReply
+	24, // 42: lockstep.v1.Confmaster.WorkLog:output_type -> lockstep.v1.WorkLogReply
+	13, // 43: lockstep.v1.Confmaster.Settings:output_type -> lockstep.v1.GroupSettings
+	29, // 44: lockstep.v1.Confmaster.Events:output_type -> lockstep.v1.Event
+	31, // 45: lockstep.v1.Peer.Raft:output_type -> lockstep.v1.RaftDone
+	34, // 46: lockstep.v1.Peer.Opine:output_type -> lockstep.v1.OpinionsReply
+	37, // [37:47] is the sub-list for method output_type
+	27, // [27:37] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_confmaster_proto_init() }
@@ -2725,6 +3074,7 @@ func file_confmaster_proto_init() {
 	if File_confmaster_proto != nil {
 		return
 	}
+	file_kvnode_proto_init()
 	file_replicator_proto_init()
 	file_confmaster_proto_msgTypes[3].OneofWrappers = []any{}
 	file_confmaster_proto_msgTypes[10].OneofWrappers = []any{
@@ -2736,6 +3086,7 @@ func file_confmaster_proto_init() {
 		(*ChangeRequest_Cancel)(nil),
 		(*ChangeRequest_Recover)(nil),
 		(*ChangeRequest_Create)(nil),
+		(*ChangeRequest_Settings)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2743,7 +3094,7 @@ func file_confmaster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_confmaster_proto_rawDesc), len(file_confmaster_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   31,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

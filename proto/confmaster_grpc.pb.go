@@ -25,6 +25,7 @@ const (
 	Confmaster_Join_FullMethodName        = "/lockstep.v1.Confmaster/Join"
 	Confmaster_Switchover_FullMethodName  = "/lockstep.v1.Confmaster/Switchover"
 	Confmaster_WorkLog_FullMethodName     = "/lockstep.v1.Confmaster/WorkLog"
+	Confmaster_Settings_FullMethodName    = "/lockstep.v1.Confmaster/Settings"
 	Confmaster_Events_FullMethodName      = "/lockstep.v1.Confmaster/Events"
 )
 
@@ -49,6 +50,8 @@ type ConfmasterClient interface {
 	Switchover(ctx context.Context, in *SwitchoverRequest, opts ...grpc.CallOption) (*ChangeReply, error)
 	// WorkLog lists decisions with their evidence, newest last.
 	WorkLog(ctx context.Context, in *WorkLogRequest, opts ...grpc.CallOption) (*WorkLogReply, error)
+	// Settings answers what the operators want of a group: settings, users and function libraries, and how they came to be so.
+	Settings(ctx context.Context, in *GroupSettingsRequest, opts ...grpc.CallOption) (*GroupSettings, error)
 	// Events follows role changes, fail-overs and plans as they happen.
 	Events(ctx context.Context, in *EventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Event], error)
 }
@@ -121,6 +124,16 @@ func (c *confmasterClient) WorkLog(ctx context.Context, in *WorkLogRequest, opts
 	return out, nil
 }
 
+func (c *confmasterClient) Settings(ctx context.Context, in *GroupSettingsRequest, opts ...grpc.CallOption) (*GroupSettings, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GroupSettings)
+	err := c.cc.Invoke(ctx, Confmaster_Settings_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *confmasterClient) Events(ctx context.Context, in *EventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Event], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &Confmaster_ServiceDesc.Streams[0], Confmaster_Events_FullMethodName, cOpts...)
@@ -161,6 +174,8 @@ type ConfmasterServer interface {
 	Switchover(context.Context, *SwitchoverRequest) (*ChangeReply, error)
 	// WorkLog lists decisions with their evidence, newest last.
 	WorkLog(context.Context, *WorkLogRequest) (*WorkLogReply, error)
+	// Settings answers what the operators want of a group: settings, users and function libraries, and how they came to be so.
+	Settings(context.Context, *GroupSettingsRequest) (*GroupSettings, error)
 	// Events follows role changes, fail-overs and plans as they happen.
 	Events(*EventsRequest, grpc.ServerStreamingServer[Event]) error
 	mustEmbedUnimplementedConfmasterServer()
@@ -190,6 +205,9 @@ func (UnimplementedConfmasterServer) Switchover(context.Context, *SwitchoverRequ
 }
 func (UnimplementedConfmasterServer) WorkLog(context.Context, *WorkLogRequest) (*WorkLogReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method WorkLog not implemented")
+}
+func (UnimplementedConfmasterServer) Settings(context.Context, *GroupSettingsRequest) (*GroupSettings, error) {
+	return nil, status.Error(codes.Unimplemented, "method Settings not implemented")
 }
 func (UnimplementedConfmasterServer) Events(*EventsRequest, grpc.ServerStreamingServer[Event]) error {
 	return status.Error(codes.Unimplemented, "method Events not implemented")
@@ -323,6 +341,24 @@ func _Confmaster_WorkLog_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Confmaster_Settings_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GroupSettingsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ConfmasterServer).Settings(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Confmaster_Settings_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ConfmasterServer).Settings(ctx, req.(*GroupSettingsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Confmaster_Events_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(EventsRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -364,6 +400,10 @@ var Confmaster_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "WorkLog",
 			Handler:    _Confmaster_WorkLog_Handler,
+		},
+		{
+			MethodName: "Settings",
+			Handler:    _Confmaster_Settings_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

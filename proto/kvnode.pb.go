@@ -23,6 +23,615 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type DigestRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Target        *Target                `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
+	At            uint64                 `protobuf:"varint,2,opt,name=at,proto3" json:"at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DigestRequest) Reset() {
+	*x = DigestRequest{}
+	mi := &file_kvnode_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DigestRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DigestRequest) ProtoMessage() {}
+
+func (x *DigestRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kvnode_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DigestRequest.ProtoReflect.Descriptor instead.
+func (*DigestRequest) Descriptor() ([]byte, []int) {
+	return file_kvnode_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *DigestRequest) GetTarget() *Target {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *DigestRequest) GetAt() uint64 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
+type DigestReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Lsn           uint64                 `protobuf:"varint,1,opt,name=lsn,proto3" json:"lsn,omitempty"`
+	Digest        []byte                 `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	Keys          uint64                 `protobuf:"varint,3,opt,name=keys,proto3" json:"keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DigestReply) Reset() {
+	*x = DigestReply{}
+	mi := &file_kvnode_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DigestReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DigestReply) ProtoMessage() {}
+
+func (x *DigestReply) ProtoReflect() protoreflect.Message {
+	mi := &file_kvnode_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DigestReply.ProtoReflect.Descriptor instead.
+func (*DigestReply) Descriptor() ([]byte, []int) {
+	return file_kvnode_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *DigestReply) GetLsn() uint64 {
+	if x != nil {
+		return x.Lsn
+	}
+	return 0
+}
+
+func (x *DigestReply) GetDigest() []byte {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
+func (x *DigestReply) GetKeys() uint64 {
+	if x != nil {
+		return x.Keys
+	}
+	return 0
+}
+
+// Setting is one of the things that an operator gives a value: kind config, user or function.
+type Setting struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Value         string                 `protobuf:"bytes,3,opt,name=value,proto3" json:"value,omitempty"`      // config: as CONFIG SET takes it; user: rules of ACL SETUSER; function: the library's code
+	Removed       bool                   `protobuf:"varint,4,opt,name=removed,proto3" json:"removed,omitempty"` // user, function: there shall be none
+	Version       uint64                 `protobuf:"varint,5,opt,name=version,proto3" json:"version,omitempty"` // of the group's settings that brought it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Setting) Reset() {
+	*x = Setting{}
+	mi := &file_kvnode_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Setting) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Setting) ProtoMessage() {}
+
+func (x *Setting) ProtoReflect() protoreflect.Message {
+	mi := &file_kvnode_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Setting.ProtoReflect.Descriptor instead.
+func (*Setting) Descriptor() ([]byte, []int) {
+	return file_kvnode_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Setting) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Setting) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Setting) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+func (x *Setting) GetRemoved() bool {
+	if x != nil {
+		return x.Removed
+	}
+	return false
+}
+
+func (x *Setting) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+type SettingsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Target        *Target                `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
+	Kind          string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SettingsRequest) Reset() {
+	*x = SettingsRequest{}
+	mi := &file_kvnode_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SettingsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SettingsRequest) ProtoMessage() {}
+
+func (x *SettingsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kvnode_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SettingsRequest.ProtoReflect.Descriptor instead.
+func (*SettingsRequest) Descriptor() ([]byte, []int) {
+	return file_kvnode_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *SettingsRequest) GetTarget() *Target {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *SettingsRequest) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+type NodeSettings struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"` // of the group's settings that took effect on this node; 0 after its start
+	Applied       uint64                 `protobuf:"varint,2,opt,name=applied,proto3" json:"applied,omitempty"` // LSN
+	Settings      []*NodeSetting         `protobuf:"bytes,3,rep,name=settings,proto3" json:"settings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeSettings) Reset() {
+	*x = NodeSettings{}
+	mi := &file_kvnode_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeSettings) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeSettings) ProtoMessage() {}
+
+func (x *NodeSettings) ProtoReflect() protoreflect.Message {
+	mi := &file_kvnode_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeSettings.ProtoReflect.Descriptor instead.
+func (*NodeSettings) Descriptor() ([]byte, []int) {
+	return file_kvnode_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *NodeSettings) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *NodeSettings) GetApplied() uint64 {
+	if x != nil {
+		return x.Applied
+	}
+	return 0
+}
+
+func (x *NodeSettings) GetSettings() []*NodeSetting {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+type NodeSetting struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Value         string                 `protobuf:"bytes,3,opt,name=value,proto3" json:"value,omitempty"`
+	Scope         string                 `protobuf:"bytes,4,opt,name=scope,proto3" json:"scope,omitempty"`   // group (replicated), node, noted (nothing depends on it), fixed (cannot be changed)
+	Origin        string                 `protobuf:"bytes,5,opt,name=origin,proto3" json:"origin,omitempty"` // who changed it here last, "" if nobody did since the start or it is not known
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeSetting) Reset() {
+	*x = NodeSetting{}
+	mi := &file_kvnode_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeSetting) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeSetting) ProtoMessage() {}
+
+func (x *NodeSetting) ProtoReflect() protoreflect.Message {
+	mi := &file_kvnode_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeSetting.ProtoReflect.Descriptor instead.
+func (*NodeSetting) Descriptor() ([]byte, []int) {
+	return file_kvnode_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *NodeSetting) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *NodeSetting) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *NodeSetting) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+func (x *NodeSetting) GetScope() string {
+	if x != nil {
+		return x.Scope
+	}
+	return ""
+}
+
+func (x *NodeSetting) GetOrigin() string {
+	if x != nil {
+		return x.Origin
+	}
+	return ""
+}
+
+type CheckSettingsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Target        *Target                `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
+	Settings      []*Setting             `protobuf:"bytes,2,rep,name=settings,proto3" json:"settings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckSettingsRequest) Reset() {
+	*x = CheckSettingsRequest{}
+	mi := &file_kvnode_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckSettingsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckSettingsRequest) ProtoMessage() {}
+
+func (x *CheckSettingsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kvnode_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckSettingsRequest.ProtoReflect.Descriptor instead.
+func (*CheckSettingsRequest) Descriptor() ([]byte, []int) {
+	return file_kvnode_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *CheckSettingsRequest) GetTarget() *Target {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *CheckSettingsRequest) GetSettings() []*Setting {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+type CheckSettingsReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Settings      []*Setting             `protobuf:"bytes,1,rep,name=settings,proto3" json:"settings,omitempty"` // as they will read
+	Problems      []string               `protobuf:"bytes,2,rep,name=problems,proto3" json:"problems,omitempty"` // "" or what is wrong, for each
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckSettingsReply) Reset() {
+	*x = CheckSettingsReply{}
+	mi := &file_kvnode_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckSettingsReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckSettingsReply) ProtoMessage() {}
+
+func (x *CheckSettingsReply) ProtoReflect() protoreflect.Message {
+	mi := &file_kvnode_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckSettingsReply.ProtoReflect.Descriptor instead.
+func (*CheckSettingsReply) Descriptor() ([]byte, []int) {
+	return file_kvnode_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *CheckSettingsReply) GetSettings() []*Setting {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+func (x *CheckSettingsReply) GetProblems() []string {
+	if x != nil {
+		return x.Problems
+	}
+	return nil
+}
+
+type ApplySettingsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Target        *Target                `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
+	Version       uint64                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"` // of the group's settings
+	Settings      []*Setting             `protobuf:"bytes,3,rep,name=settings,proto3" json:"settings,omitempty"`
+	Shared        bool                   `protobuf:"varint,4,opt,name=shared,proto3" json:"shared,omitempty"` // what is replicated, too: of versions above shared_from
+	SharedFrom    uint64                 `protobuf:"varint,5,opt,name=shared_from,json=sharedFrom,proto3" json:"shared_from,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApplySettingsRequest) Reset() {
+	*x = ApplySettingsRequest{}
+	mi := &file_kvnode_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApplySettingsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApplySettingsRequest) ProtoMessage() {}
+
+func (x *ApplySettingsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kvnode_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApplySettingsRequest.ProtoReflect.Descriptor instead.
+func (*ApplySettingsRequest) Descriptor() ([]byte, []int) {
+	return file_kvnode_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ApplySettingsRequest) GetTarget() *Target {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *ApplySettingsRequest) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *ApplySettingsRequest) GetSettings() []*Setting {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+func (x *ApplySettingsRequest) GetShared() bool {
+	if x != nil {
+		return x.Shared
+	}
+	return false
+}
+
+func (x *ApplySettingsRequest) GetSharedFrom() uint64 {
+	if x != nil {
+		return x.SharedFrom
+	}
+	return 0
+}
+
+type ApplySettingsReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	Problems      []string               `protobuf:"bytes,2,rep,name=problems,proto3" json:"problems,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApplySettingsReply) Reset() {
+	*x = ApplySettingsReply{}
+	mi := &file_kvnode_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApplySettingsReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApplySettingsReply) ProtoMessage() {}
+
+func (x *ApplySettingsReply) ProtoReflect() protoreflect.Message {
+	mi := &file_kvnode_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApplySettingsReply.ProtoReflect.Descriptor instead.
+func (*ApplySettingsReply) Descriptor() ([]byte, []int) {
+	return file_kvnode_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ApplySettingsReply) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *ApplySettingsReply) GetProblems() []string {
+	if x != nil {
+		return x.Problems
+	}
+	return nil
+}
+
 type KVStateRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Target        *Target                `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
@@ -32,7 +641,7 @@ type KVStateRequest struct {
 
 func (x *KVStateRequest) Reset() {
 	*x = KVStateRequest{}
-	mi := &file_kvnode_proto_msgTypes[0]
+	mi := &file_kvnode_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -44,7 +653,7 @@ func (x *KVStateRequest) String() string {
 func (*KVStateRequest) ProtoMessage() {}
 
 func (x *KVStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvnode_proto_msgTypes[0]
+	mi := &file_kvnode_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -57,7 +666,7 @@ func (x *KVStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KVStateRequest.ProtoReflect.Descriptor instead.
 func (*KVStateRequest) Descriptor() ([]byte, []int) {
-	return file_kvnode_proto_rawDescGZIP(), []int{0}
+	return file_kvnode_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *KVStateRequest) GetTarget() *Target {
@@ -88,7 +697,7 @@ type KVState struct {
 
 func (x *KVState) Reset() {
 	*x = KVState{}
-	mi := &file_kvnode_proto_msgTypes[1]
+	mi := &file_kvnode_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -100,7 +709,7 @@ func (x *KVState) String() string {
 func (*KVState) ProtoMessage() {}
 
 func (x *KVState) ProtoReflect() protoreflect.Message {
-	mi := &file_kvnode_proto_msgTypes[1]
+	mi := &file_kvnode_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -113,7 +722,7 @@ func (x *KVState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KVState.ProtoReflect.Descriptor instead.
 func (*KVState) Descriptor() ([]byte, []int) {
-	return file_kvnode_proto_rawDescGZIP(), []int{1}
+	return file_kvnode_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *KVState) GetCluster() string {
@@ -222,7 +831,7 @@ type Image struct {
 
 func (x *Image) Reset() {
 	*x = Image{}
-	mi := &file_kvnode_proto_msgTypes[2]
+	mi := &file_kvnode_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -234,7 +843,7 @@ func (x *Image) String() string {
 func (*Image) ProtoMessage() {}
 
 func (x *Image) ProtoReflect() protoreflect.Message {
-	mi := &file_kvnode_proto_msgTypes[2]
+	mi := &file_kvnode_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -247,7 +856,7 @@ func (x *Image) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Image.ProtoReflect.Descriptor instead.
 func (*Image) Descriptor() ([]byte, []int) {
-	return file_kvnode_proto_rawDescGZIP(), []int{2}
+	return file_kvnode_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Image) GetLsn() uint64 {
@@ -307,7 +916,7 @@ type ImageTransfer struct {
 
 func (x *ImageTransfer) Reset() {
 	*x = ImageTransfer{}
-	mi := &file_kvnode_proto_msgTypes[3]
+	mi := &file_kvnode_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -319,7 +928,7 @@ func (x *ImageTransfer) String() string {
 func (*ImageTransfer) ProtoMessage() {}
 
 func (x *ImageTransfer) ProtoReflect() protoreflect.Message {
-	mi := &file_kvnode_proto_msgTypes[3]
+	mi := &file_kvnode_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -332,7 +941,7 @@ func (x *ImageTransfer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageTransfer.ProtoReflect.Descriptor instead.
 func (*ImageTransfer) Descriptor() ([]byte, []int) {
-	return file_kvnode_proto_rawDescGZIP(), []int{3}
+	return file_kvnode_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ImageTransfer) GetPeer() string {
@@ -386,7 +995,7 @@ type CheckpointRequest struct {
 
 func (x *CheckpointRequest) Reset() {
 	*x = CheckpointRequest{}
-	mi := &file_kvnode_proto_msgTypes[4]
+	mi := &file_kvnode_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -398,7 +1007,7 @@ func (x *CheckpointRequest) String() string {
 func (*CheckpointRequest) ProtoMessage() {}
 
 func (x *CheckpointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvnode_proto_msgTypes[4]
+	mi := &file_kvnode_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -411,7 +1020,7 @@ func (x *CheckpointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckpointRequest.ProtoReflect.Descriptor instead.
 func (*CheckpointRequest) Descriptor() ([]byte, []int) {
-	return file_kvnode_proto_rawDescGZIP(), []int{4}
+	return file_kvnode_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CheckpointRequest) GetTarget() *Target {
@@ -430,7 +1039,7 @@ type CheckpointReply struct {
 
 func (x *CheckpointReply) Reset() {
 	*x = CheckpointReply{}
-	mi := &file_kvnode_proto_msgTypes[5]
+	mi := &file_kvnode_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -442,7 +1051,7 @@ func (x *CheckpointReply) String() string {
 func (*CheckpointReply) ProtoMessage() {}
 
 func (x *CheckpointReply) ProtoReflect() protoreflect.Message {
-	mi := &file_kvnode_proto_msgTypes[5]
+	mi := &file_kvnode_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -455,7 +1064,7 @@ func (x *CheckpointReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckpointReply.ProtoReflect.Descriptor instead.
 func (*CheckpointReply) Descriptor() ([]byte, []int) {
-	return file_kvnode_proto_rawDescGZIP(), []int{5}
+	return file_kvnode_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CheckpointReply) GetImage() *Image {
@@ -474,7 +1083,7 @@ type ImagesRequest struct {
 
 func (x *ImagesRequest) Reset() {
 	*x = ImagesRequest{}
-	mi := &file_kvnode_proto_msgTypes[6]
+	mi := &file_kvnode_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -486,7 +1095,7 @@ func (x *ImagesRequest) String() string {
 func (*ImagesRequest) ProtoMessage() {}
 
 func (x *ImagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvnode_proto_msgTypes[6]
+	mi := &file_kvnode_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -499,7 +1108,7 @@ func (x *ImagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImagesRequest.ProtoReflect.Descriptor instead.
 func (*ImagesRequest) Descriptor() ([]byte, []int) {
-	return file_kvnode_proto_rawDescGZIP(), []int{6}
+	return file_kvnode_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ImagesRequest) GetTarget() *Target {
@@ -518,7 +1127,7 @@ type ImagesReply struct {
 
 func (x *ImagesReply) Reset() {
 	*x = ImagesReply{}
-	mi := &file_kvnode_proto_msgTypes[7]
+	mi := &file_kvnode_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -530,7 +1139,7 @@ func (x *ImagesReply) String() string {
 func (*ImagesReply) ProtoMessage() {}
 
 func (x *ImagesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_kvnode_proto_msgTypes[7]
+	mi := &file_kvnode_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -543,7 +1152,7 @@ func (x *ImagesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImagesReply.ProtoReflect.Descriptor instead.
 func (*ImagesReply) Descriptor() ([]byte, []int) {
-	return file_kvnode_proto_rawDescGZIP(), []int{7}
+	return file_kvnode_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ImagesReply) GetImages() []*Image {
@@ -565,7 +1174,7 @@ type HoldRequest struct {
 
 func (x *HoldRequest) Reset() {
 	*x = HoldRequest{}
-	mi := &file_kvnode_proto_msgTypes[8]
+	mi := &file_kvnode_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -577,7 +1186,7 @@ func (x *HoldRequest) String() string {
 func (*HoldRequest) ProtoMessage() {}
 
 func (x *HoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvnode_proto_msgTypes[8]
+	mi := &file_kvnode_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -590,7 +1199,7 @@ func (x *HoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HoldRequest.ProtoReflect.Descriptor instead.
 func (*HoldRequest) Descriptor() ([]byte, []int) {
-	return file_kvnode_proto_rawDescGZIP(), []int{8}
+	return file_kvnode_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *HoldRequest) GetTarget() *Target {
@@ -632,7 +1241,7 @@ type HoldReply struct {
 
 func (x *HoldReply) Reset() {
 	*x = HoldReply{}
-	mi := &file_kvnode_proto_msgTypes[9]
+	mi := &file_kvnode_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -644,7 +1253,7 @@ func (x *HoldReply) String() string {
 func (*HoldReply) ProtoMessage() {}
 
 func (x *HoldReply) ProtoReflect() protoreflect.Message {
-	mi := &file_kvnode_proto_msgTypes[9]
+	mi := &file_kvnode_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -657,7 +1266,7 @@ func (x *HoldReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HoldReply.ProtoReflect.Descriptor instead.
 func (*HoldReply) Descriptor() ([]byte, []int) {
-	return file_kvnode_proto_rawDescGZIP(), []int{9}
+	return file_kvnode_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *HoldReply) GetLease() uint64 {
@@ -692,7 +1301,7 @@ type FetchRequest struct {
 
 func (x *FetchRequest) Reset() {
 	*x = FetchRequest{}
-	mi := &file_kvnode_proto_msgTypes[10]
+	mi := &file_kvnode_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -704,7 +1313,7 @@ func (x *FetchRequest) String() string {
 func (*FetchRequest) ProtoMessage() {}
 
 func (x *FetchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvnode_proto_msgTypes[10]
+	mi := &file_kvnode_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -717,7 +1326,7 @@ func (x *FetchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchRequest.ProtoReflect.Descriptor instead.
 func (*FetchRequest) Descriptor() ([]byte, []int) {
-	return file_kvnode_proto_rawDescGZIP(), []int{10}
+	return file_kvnode_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *FetchRequest) GetLease() uint64 {
@@ -753,7 +1362,7 @@ type Chunk struct {
 
 func (x *Chunk) Reset() {
 	*x = Chunk{}
-	mi := &file_kvnode_proto_msgTypes[11]
+	mi := &file_kvnode_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -765,7 +1374,7 @@ func (x *Chunk) String() string {
 func (*Chunk) ProtoMessage() {}
 
 func (x *Chunk) ProtoReflect() protoreflect.Message {
-	mi := &file_kvnode_proto_msgTypes[11]
+	mi := &file_kvnode_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -778,7 +1387,7 @@ func (x *Chunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
 func (*Chunk) Descriptor() ([]byte, []int) {
-	return file_kvnode_proto_rawDescGZIP(), []int{11}
+	return file_kvnode_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Chunk) GetOffset() uint64 {
@@ -811,7 +1420,7 @@ type ReleaseRequest struct {
 
 func (x *ReleaseRequest) Reset() {
 	*x = ReleaseRequest{}
-	mi := &file_kvnode_proto_msgTypes[12]
+	mi := &file_kvnode_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -823,7 +1432,7 @@ func (x *ReleaseRequest) String() string {
 func (*ReleaseRequest) ProtoMessage() {}
 
 func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvnode_proto_msgTypes[12]
+	mi := &file_kvnode_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -836,7 +1445,7 @@ func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseRequest) Descriptor() ([]byte, []int) {
-	return file_kvnode_proto_rawDescGZIP(), []int{12}
+	return file_kvnode_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ReleaseRequest) GetLease() uint64 {
@@ -854,7 +1463,7 @@ type ReleaseReply struct {
 
 func (x *ReleaseReply) Reset() {
 	*x = ReleaseReply{}
-	mi := &file_kvnode_proto_msgTypes[13]
+	mi := &file_kvnode_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -866,7 +1475,7 @@ func (x *ReleaseReply) String() string {
 func (*ReleaseReply) ProtoMessage() {}
 
 func (x *ReleaseReply) ProtoReflect() protoreflect.Message {
-	mi := &file_kvnode_proto_msgTypes[13]
+	mi := &file_kvnode_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -879,14 +1488,56 @@ func (x *ReleaseReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseReply.ProtoReflect.Descriptor instead.
 func (*ReleaseReply) Descriptor() ([]byte, []int) {
-	return file_kvnode_proto_rawDescGZIP(), []int{13}
+	return file_kvnode_proto_rawDescGZIP(), []int{23}
 }
 
 var File_kvnode_proto protoreflect.FileDescriptor
 
 const file_kvnode_proto_rawDesc = "" +
 	"\n" +
-	"\fkvnode.proto\x12\vlockstep.v1\x1a\x10replicator.proto\"=\n" +
+	"\fkvnode.proto\x12\vlockstep.v1\x1a\x10replicator.proto\"L\n" +
+	"\rDigestRequest\x12+\n" +
+	"\x06target\x18\x01 \x01(\v2\x13.lockstep.v1.TargetR\x06target\x12\x0e\n" +
+	"\x02at\x18\x02 \x01(\x04R\x02at\"K\n" +
+	"\vDigestReply\x12\x10\n" +
+	"\x03lsn\x18\x01 \x01(\x04R\x03lsn\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\fR\x06digest\x12\x12\n" +
+	"\x04keys\x18\x03 \x01(\x04R\x04keys\"{\n" +
+	"\aSetting\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
+	"\x05value\x18\x03 \x01(\tR\x05value\x12\x18\n" +
+	"\aremoved\x18\x04 \x01(\bR\aremoved\x12\x18\n" +
+	"\aversion\x18\x05 \x01(\x04R\aversion\"R\n" +
+	"\x0fSettingsRequest\x12+\n" +
+	"\x06target\x18\x01 \x01(\v2\x13.lockstep.v1.TargetR\x06target\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\"x\n" +
+	"\fNodeSettings\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x18\n" +
+	"\aapplied\x18\x02 \x01(\x04R\aapplied\x124\n" +
+	"\bsettings\x18\x03 \x03(\v2\x18.lockstep.v1.NodeSettingR\bsettings\"y\n" +
+	"\vNodeSetting\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
+	"\x05value\x18\x03 \x01(\tR\x05value\x12\x14\n" +
+	"\x05scope\x18\x04 \x01(\tR\x05scope\x12\x16\n" +
+	"\x06origin\x18\x05 \x01(\tR\x06origin\"u\n" +
+	"\x14CheckSettingsRequest\x12+\n" +
+	"\x06target\x18\x01 \x01(\v2\x13.lockstep.v1.TargetR\x06target\x120\n" +
+	"\bsettings\x18\x02 \x03(\v2\x14.lockstep.v1.SettingR\bsettings\"b\n" +
+	"\x12CheckSettingsReply\x120\n" +
+	"\bsettings\x18\x01 \x03(\v2\x14.lockstep.v1.SettingR\bsettings\x12\x1a\n" +
+	"\bproblems\x18\x02 \x03(\tR\bproblems\"\xc8\x01\n" +
+	"\x14ApplySettingsRequest\x12+\n" +
+	"\x06target\x18\x01 \x01(\v2\x13.lockstep.v1.TargetR\x06target\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x04R\aversion\x120\n" +
+	"\bsettings\x18\x03 \x03(\v2\x14.lockstep.v1.SettingR\bsettings\x12\x16\n" +
+	"\x06shared\x18\x04 \x01(\bR\x06shared\x12\x1f\n" +
+	"\vshared_from\x18\x05 \x01(\x04R\n" +
+	"sharedFrom\"J\n" +
+	"\x12ApplySettingsReply\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x1a\n" +
+	"\bproblems\x18\x02 \x03(\tR\bproblems\"=\n" +
 	"\x0eKVStateRequest\x12+\n" +
 	"\x06target\x18\x01 \x01(\v2\x13.lockstep.v1.TargetR\x06target\"\x91\x03\n" +
 	"\aKVState\x12\x18\n" +
@@ -949,7 +1600,7 @@ const file_kvnode_proto_rawDesc = "" +
 	"\x06crc32c\x18\x03 \x01(\aR\x06crc32c\"&\n" +
 	"\x0eReleaseRequest\x12\x14\n" +
 	"\x05lease\x18\x01 \x01(\x04R\x05lease\"\x0e\n" +
-	"\fReleaseReply2\x87\x03\n" +
+	"\fReleaseReply2\xb6\x05\n" +
 	"\x06KVNode\x12:\n" +
 	"\x05State\x12\x1b.lockstep.v1.KVStateRequest\x1a\x14.lockstep.v1.KVState\x12J\n" +
 	"\n" +
@@ -957,7 +1608,11 @@ const file_kvnode_proto_rawDesc = "" +
 	"\x06Images\x12\x1a.lockstep.v1.ImagesRequest\x1a\x18.lockstep.v1.ImagesReply\x128\n" +
 	"\x04Hold\x12\x18.lockstep.v1.HoldRequest\x1a\x16.lockstep.v1.HoldReply\x128\n" +
 	"\x05Fetch\x12\x19.lockstep.v1.FetchRequest\x1a\x12.lockstep.v1.Chunk0\x01\x12A\n" +
-	"\aRelease\x12\x1b.lockstep.v1.ReleaseRequest\x1a\x19.lockstep.v1.ReleaseReplyB\x16Z\x14lockstep/proto;protob\x06proto3"
+	"\aRelease\x12\x1b.lockstep.v1.ReleaseRequest\x1a\x19.lockstep.v1.ReleaseReply\x12>\n" +
+	"\x06Digest\x12\x1a.lockstep.v1.DigestRequest\x1a\x18.lockstep.v1.DigestReply\x12C\n" +
+	"\bSettings\x12\x1c.lockstep.v1.SettingsRequest\x1a\x19.lockstep.v1.NodeSettings\x12S\n" +
+	"\rCheckSettings\x12!.lockstep.v1.CheckSettingsRequest\x1a\x1f.lockstep.v1.CheckSettingsReply\x12S\n" +
+	"\rApplySettings\x12!.lockstep.v1.ApplySettingsRequest\x1a\x1f.lockstep.v1.ApplySettingsReplyB\x16Z\x14lockstep/proto;protob\x06proto3"
 
 var (
 	file_kvnode_proto_rawDescOnce sync.Once
@@ -971,51 +1626,77 @@ func file_kvnode_proto_rawDescGZIP() []byte {
 	return file_kvnode_proto_rawDescData
 }
 
-var file_kvnode_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_kvnode_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_kvnode_proto_goTypes = []any{
-	(*KVStateRequest)(nil),    // 0: lockstep.v1.KVStateRequest
-	(*KVState)(nil),           // 1: lockstep.v1.KVState
-	(*Image)(nil),             // 2: lockstep.v1.Image
-	(*ImageTransfer)(nil),     // 3: lockstep.v1.ImageTransfer
-	(*CheckpointRequest)(nil), // 4: lockstep.v1.CheckpointRequest
-	(*CheckpointReply)(nil),   // 5: lockstep.v1.CheckpointReply
-	(*ImagesRequest)(nil),     // 6: lockstep.v1.ImagesRequest
-	(*ImagesReply)(nil),       // 7: lockstep.v1.ImagesReply
-	(*HoldRequest)(nil),       // 8: lockstep.v1.HoldRequest
-	(*HoldReply)(nil),         // 9: lockstep.v1.HoldReply
-	(*FetchRequest)(nil),      // 10: lockstep.v1.FetchRequest
-	(*Chunk)(nil),             // 11: lockstep.v1.Chunk
-	(*ReleaseRequest)(nil),    // 12: lockstep.v1.ReleaseRequest
-	(*ReleaseReply)(nil),      // 13: lockstep.v1.ReleaseReply
-	(*Target)(nil),            // 14: lockstep.v1.Target
+	(*DigestRequest)(nil),        // 0: lockstep.v1.DigestRequest
+	(*DigestReply)(nil),          // 1: lockstep.v1.DigestReply
+	(*Setting)(nil),              // 2: lockstep.v1.Setting
+	(*SettingsRequest)(nil),      // 3: lockstep.v1.SettingsRequest
+	(*NodeSettings)(nil),         // 4: lockstep.v1.NodeSettings
+	(*NodeSetting)(nil),          // 5: lockstep.v1.NodeSetting
+	(*CheckSettingsRequest)(nil), // 6: lockstep.v1.CheckSettingsRequest
+	(*CheckSettingsReply)(nil),   // 7: lockstep.v1.CheckSettingsReply
+	(*ApplySettingsRequest)(nil), // 8: lockstep.v1.ApplySettingsRequest
+	(*ApplySettingsReply)(nil),   // 9: lockstep.v1.ApplySettingsReply
+	(*KVStateRequest)(nil),       // 10: lockstep.v1.KVStateRequest
+	(*KVState)(nil),              // 11: lockstep.v1.KVState
+	(*Image)(nil),                // 12: lockstep.v1.Image
+	(*ImageTransfer)(nil),        // 13: lockstep.v1.ImageTransfer
+	(*CheckpointRequest)(nil),    // 14: lockstep.v1.CheckpointRequest
+	(*CheckpointReply)(nil),      // 15: lockstep.v1.CheckpointReply
+	(*ImagesRequest)(nil),        // 16: lockstep.v1.ImagesRequest
+	(*ImagesReply)(nil),          // 17: lockstep.v1.ImagesReply
+	(*HoldRequest)(nil),          // 18: lockstep.v1.HoldRequest
+	(*HoldReply)(nil),            // 19: lockstep.v1.HoldReply
+	(*FetchRequest)(nil),         // 20: lockstep.v1.FetchRequest
+	(*Chunk)(nil),                // 21: lockstep.v1.Chunk
+	(*ReleaseRequest)(nil),       // 22: lockstep.v1.ReleaseRequest
+	(*ReleaseReply)(nil),         // 23: lockstep.v1.ReleaseReply
+	(*Target)(nil),               // 24: lockstep.v1.Target
 }
 var file_kvnode_proto_depIdxs = []int32{
-	14, // 0: lockstep.v1.KVStateRequest.target:type_name -> lockstep.v1.Target
-	2,  // 1: lockstep.v1.KVState.images:type_name -> lockstep.v1.Image
-	3,  // 2: lockstep.v1.KVState.receiving:type_name -> lockstep.v1.ImageTransfer
-	3,  // 3: lockstep.v1.KVState.sending:type_name -> lockstep.v1.ImageTransfer
-	14, // 4: lockstep.v1.CheckpointRequest.target:type_name -> lockstep.v1.Target
-	2,  // 5: lockstep.v1.CheckpointReply.image:type_name -> lockstep.v1.Image
-	14, // 6: lockstep.v1.ImagesRequest.target:type_name -> lockstep.v1.Target
-	2,  // 7: lockstep.v1.ImagesReply.images:type_name -> lockstep.v1.Image
-	14, // 8: lockstep.v1.HoldRequest.target:type_name -> lockstep.v1.Target
-	0,  // 9: lockstep.v1.KVNode.State:input_type -> lockstep.v1.KVStateRequest
-	4,  // 10: lockstep.v1.KVNode.Checkpoint:input_type -> lockstep.v1.CheckpointRequest
-	6,  // 11: lockstep.v1.KVNode.Images:input_type -> lockstep.v1.ImagesRequest
-	8,  // 12: lockstep.v1.KVNode.Hold:input_type -> lockstep.v1.HoldRequest
-	10, // 13: lockstep.v1.KVNode.Fetch:input_type -> lockstep.v1.FetchRequest
-	12, // 14: lockstep.v1.KVNode.Release:input_type -> lockstep.v1.ReleaseRequest
-	1,  // 15: lockstep.v1.KVNode.State:output_type -> lockstep.v1.KVState
-	5,  // 16: lockstep.v1.KVNode.Checkpoint:output_type -> lockstep.v1.CheckpointReply
-	7,  // 17: lockstep.v1.KVNode.Images:output_type -> lockstep.v1.ImagesReply
-	9,  // 18: lockstep.v1.KVNode.Hold:output_type -> lockstep.v1.HoldReply
-	11, // 19: lockstep.v1.KVNode.Fetch:output_type -> lockstep.v1.Chunk
-	13, // 20: lockstep.v1.KVNode.Release:output_type -> lockstep.v1.ReleaseReply
-	15, // [15:21] is the sub-list for method output_type
-	9,  // [9:15] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	24, // 0: lockstep.v1.DigestRequest.target:type_name -> lockstep.v1.Target
+	24, // 1: lockstep.v1.SettingsRequest.target:type_name -> lockstep.v1.Target
+	5,  // 2: lockstep.v1.NodeSettings.settings:type_name -> lockstep.v1.NodeSetting
+	24, // 3: lockstep.v1.CheckSettingsRequest.target:type_name -> lockstep.v1.Target
+	2,  // 4: lockstep.v1.CheckSettingsRequest.settings:type_name -> lockstep.v1.Setting
+	2,  // 5: lockstep.v1.CheckSettingsReply.settings:type_name -> lockstep.v1.Setting
+	24, // 6: lockstep.v1.ApplySettingsRequest.target:type_name -> lockstep.v1.Target
+	2,  // 7: lockstep.v1.ApplySettingsRequest.settings:type_name -> lockstep.v1.Setting
+	24, // 8: lockstep.v1.KVStateRequest.target:type_name -> lockstep.v1.Target
+	12, // 9: lockstep.v1.KVState.images:type_name -> lockstep.v1.Image
+	13, // 10: lockstep.v1.KVState.receiving:type_name -> lockstep.v1.ImageTransfer
+	13, // 11: lockstep.v1.KVState.sending:type_name -> lockstep.v1.ImageTransfer
+	24, // 12: lockstep.v1.CheckpointRequest.target:type_name -> lockstep.v1.Target
+	12, // 13: lockstep.v1.CheckpointReply.image:type_name -> lockstep.v1.Image
+	24, // 14: lockstep.v1.ImagesRequest.target:type_name -> lockstep.v1.Target
+	12, // 15: lockstep.v1.ImagesReply.images:type_name -> lockstep.v1.Image
+	24, // 16: lockstep.v1.HoldRequest.target:type_name -> lockstep.v1.Target
+	10, // 17: lockstep.v1.KVNode.State:input_type -> lockstep.v1.KVStateRequest
+	14, // 18: lockstep.v1.KVNode.Checkpoint:input_type -> lockstep.v1.CheckpointRequest
+	16, // 19: lockstep.v1.KVNode.Images:input_type -> lockstep.v1.ImagesRequest
+	18, // 20: lockstep.v1.KVNode.Hold:input_type -> lockstep.v1.HoldRequest
+	20, // 21: lockstep.v1.KVNode.Fetch:input_type -> lockstep.v1.FetchRequest
+	22, // 22: lockstep.v1.KVNode.Release:input_type -> lockstep.v1.ReleaseRequest
+	0,  // 23: lockstep.v1.KVNode.Digest:input_type -> lockstep.v1.DigestRequest
+	3,  // 24: lockstep.v1.KVNode.Settings:input_type -> lockstep.v1.SettingsRequest
+	6,  // 25: lockstep.v1.KVNode.CheckSettings:input_type -> lockstep.v1.CheckSettingsRequest
+	8,  // 26: lockstep.v1.KVNode.ApplySettings:input_type -> lockstep.v1.ApplySettingsRequest
+	11, // 27: lockstep.v1.KVNode.State:output_type -> lockstep.v1.KVState
+	15, // 28: lockstep.v1.KVNode.Checkpoint:output_type -> lockstep.v1.CheckpointReply
+	17, // 29: lockstep.v1.KVNode.Images:output_type -> lockstep.v1.ImagesReply
+	19, // 30: lockstep.v1.KVNode.Hold:output_type -> lockstep.v1.HoldReply
+	21, // 31: lockstep.v1.KVNode.Fetch:output_type -> lockstep.v1.Chunk
+	23, // 32: lockstep.v1.KVNode.Release:output_type -> lockstep.v1.ReleaseReply
+	1,  // 33: lockstep.v1.KVNode.Digest:output_type -> lockstep.v1.DigestReply
+	4,  // 34: lockstep.v1.KVNode.Settings:output_type -> lockstep.v1.NodeSettings
+	7,  // 35: lockstep.v1.KVNode.CheckSettings:output_type -> lockstep.v1.CheckSettingsReply
+	9,  // 36: lockstep.v1.KVNode.ApplySettings:output_type -> lockstep.v1.ApplySettingsReply
+	27, // [27:37] is the sub-list for method output_type
+	17, // [17:27] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_kvnode_proto_init() }
@@ -1030,7 +1711,7 @@ func file_kvnode_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_kvnode_proto_rawDesc), len(file_kvnode_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -21,12 +21,16 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	KVNode_State_FullMethodName      = "/lockstep.v1.KVNode/State"
-	KVNode_Checkpoint_FullMethodName = "/lockstep.v1.KVNode/Checkpoint"
-	KVNode_Images_FullMethodName     = "/lockstep.v1.KVNode/Images"
-	KVNode_Hold_FullMethodName       = "/lockstep.v1.KVNode/Hold"
-	KVNode_Fetch_FullMethodName      = "/lockstep.v1.KVNode/Fetch"
-	KVNode_Release_FullMethodName    = "/lockstep.v1.KVNode/Release"
+	KVNode_State_FullMethodName         = "/lockstep.v1.KVNode/State"
+	KVNode_Checkpoint_FullMethodName    = "/lockstep.v1.KVNode/Checkpoint"
+	KVNode_Images_FullMethodName        = "/lockstep.v1.KVNode/Images"
+	KVNode_Hold_FullMethodName          = "/lockstep.v1.KVNode/Hold"
+	KVNode_Fetch_FullMethodName         = "/lockstep.v1.KVNode/Fetch"
+	KVNode_Release_FullMethodName       = "/lockstep.v1.KVNode/Release"
+	KVNode_Digest_FullMethodName        = "/lockstep.v1.KVNode/Digest"
+	KVNode_Settings_FullMethodName      = "/lockstep.v1.KVNode/Settings"
+	KVNode_CheckSettings_FullMethodName = "/lockstep.v1.KVNode/CheckSettings"
+	KVNode_ApplySettings_FullMethodName = "/lockstep.v1.KVNode/ApplySettings"
 )
 
 // KVNodeClient is the client API for KVNode service.
@@ -50,6 +54,16 @@ type KVNodeClient interface {
 	Fetch(ctx context.Context, in *FetchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Chunk], error)
 	// Release gives a lent image back. Giving back what is not lent is no error.
 	Release(ctx context.Context, in *ReleaseRequest, opts ...grpc.CallOption) (*ReleaseReply, error)
+	// Digest answers the digest of the state at the first LSN at or behind request.at at which no frame is half executed:
+	// the same on all nodes. OUT_OF_RANGE: this node has executed more already. It executes nothing while it computes.
+	Digest(ctx context.Context, in *DigestRequest, opts ...grpc.CallOption) (*DigestReply, error)
+	// Settings answers what the node's settings, users and function libraries are now.
+	Settings(ctx context.Context, in *SettingsRequest, opts ...grpc.CallOption) (*NodeSettings, error)
+	// CheckSettings tells what is wrong with settings, and how they will read once they are set. It changes nothing.
+	CheckSettings(ctx context.Context, in *CheckSettingsRequest, opts ...grpc.CallOption) (*CheckSettingsReply, error)
+	// ApplySettings makes what the configuration masters decided take effect: that of this node here, and with shared_from what
+	// is replicated, through the log. Repeating it is harmless.
+	ApplySettings(ctx context.Context, in *ApplySettingsRequest, opts ...grpc.CallOption) (*ApplySettingsReply, error)
 }
 
 type kVNodeClient struct {
@@ -129,6 +143,46 @@ func (c *kVNodeClient) Release(ctx context.Context, in *ReleaseRequest, opts ...
 	return out, nil
 }
 
+func (c *kVNodeClient) Digest(ctx context.Context, in *DigestRequest, opts ...grpc.CallOption) (*DigestReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DigestReply)
+	err := c.cc.Invoke(ctx, KVNode_Digest_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *kVNodeClient) Settings(ctx context.Context, in *SettingsRequest, opts ...grpc.CallOption) (*NodeSettings, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(NodeSettings)
+	err := c.cc.Invoke(ctx, KVNode_Settings_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *kVNodeClient) CheckSettings(ctx context.Context, in *CheckSettingsRequest, opts ...grpc.CallOption) (*CheckSettingsReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CheckSettingsReply)
+	err := c.cc.Invoke(ctx, KVNode_CheckSettings_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *kVNodeClient) ApplySettings(ctx context.Context, in *ApplySettingsRequest, opts ...grpc.CallOption) (*ApplySettingsReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ApplySettingsReply)
+	err := c.cc.Invoke(ctx, KVNode_ApplySettings_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // KVNodeServer is the server API for KVNode service.
 // All implementations must embed UnimplementedKVNodeServer
 // for forward compatibility.
@@ -150,6 +204,16 @@ type KVNodeServer interface {
 	Fetch(*FetchRequest, grpc.ServerStreamingServer[Chunk]) error
 	// Release gives a lent image back. Giving back what is not lent is no error.
 	Release(context.Context, *ReleaseRequest) (*ReleaseReply, error)
+	// Digest answers the digest of the state at the first LSN at or behind request.at at which no frame is half executed:
+	// the same on all nodes. OUT_OF_RANGE: this node has executed more already. It executes nothing while it computes.
+	Digest(context.Context, *DigestRequest) (*DigestReply, error)
+	// Settings answers what the node's settings, users and function libraries are now.
+	Settings(context.Context, *SettingsRequest) (*NodeSettings, error)
+	// CheckSettings tells what is wrong with settings, and how they will read once they are set. It changes nothing.
+	CheckSettings(context.Context, *CheckSettingsRequest) (*CheckSettingsReply, error)
+	// ApplySettings makes what the configuration masters decided take effect: that of this node here, and with shared_from what
+	// is replicated, through the log. Repeating it is harmless.
+	ApplySettings(context.Context, *ApplySettingsRequest) (*ApplySettingsReply, error)
 	mustEmbedUnimplementedKVNodeServer()
 }
 
@@ -177,6 +241,18 @@ func (UnimplementedKVNodeServer) Fetch(*FetchRequest, grpc.ServerStreamingServer
 }
 func (UnimplementedKVNodeServer) Release(context.Context, *ReleaseRequest) (*ReleaseReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Release not implemented")
+}
+func (UnimplementedKVNodeServer) Digest(context.Context, *DigestRequest) (*DigestReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Digest not implemented")
+}
+func (UnimplementedKVNodeServer) Settings(context.Context, *SettingsRequest) (*NodeSettings, error) {
+	return nil, status.Error(codes.Unimplemented, "method Settings not implemented")
+}
+func (UnimplementedKVNodeServer) CheckSettings(context.Context, *CheckSettingsRequest) (*CheckSettingsReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method CheckSettings not implemented")
+}
+func (UnimplementedKVNodeServer) ApplySettings(context.Context, *ApplySettingsRequest) (*ApplySettingsReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method ApplySettings not implemented")
 }
 func (UnimplementedKVNodeServer) mustEmbedUnimplementedKVNodeServer() {}
 func (UnimplementedKVNodeServer) testEmbeddedByValue()                {}
@@ -300,6 +376,78 @@ func _KVNode_Release_Handler(srv interface{}, ctx context.Context, dec func(inte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _KVNode_Digest_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DigestRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KVNodeServer).Digest(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KVNode_Digest_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KVNodeServer).Digest(ctx, req.(*DigestRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _KVNode_Settings_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SettingsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KVNodeServer).Settings(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KVNode_Settings_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KVNodeServer).Settings(ctx, req.(*SettingsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _KVNode_CheckSettings_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CheckSettingsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KVNodeServer).CheckSettings(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KVNode_CheckSettings_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KVNodeServer).CheckSettings(ctx, req.(*CheckSettingsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _KVNode_ApplySettings_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ApplySettingsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KVNodeServer).ApplySettings(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KVNode_ApplySettings_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KVNodeServer).ApplySettings(ctx, req.(*ApplySettingsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // KVNode_ServiceDesc is the grpc.ServiceDesc for KVNode service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -326,6 +474,22 @@ var KVNode_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Release",
 			Handler:    _KVNode_Release_Handler,
+		},
+		{
+			MethodName: "Digest",
+			Handler:    _KVNode_Digest_Handler,
+		},
+		{
+			MethodName: "Settings",
+			Handler:    _KVNode_Settings_Handler,
+		},
+		{
+			MethodName: "CheckSettings",
+			Handler:    _KVNode_CheckSettings_Handler,
+		},
+		{
+			MethodName: "ApplySettings",
+			Handler:    _KVNode_ApplySettings_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -23,6 +23,134 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type DigestsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Target        *Target                `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
+	From          uint64                 `protobuf:"varint,2,opt,name=from,proto3" json:"from,omitempty"` // LSN
+	End           uint64                 `protobuf:"varint,3,opt,name=end,proto3" json:"end,omitempty"`   // LSN
+	Step          uint32                 `protobuf:"varint,4,opt,name=step,proto3" json:"step,omitempty"` // bytes of a range, 1 to 16 MiB; the last one may be shorter
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DigestsRequest) Reset() {
+	*x = DigestsRequest{}
+	mi := &file_replicator_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DigestsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DigestsRequest) ProtoMessage() {}
+
+func (x *DigestsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_replicator_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DigestsRequest.ProtoReflect.Descriptor instead.
+func (*DigestsRequest) Descriptor() ([]byte, []int) {
+	return file_replicator_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *DigestsRequest) GetTarget() *Target {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *DigestsRequest) GetFrom() uint64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *DigestsRequest) GetEnd() uint64 {
+	if x != nil {
+		return x.End
+	}
+	return 0
+}
+
+func (x *DigestsRequest) GetStep() uint32 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+type RangeDigest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	From          uint64                 `protobuf:"varint,1,opt,name=from,proto3" json:"from,omitempty"`
+	End           uint64                 `protobuf:"varint,2,opt,name=end,proto3" json:"end,omitempty"`
+	Sha256        []byte                 `protobuf:"bytes,3,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RangeDigest) Reset() {
+	*x = RangeDigest{}
+	mi := &file_replicator_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RangeDigest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RangeDigest) ProtoMessage() {}
+
+func (x *RangeDigest) ProtoReflect() protoreflect.Message {
+	mi := &file_replicator_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RangeDigest.ProtoReflect.Descriptor instead.
+func (*RangeDigest) Descriptor() ([]byte, []int) {
+	return file_replicator_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *RangeDigest) GetFrom() uint64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *RangeDigest) GetEnd() uint64 {
+	if x != nil {
+		return x.End
+	}
+	return 0
+}
+
+func (x *RangeDigest) GetSha256() []byte {
+	if x != nil {
+		return x.Sha256
+	}
+	return nil
+}
+
 type Member struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
@@ -33,7 +161,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_replicator_proto_msgTypes[0]
+	mi := &file_replicator_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -45,7 +173,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_replicator_proto_msgTypes[0]
+	mi := &file_replicator_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -58,7 +186,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_replicator_proto_rawDescGZIP(), []int{0}
+	return file_replicator_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Member) GetNode() string {
@@ -88,7 +216,7 @@ type GroupConfig struct {
 
 func (x *GroupConfig) Reset() {
 	*x = GroupConfig{}
-	mi := &file_replicator_proto_msgTypes[1]
+	mi := &file_replicator_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -100,7 +228,7 @@ func (x *GroupConfig) String() string {
 func (*GroupConfig) ProtoMessage() {}
 
 func (x *GroupConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_replicator_proto_msgTypes[1]
+	mi := &file_replicator_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -113,7 +241,7 @@ func (x *GroupConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupConfig.ProtoReflect.Descriptor instead.
 func (*GroupConfig) Descriptor() ([]byte, []int) {
-	return file_replicator_proto_rawDescGZIP(), []int{1}
+	return file_replicator_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *GroupConfig) GetEpoch() uint64 {
@@ -163,7 +291,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_replicator_proto_msgTypes[2]
+	mi := &file_replicator_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -175,7 +303,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_replicator_proto_msgTypes[2]
+	mi := &file_replicator_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -188,7 +316,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_replicator_proto_rawDescGZIP(), []int{2}
+	return file_replicator_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Target) GetCluster() string {
@@ -222,7 +350,7 @@ type Address struct {
 
 func (x *Address) Reset() {
 	*x = Address{}
-	mi := &file_replicator_proto_msgTypes[3]
+	mi := &file_replicator_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -234,7 +362,7 @@ func (x *Address) String() string {
 func (*Address) ProtoMessage() {}
 
 func (x *Address) ProtoReflect() protoreflect.Message {
-	mi := &file_replicator_proto_msgTypes[3]
+	mi := &file_replicator_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -247,7 +375,7 @@ func (x *Address) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Address.ProtoReflect.Descriptor instead.
 func (*Address) Descriptor() ([]byte, []int) {
-	return file_replicator_proto_rawDescGZIP(), []int{3}
+	return file_replicator_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Address) GetNode() string {
@@ -274,7 +402,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_replicator_proto_msgTypes[4]
+	mi := &file_replicator_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -286,7 +414,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_replicator_proto_msgTypes[4]
+	mi := &file_replicator_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -299,7 +427,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_replicator_proto_rawDescGZIP(), []int{4}
+	return file_replicator_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *WatchRequest) GetTarget() *Target {
@@ -366,7 +494,7 @@ type ReplicaState struct {
 
 func (x *ReplicaState) Reset() {
 	*x = ReplicaState{}
-	mi := &file_replicator_proto_msgTypes[5]
+	mi := &file_replicator_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -378,7 +506,7 @@ func (x *ReplicaState) String() string {
 func (*ReplicaState) ProtoMessage() {}
 
 func (x *ReplicaState) ProtoReflect() protoreflect.Message {
-	mi := &file_replicator_proto_msgTypes[5]
+	mi := &file_replicator_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -391,7 +519,7 @@ func (x *ReplicaState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaState.ProtoReflect.Descriptor instead.
 func (*ReplicaState) Descriptor() ([]byte, []int) {
-	return file_replicator_proto_rawDescGZIP(), []int{5}
+	return file_replicator_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ReplicaState) GetCluster() string {
@@ -693,7 +821,7 @@ type PeerState struct {
 
 func (x *PeerState) Reset() {
 	*x = PeerState{}
-	mi := &file_replicator_proto_msgTypes[6]
+	mi := &file_replicator_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -705,7 +833,7 @@ func (x *PeerState) String() string {
 func (*PeerState) ProtoMessage() {}
 
 func (x *PeerState) ProtoReflect() protoreflect.Message {
-	mi := &file_replicator_proto_msgTypes[6]
+	mi := &file_replicator_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -718,7 +846,7 @@ func (x *PeerState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerState.ProtoReflect.Descriptor instead.
 func (*PeerState) Descriptor() ([]byte, []int) {
-	return file_replicator_proto_rawDescGZIP(), []int{6}
+	return file_replicator_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *PeerState) GetNode() string {
@@ -759,7 +887,7 @@ type FenceRequest struct {
 
 func (x *FenceRequest) Reset() {
 	*x = FenceRequest{}
-	mi := &file_replicator_proto_msgTypes[7]
+	mi := &file_replicator_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -771,7 +899,7 @@ func (x *FenceRequest) String() string {
 func (*FenceRequest) ProtoMessage() {}
 
 func (x *FenceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_replicator_proto_msgTypes[7]
+	mi := &file_replicator_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -784,7 +912,7 @@ func (x *FenceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FenceRequest.ProtoReflect.Descriptor instead.
 func (*FenceRequest) Descriptor() ([]byte, []int) {
-	return file_replicator_proto_rawDescGZIP(), []int{7}
+	return file_replicator_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *FenceRequest) GetTarget() *Target {
@@ -817,7 +945,7 @@ type FenceReply struct {
 
 func (x *FenceReply) Reset() {
 	*x = FenceReply{}
-	mi := &file_replicator_proto_msgTypes[8]
+	mi := &file_replicator_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -829,7 +957,7 @@ func (x *FenceReply) String() string {
 func (*FenceReply) ProtoMessage() {}
 
 func (x *FenceReply) ProtoReflect() protoreflect.Message {
-	mi := &file_replicator_proto_msgTypes[8]
+	mi := &file_replicator_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -842,7 +970,7 @@ func (x *FenceReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FenceReply.ProtoReflect.Descriptor instead.
 func (*FenceReply) Descriptor() ([]byte, []int) {
-	return file_replicator_proto_rawDescGZIP(), []int{8}
+	return file_replicator_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *FenceReply) GetEpoch() uint64 {
@@ -911,7 +1039,7 @@ type HistorySpan struct {
 
 func (x *HistorySpan) Reset() {
 	*x = HistorySpan{}
-	mi := &file_replicator_proto_msgTypes[9]
+	mi := &file_replicator_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -923,7 +1051,7 @@ func (x *HistorySpan) String() string {
 func (*HistorySpan) ProtoMessage() {}
 
 func (x *HistorySpan) ProtoReflect() protoreflect.Message {
-	mi := &file_replicator_proto_msgTypes[9]
+	mi := &file_replicator_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -936,7 +1064,7 @@ func (x *HistorySpan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistorySpan.ProtoReflect.Descriptor instead.
 func (*HistorySpan) Descriptor() ([]byte, []int) {
-	return file_replicator_proto_rawDescGZIP(), []int{9}
+	return file_replicator_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *HistorySpan) GetEpoch() uint64 {
@@ -967,7 +1095,7 @@ type LeadRequest struct {
 
 func (x *LeadRequest) Reset() {
 	*x = LeadRequest{}
-	mi := &file_replicator_proto_msgTypes[10]
+	mi := &file_replicator_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -979,7 +1107,7 @@ func (x *LeadRequest) String() string {
 func (*LeadRequest) ProtoMessage() {}
 
 func (x *LeadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_replicator_proto_msgTypes[10]
+	mi := &file_replicator_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -992,7 +1120,7 @@ func (x *LeadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeadRequest.ProtoReflect.Descriptor instead.
 func (*LeadRequest) Descriptor() ([]byte, []int) {
-	return file_replicator_proto_rawDescGZIP(), []int{10}
+	return file_replicator_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *LeadRequest) GetTarget() *Target {
@@ -1050,7 +1178,7 @@ type FollowRequest struct {
 
 func (x *FollowRequest) Reset() {
 	*x = FollowRequest{}
-	mi := &file_replicator_proto_msgTypes[11]
+	mi := &file_replicator_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1062,7 +1190,7 @@ func (x *FollowRequest) String() string {
 func (*FollowRequest) ProtoMessage() {}
 
 func (x *FollowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_replicator_proto_msgTypes[11]
+	mi := &file_replicator_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1075,7 +1203,7 @@ func (x *FollowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowRequest.ProtoReflect.Descriptor instead.
 func (*FollowRequest) Descriptor() ([]byte, []int) {
-	return file_replicator_proto_rawDescGZIP(), []int{11}
+	return file_replicator_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *FollowRequest) GetTarget() *Target {
@@ -1124,7 +1252,7 @@ type ImageSource struct {
 
 func (x *ImageSource) Reset() {
 	*x = ImageSource{}
-	mi := &file_replicator_proto_msgTypes[12]
+	mi := &file_replicator_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1136,7 +1264,7 @@ func (x *ImageSource) String() string {
 func (*ImageSource) ProtoMessage() {}
 
 func (x *ImageSource) ProtoReflect() protoreflect.Message {
-	mi := &file_replicator_proto_msgTypes[12]
+	mi := &file_replicator_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1149,7 +1277,7 @@ func (x *ImageSource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageSource.ProtoReflect.Descriptor instead.
 func (*ImageSource) Descriptor() ([]byte, []int) {
-	return file_replicator_proto_rawDescGZIP(), []int{12}
+	return file_replicator_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ImageSource) GetNode() string {
@@ -1176,7 +1304,7 @@ type EstablishedRequest struct {
 
 func (x *EstablishedRequest) Reset() {
 	*x = EstablishedRequest{}
-	mi := &file_replicator_proto_msgTypes[13]
+	mi := &file_replicator_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1188,7 +1316,7 @@ func (x *EstablishedRequest) String() string {
 func (*EstablishedRequest) ProtoMessage() {}
 
 func (x *EstablishedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_replicator_proto_msgTypes[13]
+	mi := &file_replicator_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1201,7 +1329,7 @@ func (x *EstablishedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EstablishedRequest.ProtoReflect.Descriptor instead.
 func (*EstablishedRequest) Descriptor() ([]byte, []int) {
-	return file_replicator_proto_rawDescGZIP(), []int{13}
+	return file_replicator_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *EstablishedRequest) GetTarget() *Target {
@@ -1228,7 +1356,7 @@ type LearnRequest struct {
 
 func (x *LearnRequest) Reset() {
 	*x = LearnRequest{}
-	mi := &file_replicator_proto_msgTypes[14]
+	mi := &file_replicator_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1240,7 +1368,7 @@ func (x *LearnRequest) String() string {
 func (*LearnRequest) ProtoMessage() {}
 
 func (x *LearnRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_replicator_proto_msgTypes[14]
+	mi := &file_replicator_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1253,7 +1381,7 @@ func (x *LearnRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LearnRequest.ProtoReflect.Descriptor instead.
 func (*LearnRequest) Descriptor() ([]byte, []int) {
-	return file_replicator_proto_rawDescGZIP(), []int{14}
+	return file_replicator_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *LearnRequest) GetTarget() *Target {
@@ -1278,7 +1406,7 @@ type OrderReply struct {
 
 func (x *OrderReply) Reset() {
 	*x = OrderReply{}
-	mi := &file_replicator_proto_msgTypes[15]
+	mi := &file_replicator_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1290,7 +1418,7 @@ func (x *OrderReply) String() string {
 func (*OrderReply) ProtoMessage() {}
 
 func (x *OrderReply) ProtoReflect() protoreflect.Message {
-	mi := &file_replicator_proto_msgTypes[15]
+	mi := &file_replicator_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1303,14 +1431,23 @@ func (x *OrderReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrderReply.ProtoReflect.Descriptor instead.
 func (*OrderReply) Descriptor() ([]byte, []int) {
-	return file_replicator_proto_rawDescGZIP(), []int{15}
+	return file_replicator_proto_rawDescGZIP(), []int{17}
 }
 
 var File_replicator_proto protoreflect.FileDescriptor
 
 const file_replicator_proto_rawDesc = "" +
 	"\n" +
-	"\x10replicator.proto\x12\vlockstep.v1\">\n" +
+	"\x10replicator.proto\x12\vlockstep.v1\"w\n" +
+	"\x0eDigestsRequest\x12+\n" +
+	"\x06target\x18\x01 \x01(\v2\x13.lockstep.v1.TargetR\x06target\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\x04R\x04from\x12\x10\n" +
+	"\x03end\x18\x03 \x01(\x04R\x03end\x12\x12\n" +
+	"\x04step\x18\x04 \x01(\rR\x04step\"K\n" +
+	"\vRangeDigest\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\x04R\x04from\x12\x10\n" +
+	"\x03end\x18\x02 \x01(\x04R\x03end\x12\x16\n" +
+	"\x06sha256\x18\x03 \x01(\fR\x06sha256\">\n" +
 	"\x06Member\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\"\x98\x01\n" +
@@ -1431,7 +1568,7 @@ const file_replicator_proto_rawDesc = "" +
 	"\x06target\x18\x01 \x01(\v2\x13.lockstep.v1.TargetR\x06target\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\"\f\n" +
 	"\n" +
-	"OrderReply2\x8b\x04\n" +
+	"OrderReply2\xcf\x04\n" +
 	"\n" +
 	"Replicator\x12?\n" +
 	"\x05Watch\x12\x19.lockstep.v1.WatchRequest\x1a\x19.lockstep.v1.ReplicaState0\x01\x12=\n" +
@@ -1441,7 +1578,8 @@ const file_replicator_proto_rawDesc = "" +
 	"\x06Follow\x12\x1a.lockstep.v1.FollowRequest\x1a\x17.lockstep.v1.OrderReply\x12@\n" +
 	"\vReconfigure\x12\x18.lockstep.v1.LeadRequest\x1a\x17.lockstep.v1.OrderReply\x12G\n" +
 	"\vEstablished\x12\x1f.lockstep.v1.EstablishedRequest\x1a\x17.lockstep.v1.OrderReply\x12;\n" +
-	"\x05Learn\x12\x19.lockstep.v1.LearnRequest\x1a\x17.lockstep.v1.OrderReplyB\x16Z\x14lockstep/proto;protob\x06proto3"
+	"\x05Learn\x12\x19.lockstep.v1.LearnRequest\x1a\x17.lockstep.v1.OrderReply\x12B\n" +
+	"\aDigests\x12\x1b.lockstep.v1.DigestsRequest\x1a\x18.lockstep.v1.RangeDigest0\x01B\x16Z\x14lockstep/proto;protob\x06proto3"
 
 var (
 	file_replicator_proto_rawDescOnce sync.Once
@@ -1455,61 +1593,66 @@ func file_replicator_proto_rawDescGZIP() []byte {
 	return file_replicator_proto_rawDescData
 }
 
-var file_replicator_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_replicator_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_replicator_proto_goTypes = []any{
-	(*Member)(nil),             // 0: lockstep.v1.Member
-	(*GroupConfig)(nil),        // 1: lockstep.v1.GroupConfig
-	(*Target)(nil),             // 2: lockstep.v1.Target
-	(*Address)(nil),            // 3: lockstep.v1.Address
-	(*WatchRequest)(nil),       // 4: lockstep.v1.WatchRequest
-	(*ReplicaState)(nil),       // 5: lockstep.v1.ReplicaState
-	(*PeerState)(nil),          // 6: lockstep.v1.PeerState
-	(*FenceRequest)(nil),       // 7: lockstep.v1.FenceRequest
-	(*FenceReply)(nil),         // 8: lockstep.v1.FenceReply
-	(*HistorySpan)(nil),        // 9: lockstep.v1.HistorySpan
-	(*LeadRequest)(nil),        // 10: lockstep.v1.LeadRequest
-	(*FollowRequest)(nil),      // 11: lockstep.v1.FollowRequest
-	(*ImageSource)(nil),        // 12: lockstep.v1.ImageSource
-	(*EstablishedRequest)(nil), // 13: lockstep.v1.EstablishedRequest
-	(*LearnRequest)(nil),       // 14: lockstep.v1.LearnRequest
-	(*OrderReply)(nil),         // 15: lockstep.v1.OrderReply
+	(*DigestsRequest)(nil),     // 0: lockstep.v1.DigestsRequest
+	(*RangeDigest)(nil),        // 1: lockstep.v1.RangeDigest
+	(*Member)(nil),             // 2: lockstep.v1.Member
+	(*GroupConfig)(nil),        // 3: lockstep.v1.GroupConfig
+	(*Target)(nil),             // 4: lockstep.v1.Target
+	(*Address)(nil),            // 5: lockstep.v1.Address
+	(*WatchRequest)(nil),       // 6: lockstep.v1.WatchRequest
+	(*ReplicaState)(nil),       // 7: lockstep.v1.ReplicaState
+	(*PeerState)(nil),          // 8: lockstep.v1.PeerState
+	(*FenceRequest)(nil),       // 9: lockstep.v1.FenceRequest
+	(*FenceReply)(nil),         // 10: lockstep.v1.FenceReply
+	(*HistorySpan)(nil),        // 11: lockstep.v1.HistorySpan
+	(*LeadRequest)(nil),        // 12: lockstep.v1.LeadRequest
+	(*FollowRequest)(nil),      // 13: lockstep.v1.FollowRequest
+	(*ImageSource)(nil),        // 14: lockstep.v1.ImageSource
+	(*EstablishedRequest)(nil), // 15: lockstep.v1.EstablishedRequest
+	(*LearnRequest)(nil),       // 16: lockstep.v1.LearnRequest
+	(*OrderReply)(nil),         // 17: lockstep.v1.OrderReply
 }
 var file_replicator_proto_depIdxs = []int32{
-	0,  // 0: lockstep.v1.GroupConfig.members:type_name -> lockstep.v1.Member
-	2,  // 1: lockstep.v1.WatchRequest.target:type_name -> lockstep.v1.Target
-	6,  // 2: lockstep.v1.ReplicaState.peers:type_name -> lockstep.v1.PeerState
-	2,  // 3: lockstep.v1.FenceRequest.target:type_name -> lockstep.v1.Target
-	9,  // 4: lockstep.v1.FenceReply.history:type_name -> lockstep.v1.HistorySpan
-	2,  // 5: lockstep.v1.LeadRequest.target:type_name -> lockstep.v1.Target
-	1,  // 6: lockstep.v1.LeadRequest.config:type_name -> lockstep.v1.GroupConfig
-	1,  // 7: lockstep.v1.LeadRequest.base:type_name -> lockstep.v1.GroupConfig
-	3,  // 8: lockstep.v1.LeadRequest.addresses:type_name -> lockstep.v1.Address
-	2,  // 9: lockstep.v1.FollowRequest.target:type_name -> lockstep.v1.Target
-	12, // 10: lockstep.v1.FollowRequest.sources:type_name -> lockstep.v1.ImageSource
-	2,  // 11: lockstep.v1.EstablishedRequest.target:type_name -> lockstep.v1.Target
-	1,  // 12: lockstep.v1.EstablishedRequest.config:type_name -> lockstep.v1.GroupConfig
-	2,  // 13: lockstep.v1.LearnRequest.target:type_name -> lockstep.v1.Target
-	4,  // 14: lockstep.v1.Replicator.Watch:input_type -> lockstep.v1.WatchRequest
-	4,  // 15: lockstep.v1.Replicator.State:input_type -> lockstep.v1.WatchRequest
-	7,  // 16: lockstep.v1.Replicator.Fence:input_type -> lockstep.v1.FenceRequest
-	10, // 17: lockstep.v1.Replicator.Lead:input_type -> lockstep.v1.LeadRequest
-	11, // 18: lockstep.v1.Replicator.Follow:input_type -> lockstep.v1.FollowRequest
-	10, // 19: lockstep.v1.Replicator.Reconfigure:input_type -> lockstep.v1.LeadRequest
-	13, // 20: lockstep.v1.Replicator.Established:input_type -> lockstep.v1.EstablishedRequest
-	14, // 21: lockstep.v1.Replicator.Learn:input_type -> lockstep.v1.LearnRequest
-	5,  // 22: lockstep.v1.Replicator.Watch:output_type -> lockstep.v1.ReplicaState
-	5,  // 23: lockstep.v1.Replicator.State:output_type -> lockstep.v1.ReplicaState
-	8,  // 24: lockstep.v1.Replicator.Fence:output_type -> lockstep.v1.FenceReply
-	15, // 25: lockstep.v1.Replicator.Lead:output_type -> lockstep.v1.OrderReply
-	15, // 26: lockstep.v1.Replicator.Follow:output_type -> lockstep.v1.OrderReply
-	15, // 27: lockstep.v1.Replicator.Reconfigure:output_type -> lockstep.v1.OrderReply
-	15, // 28: lockstep.v1.Replicator.Established:output_type -> lockstep.v1.OrderReply
-	15, // 29: lockstep.v1.Replicator.Learn:output_type -> lockstep.v1.OrderReply
-	22, // [22:30] is the sub-list for method output_type
-	14, // [14:22] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	4,  // 0: lockstep.v1.DigestsRequest.target:type_name -> lockstep.v1.Target
+	2,  // 1: lockstep.v1.GroupConfig.members:type_name -> lockstep.v1.Member
+	4,  // 2: lockstep.v1.WatchRequest.target:type_name -> lockstep.v1.Target
+	8,  // 3: lockstep.v1.ReplicaState.peers:type_name -> lockstep.v1.PeerState
+	4,  // 4: lockstep.v1.FenceRequest.target:type_name -> lockstep.v1.Target
+	11, // 5: lockstep.v1.FenceReply.history:type_name -> lockstep.v1.HistorySpan
+	4,  // 6: lockstep.v1.LeadRequest.target:type_name -> lockstep.v1.Target
+	3,  // 7: lockstep.v1.LeadRequest.config:type_name -> lockstep.v1.GroupConfig
+	3,  // 8: lockstep.v1.LeadRequest.base:type_name -> lockstep.v1.GroupConfig
+	5,  // 9: lockstep.v1.LeadRequest.addresses:type_name -> lockstep.v1.Address
+	4,  // 10: lockstep.v1.FollowRequest.target:type_name -> lockstep.v1.Target
+	14, // 11: lockstep.v1.FollowRequest.sources:type_name -> lockstep.v1.ImageSource
+	4,  // 12: lockstep.v1.EstablishedRequest.target:type_name -> lockstep.v1.Target
+	3,  // 13: lockstep.v1.EstablishedRequest.config:type_name -> lockstep.v1.GroupConfig
+	4,  // 14: lockstep.v1.LearnRequest.target:type_name -> lockstep.v1.Target
+	6,  // 15: lockstep.v1.Replicator.Watch:input_type -> lockstep.v1.WatchRequest
+	6,  // 16: lockstep.v1.Replicator.State:input_type -> lockstep.v1.WatchRequest
+	9,  // 17: lockstep.v1.Replicator.Fence:input_type -> lockstep.v1.FenceRequest
+	12, // 18: lockstep.v1.Replicator.Lead:input_type -> lockstep.v1.LeadRequest
+	13, // 19: lockstep.v1.Replicator.Follow:input_type -> lockstep.v1.FollowRequest
+	12, // 20: lockstep.v1.Replicator.Reconfigure:input_type -> lockstep.v1.LeadRequest
+	15, // 21: lockstep.v1.Replicator.Established:input_type -> lockstep.v1.EstablishedRequest
+	16, // 22: lockstep.v1.Replicator.Learn:input_type -> lockstep.v1.LearnRequest
+	0,  // 23: lockstep.v1.Replicator.Digests:input_type -> lockstep.v1.DigestsRequest
+	7,  // 24: lockstep.v1.Replicator.Watch:output_type -> lockstep.v1.ReplicaState
+	7,  // 25: lockstep.v1.Replicator.State:output_type -> lockstep.v1.ReplicaState
+	10, // 26: lockstep.v1.Replicator.Fence:output_type -> lockstep.v1.FenceReply
+	17, // 27: lockstep.v1.Replicator.Lead:output_type -> lockstep.v1.OrderReply
+	17, // 28: lockstep.v1.Replicator.Follow:output_type -> lockstep.v1.OrderReply
+	17, // 29: lockstep.v1.Replicator.Reconfigure:output_type -> lockstep.v1.OrderReply
+	17, // 30: lockstep.v1.Replicator.Established:output_type -> lockstep.v1.OrderReply
+	17, // 31: lockstep.v1.Replicator.Learn:output_type -> lockstep.v1.OrderReply
+	1,  // 32: lockstep.v1.Replicator.Digests:output_type -> lockstep.v1.RangeDigest
+	24, // [24:33] is the sub-list for method output_type
+	15, // [15:24] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_replicator_proto_init() }
@@ -1523,7 +1666,7 @@ func file_replicator_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_replicator_proto_rawDesc), len(file_replicator_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

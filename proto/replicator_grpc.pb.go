@@ -29,6 +29,7 @@ const (
 	Replicator_Reconfigure_FullMethodName = "/lockstep.v1.Replicator/Reconfigure"
 	Replicator_Established_FullMethodName = "/lockstep.v1.Replicator/Established"
 	Replicator_Learn_FullMethodName       = "/lockstep.v1.Replicator/Learn"
+	Replicator_Digests_FullMethodName     = "/lockstep.v1.Replicator/Digests"
 )
 
 // ReplicatorClient is the client API for Replicator service.
@@ -50,6 +51,9 @@ type ReplicatorClient interface {
 	Reconfigure(ctx context.Context, in *LeadRequest, opts ...grpc.CallOption) (*OrderReply, error)
 	Established(ctx context.Context, in *EstablishedRequest, opts ...grpc.CallOption) (*OrderReply, error)
 	Learn(ctx context.Context, in *LearnRequest, opts ...grpc.CallOption) (*OrderReply, error)
+	// Digests answers the digests of what the log holds, range by range, for a comparison with another replica's. Only
+	// what is committed and durable here can be asked for: OUT_OF_RANGE says what there is.
+	Digests(ctx context.Context, in *DigestsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RangeDigest], error)
 }
 
 type replicatorClient struct {
@@ -149,6 +153,25 @@ func (c *replicatorClient) Learn(ctx context.Context, in *LearnRequest, opts ...
 	return out, nil
 }
 
+func (c *replicatorClient) Digests(ctx context.Context, in *DigestsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RangeDigest], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Replicator_ServiceDesc.Streams[1], Replicator_Digests_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[DigestsRequest, RangeDigest]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Replicator_DigestsClient = grpc.ServerStreamingClient[RangeDigest]
+
 // ReplicatorServer is the server API for Replicator service.
 // All implementations must embed UnimplementedReplicatorServer
 // for forward compatibility.
@@ -168,6 +191,9 @@ type ReplicatorServer interface {
 	Reconfigure(context.Context, *LeadRequest) (*OrderReply, error)
 	Established(context.Context, *EstablishedRequest) (*OrderReply, error)
 	Learn(context.Context, *LearnRequest) (*OrderReply, error)
+	// Digests answers the digests of what the log holds, range by range, for a comparison with another replica's. Only
+	// what is committed and durable here can be asked for: OUT_OF_RANGE says what there is.
+	Digests(*DigestsRequest, grpc.ServerStreamingServer[RangeDigest]) error
 	mustEmbedUnimplementedReplicatorServer()
 }
 
@@ -201,6 +227,9 @@ func (UnimplementedReplicatorServer) Established(context.Context, *EstablishedRe
 }
 func (UnimplementedReplicatorServer) Learn(context.Context, *LearnRequest) (*OrderReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Learn not implemented")
+}
+func (UnimplementedReplicatorServer) Digests(*DigestsRequest, grpc.ServerStreamingServer[RangeDigest]) error {
+	return status.Error(codes.Unimplemented, "method Digests not implemented")
 }
 func (UnimplementedReplicatorServer) mustEmbedUnimplementedReplicatorServer() {}
 func (UnimplementedReplicatorServer) testEmbeddedByValue()                    {}
@@ -360,6 +389,17 @@ func _Replicator_Learn_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Replicator_Digests_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(DigestsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ReplicatorServer).Digests(m, &grpc.GenericServerStream[DigestsRequest, RangeDigest]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Replicator_DigestsServer = grpc.ServerStreamingServer[RangeDigest]
+
 // Replicator_ServiceDesc is the grpc.ServiceDesc for Replicator service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -400,6 +440,11 @@ var Replicator_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Watch",
 			Handler:       _Replicator_Watch_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Digests",
+			Handler:       _Replicator_Digests_Handler,
 			ServerStreams: true,
 		},
 	},

@@ -31,3 +31,13 @@ func (c *Client) Group(ctx context.Context, name string) (*proto.GroupStatus, er
 	}
 	return nil, nil
 }
+
+// Settings answers what operators want of a group: settings, users and function libraries, with their history if that is asked for.
+func (c *Client) Settings(ctx context.Context, group string, history bool) (*proto.GroupSettings, error) {
+	var reply *proto.GroupSettings
+	err := c.each(ctx, attemptTimeout, func(ctx context.Context, service proto.ConfmasterClient) (err error) {
+		reply, err = service.Settings(ctx, &proto.GroupSettingsRequest{Group: group, History: history})
+		return err
+	})
+	return reply, err
+}

@@ -76,6 +76,8 @@ func (s *service) readChange(ctx context.Context, request *lockstep.ChangeReques
 		change.Cancel = true
 	case *lockstep.ChangeRequest_Recover:
 		change.Recover = &failover.RecoverRequest{Confirm: c.Recover.GetConfirm(), AcceptLoss: c.Recover.GetAcceptLoss()}
+	case *lockstep.ChangeRequest_Settings:
+		change.Settings, checks, err = s.readSettings(ctx, change.Group, c.Settings)
 	case *lockstep.ChangeRequest_Create:
 		change.Group = c.Create.GetName()
 		change.Create, err = createOf(c.Create)

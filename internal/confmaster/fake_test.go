@@ -65,7 +65,8 @@ type fakeReplica struct {
 	frozen   bool // answers nothing, like a stopped process
 	slow     time.Duration
 	fences   int
-	resets   bool // its connections end with a reset, like those of a host that forgot them
+	kvAdmin  string // management address of its KV node, "" if that has none
+	resets   bool   // its connections end with a reset, like those of a host that forgot them
 }
 
 // resetting is a listener whose connections are reset when they are closed.
@@ -206,7 +207,7 @@ func (f *fakeReplica) position() uint64 {
 func (f *fakeReplica) state() *lockstep.ReplicaState {
 	s := &lockstep.ReplicaState{Cluster: f.group.cluster, Group: f.group.name, Node: f.node, Incarnation: f.incarnation, Life: f.life,
 		Blank: f.blank, Role: "none", Leading: f.leading, Promise: f.promise, Epoch: f.promise, Master: f.master, End: f.end, Durable: f.end,
-		Commit: f.commit, Safe: f.commit, Applied: f.commit, PositionEpoch: f.position(), Attached: f.attached, KvAddr: f.kv, DataAddr: f.kv, Pid: 1, KvPid: 2}
+		Commit: f.commit, Safe: f.commit, Applied: f.commit, PositionEpoch: f.position(), Attached: f.attached, KvAddr: f.kv, DataAddr: f.kv, Pid: 1, KvPid: 2, KvAdminAddr: f.kvAdmin}
 	switch {
 	case f.leading:
 		s.Role, s.Master, s.Writable = "master", f.node, f.group.held(f, f.config)

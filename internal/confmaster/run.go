@@ -69,7 +69,7 @@ func (n *node) serve(outer context.Context, listener, sentinelListener net.Liste
 	conns := &conns{dial: dial, byAddr: make(map[string]*grpc.ClientConn)}
 	n.links, n.opiner = newLinks(n, conns), newOpiner(n, conns)
 	n.watch, n.calls = newWatcher(ctx, n, conns), newCaller(ctx, n, conns)
-	service := &service{node: n, conns: conns}
+	service := &service{node: n, conns: conns, steward: newSteward(n, conns)}
 	server, alive := newServer(service)
 	if err := n.replay(); err != nil {
 		cancel(err)
@@ -88,6 +88,7 @@ func (n *node) serve(outer context.Context, listener, sentinelListener net.Liste
 	start("raft", n.run)
 	start("raft links", n.links.run)
 	start("opinions", n.opiner.run)
+	start("settings", service.steward.run)
 	start("gRPC", func(context.Context) error {
 		if err := server.Serve(&limitedListener{Listener: listener, slots: make(chan struct{}, maxConnections)}); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 			return err

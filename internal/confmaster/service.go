@@ -33,8 +33,9 @@ const (
 type service struct {
 	lockstep.UnimplementedConfmasterServer
 	lockstep.UnimplementedPeerServer
-	node  *node
-	conns *conns
+	node    *node
+	conns   *conns
+	steward *steward
 }
 
 // leaderConn returns the connection to the leader, nil if that is this one, or an error if there is none.

@@ -1,35 +1,206 @@
 package ctl
 
 import (
+	"context"
+	"net"
+	"sync"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	pb "google.golang.org/protobuf/proto"
 
 	"lockstep/proto"
 )
 
-// fakeCluster is a configuration master whose figures do not change unless a script says so.
+// fakeCluster is a configuration master and two KV nodes whose figures do not change unless a script says so. (n3 of the
+// example is down.)
 type fakeCluster struct {
-	confmaster *confmaster
-	addr       string
+	confmaster
+	addr     string
+	nodes    map[string]*fakeNode
+	settings *proto.GroupSettings
+	events   []*proto.Event
+
+	mu sync.Mutex // a script's change and a call exclude each other
+}
+
+// server returns a server whose answers are copies: no script changes them while they are on their way.
+func (f *fakeCluster) server(register func(*grpc.Server)) (addr string, stop func(), err error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", nil, err
+	}
+	server := grpc.NewServer(grpc.UnaryInterceptor(func(ctx context.Context, in any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		out, err := handler(ctx, in)
+		if message, ok := out.(pb.Message); ok && err == nil {
+			out = pb.Clone(message)
+		}
+		return out, err
+	}))
+	register(server)
+	go server.Serve(listener)
+	return listener.Addr().String(), server.Stop, nil
+}
+
+// fakeNode is a KV node.
+type fakeNode struct {
+	proto.UnimplementedKVNodeServer
+	settings *proto.NodeSettings
+	digest   *proto.DigestReply
+	past     bool // the point of a digest is past, once
+}
+
+func (n *fakeNode) Settings(context.Context, *proto.SettingsRequest) (*proto.NodeSettings, error) {
+	return n.settings, nil
+}
+
+func (n *fakeNode) Digest(_ context.Context, in *proto.DigestRequest) (*proto.DigestReply, error) {
+	if n.past {
+		n.past = false
+		return nil, status.Error(codes.OutOfRange, "it is past")
+	}
+	return n.digest, nil
+}
+
+func (n *fakeNode) State(context.Context, *proto.KVStateRequest) (*proto.KVState, error) {
+	return &proto.KVState{Applied: n.digest.GetLsn(), Version: "0.1.0"}, nil
+}
+
+func (f *fakeCluster) Settings(context.Context, *proto.GroupSettingsRequest) (*proto.GroupSettings, error) {
+	return f.settings, f.refuse
+}
+
+// Change takes everything but what was seen at another version, and a setting that is called unknown.
+func (f *fakeCluster) Change(_ context.Context, in *proto.ChangeRequest) (*proto.ChangePlan, error) {
+	change := in.GetSettings()
+	if change == nil {
+		return &proto.ChangePlan{Version: 3, Epoch: 7, Checks: []string{"it was looked at"}, Steps: []string{"it is done"}, Text: "done"}, f.refuse
+	}
+	if v := in.GetVersion(); v != 0 && v != f.settings.Version {
+		return nil, status.Errorf(codes.Aborted, "the group was changed meanwhile: its settings have version %d, you saw %d: look at them again", f.settings.Version, v)
+	}
+	plan := &proto.ChangePlan{Version: f.settings.Version, Epoch: 7, Checks: []string{"node n1 takes them"}, Text: "nothing was changed"}
+	for _, s := range change.GetSettings() {
+		if s.GetName() == "unknown" {
+			return nil, status.Error(codes.InvalidArgument, `refused by node n1: config unknown: there is no setting "unknown"`)
+		}
+		plan.Steps = append(plan.Steps, "set "+s.GetKind()+" "+s.GetName()+" to "+s.GetValue())
+	}
+	if !in.GetDryRun() {
+		plan.Version++
+		plan.Text = "settings version 5"
+	}
+	return plan, nil
+}
+
+func (f *fakeCluster) Events(in *proto.EventsRequest, out grpc.ServerStreamingServer[proto.Event]) error {
+	for _, e := range f.events {
+		if e.GetId() > in.GetAfter() && (in.GetGroup() == "" || in.GetGroup() == e.GetGroup()) {
+			if err := out.Send(e); err != nil {
+				return err
+			}
+		}
+	}
+	<-out.Context().Done()
+	return nil
 }
 
 func startFake(t *testing.T) *fakeCluster {
-	f := &fakeCluster{confmaster: &confmaster{cluster: example(), entries: exampleEntries()}}
-	f.addr = serve(t, f.confmaster)
+	f := &fakeCluster{confmaster: confmaster{cluster: example(), entries: exampleEntries()}, nodes: map[string]*fakeNode{}, settings: exampleSettings(), events: exampleEvents()}
+	for _, name := range []string{"n1", "n2"} {
+		n := &fakeNode{settings: exampleNode(), digest: &proto.DigestReply{Lsn: 251, Digest: []byte{1, 2, 3, 4, 5, 6, 7, 8, 9}, Keys: 12}}
+		addr, stop, err := f.server(func(s *grpc.Server) { proto.RegisterKVNodeServer(s, n) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(stop)
+		replicaIn(f.cluster.Groups[0], name).State.KvAdminAddr = addr
+		f.nodes[name] = n
+	}
+	addr, stop, err := f.server(func(s *grpc.Server) { proto.RegisterConfmasterServer(s, f) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(stop)
+	f.addr = addr
 	return f
 }
 
 // names are the addresses that differ from run to run, and what stands for them.
-func (f *fakeCluster) names() map[string]string { return map[string]string{f.addr: "CONFMASTER"} }
+func (f *fakeCluster) names() map[string]string {
+	names := map[string]string{f.addr: "CONFMASTER"}
+	for _, r := range f.cluster.GetGroups() {
+		for _, r := range r.GetReplicas() {
+			if addr := r.GetState().GetKvAdminAddr(); addr != "" {
+				names[addr] = r.GetNode() + "-ADMIN"
+			}
+		}
+	}
+	return names
+}
 
 // change is the command "fake WHAT" of a script.
 func (f *fakeCluster) change(ts *testscript.TestScript, args []string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	switch args[0] {
 	case "empty":
-		f.confmaster.cluster = &proto.ClusterStatus{}
+		f.cluster = &proto.ClusterStatus{}
+	case "drift":
+		n := f.nodes["n2"].settings
+		n.Settings = append([]*proto.NodeSetting{{Kind: "config", Name: "timeout", Value: "99", Scope: "node", Origin: "CONFIG SET by default from 10.0.0.7:5000"}}, n.Settings[1:]...)
+	case "late":
+		f.nodes["n2"].settings.Version = 1
+		f.settings.Problems = []string{"n2: config timeout: this node does not know it"}
+	case "nodrift":
+		f.nodes["n2"].settings, f.settings.Problems = exampleNode(), nil
+		f.cluster.Groups[0].Replicas = f.cluster.Groups[0].Replicas[:2]
+	case "other-digest":
+		f.nodes["n2"].digest = &proto.DigestReply{Lsn: 251, Digest: []byte{9, 9, 9, 9, 9, 9, 9, 9}, Keys: 11}
+	case "past":
+		f.nodes["n2"].past = true
 	default:
 		ts.Fatalf("fake %s: not known", args[0])
+	}
+}
+
+func exampleSettings() *proto.GroupSettings {
+	return &proto.GroupSettings{Group: "g1", Version: 4, Shared: 4,
+		Settings: []*proto.Setting{
+			{Kind: "config", Name: "maxmemory", Value: "104857600", Version: 1},
+			{Kind: "config", Name: "timeout", Value: "30", Version: 2},
+			{Kind: "function", Name: "mylib", Value: "#!lua name=mylib\n", Version: 4},
+			{Kind: "user", Name: "ann", Value: "on #0123456789abcdef ~* +get", Version: 3},
+			{Kind: "user", Name: "bob", Removed: true, Version: 3},
+		},
+		History: []*proto.SettingsChange{
+			{Version: 1, TimeMs: 1_700_000_000_000, By: "ann@desk", What: "set", Kind: "config", Name: "maxmemory", Value: "104857600"},
+			{Version: 3, TimeMs: 1_700_000_100_000, By: "ann@desk", What: "set", Kind: "user", Name: "ann", Value: "on #0123456789abcdef ~* +get", Before: "off"},
+			{Version: 3, TimeMs: 1_700_000_100_000, By: "bob@desk", What: "removed", Kind: "user", Name: "bob"},
+		}}
+}
+
+func exampleNode() *proto.NodeSettings {
+	return &proto.NodeSettings{Version: 4, Applied: 250, Settings: []*proto.NodeSetting{
+		{Kind: "config", Name: "timeout", Value: "30", Scope: "node", Origin: "the configuration masters, version 2"},
+		{Kind: "config", Name: "maxmemory", Value: "104857600", Scope: "group"},
+		{Kind: "config", Name: "hz", Value: "10", Scope: "noted"},
+		{Kind: "user", Name: "ann", Value: "on #0123456789abcdef ~* +get", Scope: "group"},
+		{Kind: "user", Name: "default", Value: "on nopass ~* &* +@all", Scope: "group"},
+		{Kind: "function", Name: "mylib", Value: "#!lua name=mylib\n", Scope: "group"},
+	}}
+}
+
+func exampleEvents() []*proto.Event {
+	return []*proto.Event{
+		{Id: 1, TimeMs: 1_700_000_000_000, Group: "g1", Name: "created", Text: "group of 3 replicas registered"},
+		{Id: 2, TimeMs: 1_700_000_100_000, Group: "g1", Name: "election-begun", Node: "n3", Epoch: 6, Text: "n3 is down"},
+		{Id: 3, TimeMs: 1_700_000_100_080, Group: "g1", Name: "switch-master", Node: "n1", Epoch: 7, Text: "n1 leads after n3", FromAddr: "127.0.0.1:6381", ToAddr: "127.0.0.1:6379"},
 	}
 }
 

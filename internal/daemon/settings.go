@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"lockstep/internal/nearest"
 )
 
 // maxSettings bounds a file of settings, in bytes.
@@ -124,41 +126,19 @@ func checkSetting(set *flag.FlagSet, name string, first int) error {
 	case set.Lookup(name) != nil:
 		return nil
 	}
-	if near := nearest(set, name); near != "" {
+	if near := nearestFlag(set, name); near != "" {
 		return fmt.Errorf("there is no setting %q: is it %q?", name, near)
 	}
 	return fmt.Errorf("there is no setting %q: see --help", name)
 }
 
-// nearest returns the flag whose name differs least from name; none if that would be a guess.
-func nearest(set *flag.FlagSet, name string) string {
-	best, least := "", max(2, len(name)/3)+1
-	plain := strings.ReplaceAll(strings.ToLower(name), "_", "-")
+// nearestFlag returns the flag whose name differs least from name; none if that would be a guess.
+func nearestFlag(set *flag.FlagSet, name string) string {
+	var names []string
 	set.VisitAll(func(f *flag.Flag) {
-		if d := distance(plain, f.Name); d < least && !slices.Contains(unsettable, f.Name) {
-			best, least = f.Name, d
+		if !slices.Contains(unsettable, f.Name) {
+			names = append(names, f.Name)
 		}
 	})
-	return best
-}
-
-// distance is how many letters must be put in, left out or changed to make b of a.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
+	return nearest.Name(strings.ReplaceAll(name, "_", "-"), names)
 }

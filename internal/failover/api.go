@@ -62,6 +62,8 @@ type Group struct {
 	Recoveries []Recovery `json:",omitempty"`
 	// Removed are the last MaxRemoved replicas that were removed: in these incarnations they do not join by themselves.
 	Removed []smr.Member `json:",omitempty"`
+	// Settings of the KV nodes.
+	Settings Settings `json:",omitzero"`
 }
 
 // Policy of a group.
@@ -244,6 +246,8 @@ type Command struct {
 	AdvanceChange    *AdvanceChange    `json:",omitempty"`
 	CancelChange     *CancelChange     `json:",omitempty"`
 	Recover          *Recover          `json:",omitempty"`
+	ChangeSettings   *ChangeSettings   `json:",omitempty"`
+	ShareSettings    *ShareSettings    `json:",omitempty"`
 }
 
 type (
@@ -382,6 +386,7 @@ type (
 		Switchover  *Switchover
 		SetPolicy   *SetPolicy
 		SetReplica  *SetReplica
+		Share       *ShareSettings // of the shell itself
 		Change      *ChangeRequest
 		Join        *JoinRequest
 	}
@@ -538,7 +543,7 @@ type Reply struct {
 	Text  string
 
 	// Of a Change:
-	Version  uint64 // of the group, before a dry run, after a change
+	Version  uint64 // of the group (of its settings, if it is about them), before a dry run, after a change
 	Stale    bool   // refused because the group is not as the operator saw it
 	Taken    bool   // refused because a name or an address is another replica's
 	Checks   []string

@@ -116,6 +116,10 @@ func (c *Command) Group() string {
 		return c.CancelChange.Group
 	case c.Recover != nil:
 		return c.Recover.Group
+	case c.ChangeSettings != nil:
+		return c.ChangeSettings.Group
+	case c.ShareSettings != nil:
+		return c.ShareSettings.Group
 	}
 	return ""
 }
@@ -125,7 +129,8 @@ func (c *Command) Check() error {
 	bodies := 0
 	for _, set := range []bool{c.CreateGroup != nil, c.Found != nil, c.BeginElection != nil, c.Choose != nil, c.Establish != nil,
 		c.BeginReconfigure != nil, c.SetPolicy != nil, c.SetReplica != nil, c.Note != nil,
-		c.AddReplica != nil, c.BeginChange != nil, c.AdvanceChange != nil, c.CancelChange != nil, c.Recover != nil} {
+		c.AddReplica != nil, c.BeginChange != nil, c.AdvanceChange != nil, c.CancelChange != nil, c.Recover != nil,
+		c.ChangeSettings != nil, c.ShareSettings != nil} {
 		if set {
 			bodies++
 		}
@@ -161,6 +166,8 @@ func (c *Command) Check() error {
 		return c.AdvanceChange.check()
 	case c.Recover != nil:
 		return c.Recover.check()
+	case c.ChangeSettings != nil:
+		return c.ChangeSettings.check()
 	}
 	return nil
 }
@@ -323,6 +330,9 @@ func (g *Group) check() error {
 		return err
 	}
 	if err := g.Policy.check(); err != nil {
+		return err
+	}
+	if err := g.Settings.check(); err != nil {
 		return err
 	}
 	if len(g.Recoveries) > MaxRecoveries {

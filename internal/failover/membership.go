@@ -20,6 +20,8 @@ type (
 		Begin   *BeginChange // Group and Version in it are not read
 		Cancel  bool
 		Recover *RecoverRequest
+		// Settings: Version above is that of the settings then. Group and Version in it are not read.
+		Settings *ChangeSettings
 	}
 	// PolicyChange names what is to change; 0 and nil stand for what is.
 	PolicyChange struct {
@@ -71,6 +73,9 @@ func (d *Driver) requestChange(q *request, c *ChangeRequest, out *Effects) {
 	reply := Reply{Checks: a.checks, Steps: a.steps, Recovery: a.recovery, Stale: a.stale}
 	if g != nil {
 		reply.Epoch, reply.Version = g.Epoch, g.Version
+		if q.settings = c.Settings != nil; q.settings {
+			reply.Version = g.Settings.Version
+		}
 	}
 	if a.why == "" {
 		a.refuse(a.cmd.Check())
@@ -104,6 +109,10 @@ func (d *Driver) assess(g *Group, c *ChangeRequest) *assessment {
 		a.cmd = Command{CreateGroup: c.Create}
 		a.step("register group %s: %s, %d replicas", c.Create.Name, c.Create.Policy.describe(), len(c.Create.Replicas))
 		a.step("found it when %d blank replicas are there, and elect its first master", max(c.Create.Policy.Copies, len(c.Create.Replicas)))
+		return a
+	}
+	if c.Settings != nil {
+		d.assessSettings(a, g, c)
 		return a
 	}
 	if err := g.checkVersion(c.Version); err != nil {

@@ -28,8 +28,9 @@ type request struct {
 	tries      int
 	answered   bool
 
-	change bool  // of a group, or of a replica that joins
-	answer Reply // what it gets once it is committed
+	change   bool  // of a group, or of a replica that joins
+	settings bool  // of a group's settings
+	answer   Reply // what it gets once it is committed
 }
 
 func (q *request) reply(out *Effects, r Reply) {
@@ -41,7 +42,7 @@ func (q *request) reply(out *Effects, r Reply) {
 
 func (d *Driver) request(in *Request, out *Effects) {
 	q := &request{id: in.ID, began: d.ticks}
-	cmd := Command{CreateGroup: in.CreateGroup, SetPolicy: in.SetPolicy, SetReplica: in.SetReplica}
+	cmd := Command{CreateGroup: in.CreateGroup, SetPolicy: in.SetPolicy, SetReplica: in.SetReplica, ShareSettings: in.Share}
 	switch {
 	case !d.leading:
 		q.reply(out, Reply{Text: "this confmaster does not lead"})
@@ -108,6 +109,9 @@ func (d *Driver) requestCommitted(result *Result, out *Effects) {
 		reply.Done, reply.Stale, reply.Epoch, reply.Text = result.Applied, result.Stale, result.Epoch, "done"
 		if g := d.state.Group(result.Group); g != nil {
 			reply.Version = g.Version
+			if q.settings {
+				reply.Version = g.Settings.Version
+			}
 		}
 		switch {
 		case !result.Applied:

@@ -110,6 +110,10 @@ func (s *State) Apply(cmd *Command) Result {
 		err = apply.cancelChange(cmd.CancelChange)
 	case cmd.Recover != nil:
 		err = apply.recover(cmd.Recover)
+	case cmd.ChangeSettings != nil:
+		err = apply.changeSettings(cmd.ChangeSettings)
+	case cmd.ShareSettings != nil:
+		err = apply.shareSettings(cmd.ShareSettings)
 	}
 	result.Applied, result.Stale = err == nil, errors.Is(err, errVersion)
 	if err != nil {

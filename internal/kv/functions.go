@@ -144,6 +144,25 @@ func (c call) withLibrary(libraries []*script.Library, source string, replace bo
 	return slices.Insert(l.libraries, i, lib), name, ""
 }
 
+// Library is a function library as it was loaded.
+type Library struct{ Name, Source string }
+
+// Libraries returns the function libraries, by name.
+func (m *Machine) Libraries() []Library {
+	var list []Library
+	for _, l := range m.lua.libraries {
+		list = append(list, Library{l.Name, l.Source})
+	}
+	return list
+}
+
+// CheckLibrary returns the name of the library that source would make here, in place of one of that name, or what is wrong
+// with it, in the words of FUNCTION LOAD. It changes nothing, but the caller must have the machine for itself.
+func (m *Machine) CheckLibrary(source string) (name, problem string) {
+	_, name, problem = call{m: m}.withLibrary(m.lua.libraries, source, true)
+	return name, problem
+}
+
 func functionList(c call) {
 	var pattern []byte
 	named, code := false, false

@@ -44,12 +44,14 @@ type Node struct {
 
 	// frame is held while a frame is executed; it is taken before lock, which is given up in between.
 	frame sync.RWMutex
+	stops []*stopAt // who waits for a point of the log; guarded by frame
 	// lock guards machine: the goroutine that applies the log writes, connections read.
 	lock    sync.RWMutex
 	machine *kv.Machine
 
-	clients clients
-	shell   shellState
+	authority authority
+	clients   clients
+	shell     shellState
 
 	images   Images          // nil if this node keeps none; set before Serve
 	keeper   *imageKeeper    // takes them; nil likewise
@@ -120,6 +122,9 @@ func (n *Node) ApplyFrame(frame smr.Frame) error {
 	n.shell.tracker.flush(n)
 	n.applied.advance(end)
 	n.noteProgress()
+	if len(n.stops) > 0 {
+		n.answerStops(end)
+	}
 	return nil
 }
 

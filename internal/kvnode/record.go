@@ -41,8 +41,13 @@ func (r *groupRecord) Finish(outcome Outcome) {
 
 // executeRecord has the group execute a record and waits for its reply. An error is an unansweredError, or errStopped.
 func (n *Node) executeRecord(args [][]byte, proto int) ([]byte, error) {
+	return n.executePayload(kv.Envelope{}.AppendRecord(nil, args), proto)
+}
+
+// executePayload has the group execute a request and waits for its reply. An error is an unansweredError, or errStopped.
+func (n *Node) executePayload(payload []byte, proto int) ([]byte, error) {
 	r := &groupRecord{reply: resp.Reply{Proto: proto}, done: make(chan error, 1)}
-	n.log.Submit(smr.NoSlot, kv.Envelope{}.AppendRecord(nil, args), r)
+	n.log.Submit(smr.NoSlot, payload, r)
 	select {
 	case err := <-r.done:
 		return bytes.Clone(r.reply.Buf), err

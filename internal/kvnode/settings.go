@@ -28,6 +28,8 @@ type setting struct {
 	hidden bool
 	// fixed: Redis lets it be changed at run time, here it follows from how Lockstep works.
 	fixed bool
+	// noted: nothing depends on it.
+	noted bool
 }
 
 // settings is what CONFIG GET shows and CONFIG SET changes, in three kinds: those of this node, which take effect here and
@@ -85,6 +87,9 @@ func (l *outputLimits) String() string {
 	return strings.TrimSuffix(text, " ")
 }
 
+// standardOutputLimits are the defaults of client-output-buffer-limit, as redis-server has them.
+var standardOutputLimits = outputLimits{{}, {256 << 20, 64 << 20, time.Minute}, {32 << 20, 8 << 20, time.Minute}}
+
 func newSettings(n *Node) *settings {
 	s := &settings{noted: make(map[string]string)}
 	s.slowerThan.Store(n.config.SlowerThan.Microseconds())
@@ -96,7 +101,7 @@ func newSettings(n *Node) *settings {
 	s.protected.Store(!n.config.AllowRemote)
 	s.trackedKeys.Store(1000000)
 	s.deniedKept.Store(128)
-	s.setOutputLimits(n, outputLimits{{}, {256 << 20, 64 << 20, time.Minute}, {32 << 20, 8 << 20, time.Minute}})
+	s.setOutputLimits(n, standardOutputLimits)
 	s.clientLimit.Store(&clientLimit{})
 	s.all = slices.Concat(s.ofNode(n), []setting{s.clientLimitSetting(n)}, s.replicated(n), fixedSettings(n))
 	known := make(map[string]bool)
@@ -277,7 +282,7 @@ func checkSave(value string) (string, error) {
 
 // note makes a setting of a parameter that is only remembered.
 func (s *settings) note(entry notedSetting) setting {
-	made := setting{name: entry.name, get: func() string {
+	made := setting{name: entry.name, noted: true, get: func() string {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if value, found := s.noted[entry.name]; found {
@@ -455,6 +460,9 @@ func configSet(c *conn, args [][]byte) {
 	}
 	for _, change := range changes {
 		change()
+	}
+	for i := 0; i < len(pairs); i += 2 {
+		c.node.authority.noteOrigin(strings.ToLower(string(pairs[i])), "CONFIG SET by "+c.standing.user.Name()+" from "+c.net.RemoteAddr().String())
 	}
 	c.reply.OK()
 }

@@ -49,7 +49,7 @@ var arrows = map[string][]string{
 		"smr", "smr/replica", "smr/wire", "log", "proto", "internal/archive", "internal/invariant", "internal/obs",
 	},
 	"internal/kvnode": {
-		"smr", "smr/client", "smr/session", "log", "proto", "internal/kv", "internal/checkpoint", "internal/resp", "internal/acl", "internal/invariant", "internal/obs", "internal/transfer",
+		"smr", "smr/client", "smr/session", "log", "proto", "internal/kv", "internal/checkpoint", "internal/resp", "internal/acl", "internal/invariant", "internal/obs", "internal/transfer", "internal/nearest",
 	},
 	"internal/checkpoint": {"smr", "internal/kv", "internal/invariant"},
 	"internal/archive":    {"smr"},
@@ -59,13 +59,14 @@ var arrows = map[string][]string{
 	"internal/confmaster": {"smr", "proto", "internal/failover", "internal/resp", "internal/invariant", "internal/obs"},
 
 	"internal/bytesize": {},
-	"internal/daemon":   {"internal/release", "internal/obs", "internal/bytesize"},
+	"internal/nearest":  {},
+	"internal/daemon":   {"internal/release", "internal/obs", "internal/bytesize", "internal/nearest"},
 
 	// Tools around the running system.
 	"internal/admin":          {"proto"},
 	"internal/local":          {"smr", "proto", "internal/admin"},
 	"internal/bench":          {"internal/admin", "internal/local"},
-	"internal/ctl":            {"smr", "log", "proto", "internal/admin", "internal/bytesize", "internal/local", "internal/bench", "internal/chaos", "internal/release", "internal/archive", "internal/backup", "internal/checkpoint", "internal/kv", "internal/rdb", "internal/resp", "internal/transfer"},
+	"internal/ctl":            {"smr", "log", "proto", "internal/admin", "internal/bytesize", "internal/nearest", "internal/acl", "internal/local", "internal/bench", "internal/chaos", "internal/release", "internal/archive", "internal/backup", "internal/checkpoint", "internal/kv", "internal/rdb", "internal/resp", "internal/transfer"},
 	"internal/e2e":            {"smr", "log", "proto", "internal/admin", "internal/local"},
 	"internal/tidy":           {},
 	"internal/deploy":         {}, // its tests run the programs

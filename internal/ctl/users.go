@@ -1,0 +1,253 @@
+package ctl
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"os"
+	"regexp"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"lockstep/internal/acl"
+	"lockstep/internal/admin"
+	"lockstep/proto"
+)
+
+func newUser(s *screen) *cobra.Command {
+	return group("user", "Users of the Redis protocol (ACL), the same on every node", newUserList(s), newUserGet(s), newUserSet(s), newUserDelete(s))
+}
+
+func newFunction(s *screen) *cobra.Command {
+	return group("function", "Function libraries (FUNCTION LOAD), the same on every node", newFunctionList(s), newFunctionGet(s), newFunctionLoad(s), newFunctionDelete(s))
+}
+
+// sharedLine is a user or a function library: replicated, so one value for all nodes.
+type sharedLine struct {
+	Name    string `json:"name"`
+	Version uint64 `json:"version"` // that brought it, 0: made by a client
+	State   string `json:"state"`   // as wanted, drift, not on record, removed
+	Value   string `json:"value"`
+}
+
+// sharedLines lists the users or libraries.
+func (s *standing) sharedLines(kind string) []sharedLine {
+	lines := []sharedLine{}
+	for _, name := range s.names(kind) {
+		line := sharedLine{Name: name, State: "not on record"}
+		var have *proto.NodeSetting
+		for i := range s.nodes {
+			if have == nil {
+				have = s.nodes[i].of(kind, name)
+			}
+		}
+		if item := s.find(kind, name); item != nil {
+			line.Version, line.Value, line.State = item.GetVersion(), item.GetValue(), "as wanted"
+			if item.GetRemoved() {
+				line.State = "removed"
+			}
+			for i := range s.nodes {
+				if s.driftOf(&s.nodes[i], item) != nil {
+					line.State = "drift"
+				}
+			}
+		}
+		if have != nil {
+			line.Value = have.GetValue()
+		}
+		if line.State == "removed" && have == nil {
+			continue
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+func (s *standing) sharedLine(kind, what, name string) (sharedLine, error) {
+	for _, line := range s.sharedLines(kind) {
+		if line.Name == name {
+			return line, nil
+		}
+	}
+	if err := s.firstError(); err != nil {
+		return sharedLine{}, err
+	}
+	return sharedLine{}, unknownName(what, name, s.names(kind))
+}
+
+func newUserList(s *screen) *cobra.Command {
+	return lookSettings(s, &cobra.Command{Use: "list", Short: "List the users; hashes of passwords are shortened", Args: cobra.NoArgs}, kindUser,
+		func(now *standing, _ []string) error {
+			lines := now.sharedLines(kindUser)
+			rows := [][]string{{"USER", "VERSION", "STATE", "RULES"}}
+			for i := range lines {
+				l := &lines[i]
+				l.Value = hideHashes(l.Value)
+				rows = append(rows, []string{l.Name, decimal(l.Version), l.State, l.Value})
+			}
+			return s.show(map[string]any{"group": now.group, "users": lines}, func() { s.table(rows) })
+		})
+}
+
+func newUserGet(s *screen) *cobra.Command {
+	return lookSettings(s, &cobra.Command{Use: "get NAME", Short: "Show the rules of a user, as ACL SETUSER takes them", Args: cobra.ExactArgs(1)}, kindUser,
+		func(now *standing, args []string) error {
+			line, err := now.sharedLine(kindUser, "user", args[0])
+			if err != nil {
+				return err
+			}
+			return s.show(line, func() { s.printf("%s\n", line.Value) })
+		})
+}
+
+func newUserSet(s *screen) *cobra.Command {
+	var passwordFile string
+	command := &cobra.Command{
+		Use:   "set NAME RULE…",
+		Short: "Make a user, or change one, with the rules of ACL SETUSER",
+		Long: `Rules are applied to the user as it is now; begin with reset to start anew. Passwords are hashed here: only hashes reach the
+configuration masters and the log. As an argument a password is seen in the list of processes: --password-file keeps it out.
+
+` + aboutSettings,
+		Example: "  smrctl user set app on '~app:*' +@all -@dangerous --password-file /run/app.password",
+		Args:    cobra.MinimumNArgs(1),
+	}
+	settingCommand(s, command, func(_ context.Context, _ *admin.Client, _ string, args []string) (*proto.ChangeSettings, error) {
+		rules := args[1:]
+		if passwordFile != "" {
+			password, err := readPassword(command.InOrStdin(), passwordFile)
+			if err != nil {
+				return nil, err
+			}
+			rules = append(rules, ">"+password)
+		}
+		if len(rules) == 0 {
+			return nil, usage("no rules: give some, as ACL SETUSER takes them, or --password-file")
+		}
+		sealed := make([]string, len(rules))
+		for i, rule := range rules {
+			sealed[i] = acl.Seal(rule)
+		}
+		return &proto.ChangeSettings{Settings: []*proto.Setting{{Kind: kindUser, Name: args[0], Value: strings.Join(sealed, " ")}}}, nil
+	})
+	command.Flags().StringVar(&passwordFile, "password-file", "", "`file` whose first line is a password to add; - is the standard input")
+	return command
+}
+
+// maxPassword bounds what is read of a password file, in bytes.
+const maxPassword = 4096
+
+func readPassword(stdin io.Reader, path string) (string, error) {
+	from := stdin
+	if path != "-" {
+		file, err := os.Open(path)
+		if err != nil {
+			return "", fmt.Errorf("read the password: %w", err)
+		}
+		defer file.Close()
+		from = file
+	}
+	text, err := io.ReadAll(io.LimitReader(from, maxPassword))
+	if err != nil {
+		return "", fmt.Errorf("read the password: %w", err)
+	}
+	line, _, _ := bytes.Cut(text, []byte("\n"))
+	password := strings.TrimSuffix(string(line), "\r")
+	if password == "" || strings.ContainsAny(password, " \t") {
+		return "", fmt.Errorf("read the password: the first line of %s is empty or has blanks", path)
+	}
+	return password, nil
+}
+
+// removeShared makes a command that removes users or libraries everywhere.
+func removeShared(s *screen, command *cobra.Command, kind, what string) *cobra.Command {
+	return settingCommand(s, command, func(ctx context.Context, client *admin.Client, group string, args []string) (*proto.ChangeSettings, error) {
+		now, err := settingsNow(ctx, client, group, kind)
+		if err != nil {
+			return nil, err
+		}
+		change := &proto.ChangeSettings{}
+		for _, name := range args {
+			if _, err := now.sharedLine(kind, what, name); err != nil {
+				return nil, err
+			}
+			change.Settings = append(change.Settings, &proto.Setting{Kind: kind, Name: name, Removed: true})
+		}
+		return change, nil
+	})
+}
+
+func newUserDelete(s *screen) *cobra.Command {
+	return removeShared(s, &cobra.Command{Use: "delete NAME…", Short: "Remove users from every node; their connections are cut", Args: cobra.MinimumNArgs(1)}, kindUser, "user")
+}
+
+func newFunctionList(s *screen) *cobra.Command {
+	return lookSettings(s, &cobra.Command{Use: "list", Short: "List the function libraries", Args: cobra.NoArgs}, kindFunction,
+		func(now *standing, _ []string) error {
+			type library struct {
+				Name    string `json:"name"`
+				Version uint64 `json:"version"`
+				State   string `json:"state"`
+				Bytes   int    `json:"bytes"`
+				SHA256  string `json:"sha256"`
+			}
+			list := []library{}
+			rows := [][]string{{"LIBRARY", "VERSION", "STATE", "BYTES", "SHA256"}}
+			for _, l := range now.sharedLines(kindFunction) {
+				list = append(list, library{l.Name, l.Version, l.State, len(l.Value), fmt.Sprintf("%x", sha256.Sum256([]byte(l.Value)))})
+				rows = append(rows, []string{l.Name, decimal(l.Version), l.State, fmt.Sprint(len(l.Value)), shortDigest(l.Value)})
+			}
+			return s.show(map[string]any{"group": now.group, "libraries": list}, func() { s.table(rows) })
+		})
+}
+
+// shortDigest tells two texts apart for people.
+func shortDigest(text string) string {
+	return fmt.Sprintf("sha256 %x…", sha256.Sum256([]byte(text)))[:len("sha256 ")+12] + "…"
+}
+
+func newFunctionGet(s *screen) *cobra.Command {
+	return lookSettings(s, &cobra.Command{Use: "get NAME", Short: "Show the code of a function library", Args: cobra.ExactArgs(1)}, kindFunction,
+		func(now *standing, args []string) error {
+			line, err := now.sharedLine(kindFunction, "function library", args[0])
+			if err != nil {
+				return err
+			}
+			return s.show(line, func() { s.printf("%s\n", strings.TrimSuffix(line.Value, "\n")) })
+		})
+}
+
+// libraryLine is the first line of a function library.
+var libraryLine = regexp.MustCompile(`^#![a-z]+[^\n]*\bname=([A-Za-z0-9_]+)`)
+
+// maxLibrary bounds the code of a library, in bytes: what the configuration masters keep.
+const maxLibrary = 128 << 10
+
+func newFunctionLoad(s *screen) *cobra.Command {
+	return settingCommand(s, &cobra.Command{
+		Use:   "load FILE",
+		Short: "Load a function library on every node, in place of one of that name",
+		Long:  "The first line names the library, as FUNCTION LOAD wants it: #!lua name=LIBRARY.\n\n" + aboutSettings,
+		Args:  cobra.ExactArgs(1),
+	}, func(_ context.Context, _ *admin.Client, _ string, args []string) (*proto.ChangeSettings, error) {
+		code, err := os.ReadFile(args[0])
+		if err != nil {
+			return nil, fmt.Errorf("read the library: %w", err)
+		}
+		if len(code) > maxLibrary {
+			return nil, fmt.Errorf("%s has %d bytes: at most %d are possible", args[0], len(code), maxLibrary)
+		}
+		match := libraryLine.FindSubmatch(code)
+		if match == nil {
+			return nil, fmt.Errorf("%s does not begin with a line `#!lua name=LIBRARY`", args[0])
+		}
+		return &proto.ChangeSettings{Settings: []*proto.Setting{{Kind: kindFunction, Name: string(match[1]), Value: string(code)}}}, nil
+	})
+}
+
+func newFunctionDelete(s *screen) *cobra.Command {
+	return removeShared(s, &cobra.Command{Use: "delete NAME…", Short: "Remove function libraries from every node", Args: cobra.MinimumNArgs(1)}, kindFunction, "function library")
+}
