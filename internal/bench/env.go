@@ -23,7 +23,9 @@ type Env struct {
 	seen    int    // directories made
 	systems map[string]*Running
 	samples []Sample
-	version string // of redis-server
+	version string       // of redis-server
+	drilled *DrillReport // what several rows show of
+	volumes *volumes
 }
 
 // Open makes the working directory below parent. Close must be called.

@@ -107,17 +107,10 @@ func drill(ctx context.Context, cluster *local.Cluster, c DrillConfig) (Kill, er
 	if err != nil {
 		return Kill{}, err
 	}
-	var conns []*survivor
-	for i, r := range cluster.Plan.Replicas {
-		if i == master {
-			continue
-		}
-		s, err := connectSurvivor(ctx, r)
-		if err != nil {
-			return Kill{}, fmt.Errorf("KV node of %s: %w", r.Node, err)
-		}
-		defer s.conn.Close()
-		conns = append(conns, s)
+	conns, err := connectSurvivors(ctx, cluster, master)
+	defer closeAll(conns)
+	if err != nil {
+		return Kill{}, err
 	}
 	node := cluster.Plan.Replicas[master].Node
 	var killed []string

@@ -65,7 +65,7 @@ var arrows = map[string][]string{
 	// Tools around the running system.
 	"internal/admin":          {"proto"},
 	"internal/local":          {"smr", "proto", "internal/admin"},
-	"internal/bench":          {"internal/admin", "internal/local"},
+	"internal/bench":          {"proto", "internal/admin", "internal/local"},
 	"internal/ctl":            {"smr", "log", "proto", "internal/admin", "internal/bytesize", "internal/nearest", "internal/acl", "internal/local", "internal/bench", "internal/chaos", "internal/release", "internal/archive", "internal/backup", "internal/checkpoint", "internal/kv", "internal/rdb", "internal/resp", "internal/transfer"},
 	"internal/e2e":            {"smr", "log", "proto", "internal/admin", "internal/local"},
 	"internal/tidy":           {},
