@@ -36,6 +36,7 @@ const (
 	maxThreads     = 64
 	maxSlices      = 100_000
 	maxRate        = 1e7
+	maxUnderWay    = 1 << 30 // bytes of values in requests that wait for replies: the generator holds them
 )
 
 // Commands are the loads there are, by what they send.
@@ -75,6 +76,14 @@ func (l Load) Check() error {
 	within("threads", l.Threads, 1, maxThreads)
 	if l.Threads > l.Connections {
 		problems = append(problems, fmt.Errorf("%d threads have only %d connections: use fewer", l.Threads, l.Connections))
+	}
+	values := 1
+	if l.Command == "mset" {
+		values = msetKeys
+	}
+	if bytes := float64(l.Connections) * float64(l.Pipeline) * float64(l.ValueSize) * float64(values); bytes > maxUnderWay {
+		problems = append(problems, fmt.Errorf("%d connections with pipelines of %d and values of %d bytes have %.0f MiB under way: use at most %d",
+			l.Connections, l.Pipeline, l.ValueSize, bytes/(1<<20), maxUnderWay>>20))
 	}
 	if math.IsNaN(l.Rate) || l.Rate < 0 || l.Rate > maxRate {
 		problems = append(problems, fmt.Errorf("rate %v: use 0 (closed loop) to %.0f operations a second", l.Rate, maxRate))

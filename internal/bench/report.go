@@ -21,6 +21,7 @@ type Report struct {
 	Small    bool      `json:"smoke"`
 	Took     float64   `json:"took_s"`
 	Figures  []Figure  `json:"figures"`
+	Moves    []Move    `json:"moves,omitempty"` // against a baseline
 	Samples  []Sample  `json:"samples"`
 }
 
@@ -53,7 +54,7 @@ const (
 // RunRows runs rows one after the other in e, which must be open, and returns what they came to. A row that cannot be
 // measured does not stop the others: its figure says why. The error is that of ctx, or of stopping what was started.
 func RunRows(ctx context.Context, e *Env, rows []Row, revision string) (*Report, error) {
-	report := &Report{Begun: time.Now().UTC().Truncate(time.Second), Revision: revision, Machine: machine(), Load: loadAverage(), Rounds: e.Rounds, Seconds: e.Time.Seconds(), Small: e.Small}
+	report := newReport(e, revision)
 	var problems []error
 	for _, row := range rows {
 		if ctx.Err() != nil {
@@ -69,10 +70,18 @@ func RunRows(ctx context.Context, e *Env, rows []Row, revision string) (*Report,
 		e.Progress(fmt.Sprintf("%-22s %s: %s (%s) %s", row.Name, figure.Verdict, figure.Shown, figure.Goal, figure.Why))
 		report.Figures = append(report.Figures, figure)
 	}
-	report.Load += " before, " + loadAverage() + " after"
-	report.Redis, report.Samples = e.version, e.samples
-	report.Took = time.Since(report.Begun).Seconds()
+	report.finish(e)
 	return report, errors.Join(append(problems, context.Cause(ctx))...)
+}
+
+func newReport(e *Env, revision string) *Report {
+	return &Report{Begun: time.Now().UTC().Truncate(time.Second), Revision: revision, Machine: machine(), Load: loadAverage(), Rounds: e.Rounds, Seconds: e.Time.Seconds(), Small: e.Small}
+}
+
+func (r *Report) finish(e *Env) {
+	r.Load += " before, " + loadAverage() + " after"
+	r.Redis, r.Samples = e.version, e.samples
+	r.Took = time.Since(r.Begun).Seconds()
 }
 
 func newFigure(row Row, out Outcome, err error) Figure {

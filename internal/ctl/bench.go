@@ -3,11 +3,14 @@ package ctl
 import (
 	"context"
 	"fmt"
+	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"lockstep/internal/bench"
+	"lockstep/internal/release"
 )
 
 // benchDir is where benchmarks keep the data of their servers while they run.
@@ -15,10 +18,127 @@ const benchDir = "var/bench"
 
 func newBench(s *screen) *cobra.Command {
 	var dir string
-	command := group("bench", "Measure speed: the figures that are to be reached, or fail-overs", newFigures(s, &dir), newDrill(s, &dir))
-	command.PersistentFlags().StringVar(&dir, "dir", benchDir, "`directory` for data while it runs")
+	own := &ownLoad{}
+	command := own.command(s)
+	command.AddCommand(newFigures(s, &dir), newCompare(s, &dir), newDrill(s, &dir))
+	command.PersistentFlags().StringVar(&dir, "dir", benchDir, "`directory` for what servers keep while they run")
 	return command
 }
+
+// ownLoad is a load on servers that run already.
+type ownLoad struct {
+	addrs                []string
+	user, password, file string
+	out                  string
+	fill                 bool
+	load                 bench.Load
+}
+
+func (o *ownLoad) command(s *screen) *cobra.Command {
+	o.load = bench.NewLoad("set")
+	command := &cobra.Command{
+		Use:   "bench --addr HOST:PORT",
+		Short: "Measure speed: of any Redis server, or of a cluster beside redis-server",
+		Long: `With --addr puts a load on servers that run, and shows rate, latencies and errors. It writes to them: keys begin with
+"b:". Without --rate each of the connections sends as soon as it was answered (closed loop); with it requests have a time table,
+and latencies count from there (open loop).
+
+The other commands start servers of their own on this machine.`,
+		Args: cobra.NoArgs,
+		RunE: work(func(ctx context.Context, _ []string) error { return o.run(ctx, s) }),
+	}
+	flags := command.Flags()
+	flags.StringSliceVar(&o.addrs, "addr", nil, "`host:port` of one or more servers; connections are dealt to them in turn")
+	flags.StringVar(&o.user, "user", "", "user for AUTH (default: the default user)")
+	flags.StringVar(&o.password, "password", "", "password for AUTH; others on this machine may see it: better --password-file")
+	flags.StringVar(&o.file, "password-file", "", "`file` whose first line is the password")
+	flags.StringVar(&o.load.Command, "load", "set", "what to send: "+strings.Join(bench.Commands, ", "))
+	flags.BoolVar(&o.fill, "fill", true, "before get, mix and lrange: write all keys that are read")
+	flags.StringVar(&o.out, "out", "", "`directory` for report.json, CSV and plots")
+	addLoadFlags(command, &o.load)
+	flags.IntVarP(&o.load.Connections, "connections", "c", o.load.Connections, "connections")
+	flags.IntVarP(&o.load.Pipeline, "pipeline", "P", o.load.Pipeline, "operations that a connection sends before it waits")
+	flags.IntVar(&o.load.ValueSize, "size", o.load.ValueSize, "`bytes` of a value")
+	flags.DurationVar(&o.load.Time, "time", 10*time.Second, "time that counts")
+	flags.Uint64Var(&o.load.Operations, "operations", 0, "stop after so many operations, if that comes first")
+	complete(command, "load", bench.Commands...)
+	complete(command, "spread", bench.Spreads...)
+	return command
+}
+
+// addLoadFlags adds the flags that every load has.
+func addLoadFlags(command *cobra.Command, l *bench.Load) {
+	flags := command.Flags()
+	flags.IntVar(&l.Keys, "keys", l.Keys, "different keys")
+	flags.StringVar(&l.Spread, "spread", l.Spread, "how keys are drawn: "+strings.Join(bench.Spreads, ", "))
+	flags.IntVar(&l.Reads, "reads", l.Reads, "per cent of GET in the load mix")
+	flags.Float64Var(&l.Rate, "rate", 0, "operations a second of an open loop; 0 is a closed loop")
+	flags.DurationVar(&l.Warmup, "warmup", l.Warmup, "time before anything counts")
+	flags.IntVar(&l.Threads, "threads", l.Threads, "threads of the load generator")
+}
+
+func (o *ownLoad) run(ctx context.Context, s *screen) error {
+	if len(o.addrs) == 0 {
+		return usage("name a server with --addr, or use figures, compare or failover, which start their own")
+	}
+	o.load.Slice = max(time.Second, o.load.Time/1000)
+	if err := o.load.Check(); err != nil {
+		return usage("%v", err)
+	}
+	target := bench.Target{Addrs: o.addrs, User: o.user, Password: o.password}
+	if o.file != "" {
+		content, err := os.ReadFile(o.file)
+		if err != nil {
+			return fmt.Errorf("read the password: %w", err)
+		}
+		target.Password, _, _ = strings.Cut(string(content), "\n")
+	}
+	if o.fill {
+		if err := o.load.Fill(ctx, target); err != nil {
+			return err
+		}
+	}
+	result, err := o.load.Run(ctx, target, nil)
+	if err != nil {
+		return err
+	}
+	if o.out != "" {
+		if _, err := bench.ReportOf(result, strings.Join(o.addrs, " "), release.String()).Write(o.out); err != nil {
+			return err
+		}
+	}
+	return s.show(result, func() { showResult(s, result) })
+}
+
+func showResult(s *screen, r *bench.Result) {
+	s.printf("%v\n", r.Load)
+	s.printf("%.0f operations a second (%d in %.1f s)\n", r.Rate, r.Operations, r.Seconds)
+	l := r.Latency
+	s.table([][]string{
+		{"MEAN US", "P50", "P90", "P99", "P99.9", "MAX"},
+		{micro(l.Mean), micro(l.P50), micro(l.P90), micro(l.P99), micro(l.P999), micro(l.Max)},
+	})
+	if r.Load.Rate > 0 {
+		s.printf("the generator sent too late by %.0f us (p99)\n", r.Late)
+	}
+	if r.Empty > 0 {
+		s.printf("%d replies say that there is no such key\n", r.Empty)
+	}
+	if trouble := r.Troubles(); trouble != "" {
+		s.printf("%s\n", s.paint(red, "failed: "+trouble))
+	}
+	if len(r.Slices) < 2 {
+		return
+	}
+	rows := [][]string{{"SECOND", "OPS", "FAILED", "P50 US", "P99 US", "MAX US"}}
+	for _, t := range r.Slices {
+		rows = append(rows, []string{fmt.Sprintf("%.0f", t.At), fmt.Sprint(t.Operations), fmt.Sprint(t.Failed), micro(t.P50), micro(t.P99), micro(t.Max)})
+	}
+	s.printf("\n")
+	s.table(rows)
+}
+
+func micro(us float64) string { return fmt.Sprintf("%.0f", us) }
 
 func newDrill(s *screen, dir *string) *cobra.Command {
 	var kills int

@@ -3,6 +3,8 @@ package ctl
 import (
 	"context"
 	"fmt"
+	"os/exec"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,6 +16,7 @@ import (
 func newFigures(s *screen, dir *string) *cobra.Command {
 	var rows []string
 	var list, smoke bool
+	var out outputs
 	env := bench.Env{Progress: s.note}
 	command := &cobra.Command{
 		Use:   "figures",
@@ -39,14 +42,14 @@ of one run mean something: the load generator and all servers share this machine
 			if err := env.Open(*dir); err != nil {
 				return err
 			}
-			report, err := bench.RunRows(ctx, &env, chosen, release.String())
+			report, err := bench.RunRows(ctx, &env, chosen, revision(ctx))
 			if closeErr := env.Close(); err == nil {
 				err = closeErr
 			}
 			if err != nil {
 				return err
 			}
-			return s.show(report, func() { showFigures(s, report) })
+			return out.write(s, report, chosen)
 		}),
 	}
 	flags := command.Flags()
@@ -56,7 +59,72 @@ of one run mean something: the load generator and all servers share this machine
 	flags.IntVar(&env.Rounds, "rounds", 5, "rounds of every comparison")
 	flags.DurationVar(&env.Time, "time", 2*time.Second, "time of one measurement in one round")
 	flags.IntVar(&env.Kills, "kills", 50, "kills, and other faults, of rows that break something")
+	flags.StringVar(&out.dir, "out", "", "`directory` for report.json, CSV and plots")
+	flags.StringVar(&out.record, "record", "", "`page` into which the table is written, with plots beside it")
+	flags.StringVar(&out.baseline, "baseline", "", "`file` of an earlier run: say what moved")
+	flags.StringVar(&out.newBaseline, "write-baseline", "", "`file` to write for that")
 	return command
+}
+
+// outputs is where results go.
+type outputs struct{ dir, record, baseline, newBaseline string }
+
+func (o outputs) write(s *screen, report *bench.Report, chosen []bench.Row) error {
+	if o.dir != "" {
+		if _, err := report.Write(o.dir); err != nil {
+			return err
+		}
+	}
+	if o.record != "" {
+		if err := report.Record(o.record, "figures"); err != nil {
+			return err
+		}
+	}
+	var baseline bench.Baseline
+	if o.baseline != "" {
+		var err error
+		if baseline, err = bench.LoadBaseline(o.baseline); err != nil {
+			return err
+		}
+		report.Moves = report.Compare(baseline, chosen)
+	}
+	if o.newBaseline != "" {
+		if err := report.Baseline().Write(o.newBaseline); err != nil {
+			return err
+		}
+	}
+	return s.show(report, func() {
+		showFigures(s, report)
+		if o.baseline != "" {
+			showMoves(s, report, baseline)
+		}
+	})
+}
+
+// showMoves informs: ratios on a shared machine move for many reasons, and nobody is stopped by them.
+func showMoves(s *screen, report *bench.Report, baseline bench.Baseline) {
+	s.printf("\nBeside the baseline (%s; load average %s):\n", baseline.Revision, baseline.Load)
+	rows := [][]string{{"ROW", "BEFORE", "NOW", "CHANGE %", ""}}
+	for _, m := range report.Moves {
+		rows = append(rows, []string{m.Name, fmt.Sprintf("%.2f", m.Before), fmt.Sprintf("%.2f", m.Now), fmt.Sprintf("%.0f", m.Change), m.Word})
+	}
+	s.table(rows)
+}
+
+// revision says what is measured. Where the build did not note it, the source tree around says it.
+func revision(ctx context.Context) string {
+	if release.Revision() != "unknown" {
+		return release.String()
+	}
+	head, err := exec.CommandContext(ctx, "git", "rev-parse", "--short=12", "HEAD").Output()
+	if err != nil {
+		return release.String()
+	}
+	text := release.String() + " " + strings.TrimSpace(string(head))
+	if changes, err := exec.CommandContext(ctx, "git", "status", "--porcelain", "--untracked-files=no").Output(); err != nil || len(changes) > 0 {
+		text += "+changes"
+	}
+	return text
 }
 
 func showRows(s *screen, chosen []bench.Row) error {
