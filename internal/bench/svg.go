@@ -66,7 +66,7 @@ func (c Chart) SVG() []byte {
 	fmt.Fprintf(&b, `<rect width="%d" height="%d" fill="#fff"/>`+"\n", chartWidth, height)
 	fmt.Fprintf(&b, `<text x="%d" y="22" font-size="15" font-weight="bold">%s</text>`+"\n", 16, escape(c.Title))
 	fmt.Fprintf(&b, `<text x="%d" y="40" font-size="11" fill="#666">%s</text>`+"\n", 16, escape(c.Under))
-	x := newAxis(c.XLog, false, c.values(func(p Point) float64 { return p.X }))
+	x := newAxis(c.XLog, c.values(func(p Point) float64 { return p.X }))
 	for i, p := range c.Panels {
 		p.draw(&b, headHeight+i*(panelHeight+panelGap)+12, x, names)
 	}
@@ -100,7 +100,7 @@ func (p Panel) draw(b *strings.Builder, top int, x axis, names []string) {
 			values = append(values, point.Y)
 		}
 	}
-	y := newAxis(p.Log, true, values)
+	y := newAxis(p.Log, values)
 	fmt.Fprintf(b, `<text x="%d" y="%d" font-weight="bold">%s</text>`+"\n", leftMargin, top-7, escape(p.Title))
 	place := func(value float64) float64 { return float64(top) + panelHeight*(1-y.share(value)) }
 	across := func(value float64) float64 { return leftMargin + plotWidth*x.share(value) }
@@ -127,7 +127,7 @@ func (p Panel) draw(b *strings.Builder, top int, x axis, names []string) {
 			path = append(path, fmt.Sprintf("%.1f,%.1f", across(point.X), place(point.Y)))
 		}
 		fmt.Fprintf(b, `<polyline points="%s" fill="none" stroke="%s" %s/>`+"\n", strings.Join(path, " "), colour, style)
-		if len(l.Points) <= 12 && !l.Faint {
+		if len(l.Points) == 1 || len(l.Points) <= 12 && !l.Faint {
 			for _, point := range l.Points {
 				fmt.Fprintf(b, `<circle cx="%.1f" cy="%.1f" r="2.6" fill="%s"/>`+"\n", across(point.X), place(point.Y), colour)
 			}
@@ -142,8 +142,8 @@ type axis struct {
 	ticks    []float64
 }
 
-// newAxis covers the values; fromZero lets a linear axis begin at 0.
-func newAxis(log, fromZero bool, values []float64) axis {
+// newAxis covers the values; a linear axis begins at 0.
+func newAxis(log bool, values []float64) axis {
 	values = slices.DeleteFunc(slices.Clone(values), func(v float64) bool { return math.IsNaN(v) || math.IsInf(v, 0) || log && v <= 0 })
 	if len(values) == 0 {
 		return axis{log: log, from: 1, to: 10, ticks: []float64{1, 10}}
@@ -152,9 +152,7 @@ func newAxis(log, fromZero bool, values []float64) axis {
 	if log {
 		return a.decades()
 	}
-	if fromZero {
-		a.from = min(a.from, 0)
-	}
+	a.from = min(a.from, 0)
 	if a.to == a.from {
 		a.to = a.from + 1
 	}
@@ -168,9 +166,8 @@ func newAxis(log, fromZero bool, values []float64) axis {
 	for tick := math.Ceil(a.from/step) * step; tick < a.to+step*0.001; tick += step {
 		a.ticks = append(a.ticks, tick)
 	}
-	if fromZero && a.ticks[len(a.ticks)-1] < a.to {
-		a.ticks = append(a.ticks, a.ticks[len(a.ticks)-1]+step)
-		a.to = a.ticks[len(a.ticks)-1]
+	if last := a.ticks[len(a.ticks)-1]; last < a.to {
+		a.ticks, a.to = append(a.ticks, last+step), last+step
 	}
 	return a
 }
