@@ -4,9 +4,12 @@ GO ?= go
 FUZZTIME ?= 10s
 MIN ?= 5
 BIN := bin
+SMOKE := --smoke --rounds 3 --time 500ms --kills 3
+BASELINE := internal/bench/testdata/baseline.json
+COMPARE := --systems lockstep-always,lockstep-os,redis3-always,redis3-no --connections 1,10,50,200,1000
 
 .DEFAULT_GOAL := help
-.PHONY: release deploy-test docs help build up down test bench drill chaos sim sim-long proto ci fuzz-short clean explore mutants mutants-quick oracle
+.PHONY: release deploy-test docs help build up down test bench bench-smoke bench-baseline bench-compare bench-record drill chaos sim sim-long proto ci fuzz-short clean explore mutants mutants-quick oracle
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,8 +27,22 @@ down: build ## Stop the cluster that runs in the background
 test: ## Run all tests (two to four minutes on two cores)
 	$(GO) test -timeout 15m ./...
 
-bench: build ## Measure the figures that are to be reached, beside redis-server if that is installed (about ten minutes)
-	@$(BIN)/smrctl bench figures $(BENCHFLAGS)
+bench: build ## Measure all figures that are to be reached, beside redis-server if that is installed (about twelve minutes; BENCHFLAGS="--rows set*" for less)
+	@$(BIN)/smrctl bench figures --out var/bench-figures $(BENCHFLAGS)
+
+bench-smoke: build ## The figures that are quick to measure, and what moved against the baseline (under two minutes; it informs and never fails for a figure)
+	@$(BIN)/smrctl bench figures $(SMOKE) --baseline $(BASELINE) $(BENCHFLAGS)
+
+bench-baseline: build ## Measure that baseline anew
+	@$(BIN)/smrctl bench figures $(SMOKE) --write-baseline $(BASELINE) $(BENCHFLAGS)
+
+bench-compare: build ## Rate, latency and CPU over the number of connections, with plots (about four minutes)
+	@$(BIN)/smrctl bench compare $(COMPARE) --out var/bench-compare $(BENCHFLAGS)
+
+bench-record: build ## Measure everything on a quiet machine and write docs/performance.md anew (about twenty minutes)
+	@$(BIN)/smrctl bench figures --out var/bench-figures --record docs/performance.md
+	@$(BIN)/smrctl bench compare $(COMPARE) --out var/bench-compare --record docs/performance.md
+	@$(BIN)/smrctl bench stages --out var/bench-stages --record docs/performance.md
 
 drill: build ## Kill the master 20 times and measure the fail-overs
 	@$(BIN)/smrctl bench failover $(DRILLFLAGS)
