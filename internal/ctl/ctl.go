@@ -95,7 +95,7 @@ func newRoot(s *screen) *cobra.Command {
 		newUp(s), newDown(s), newNode(s),
 		newStatus(s), newGroup(s), newReplica(s), newSwitchover(s), newExplain(s),
 		newCheckpoint(s), newBackup(s), newRestore(s), newExport(s), newImport(s),
-		newConfig(s), newUser(s), newFunction(s),
+		newConfig(s), newUser(s), newFunction(s), newDigest(s), newEvents(s), newDoctor(s), newDebug(s),
 		newLog(s), newBench(s), newChaos(s), newContext(s), newVersion(s),
 	)
 	root.AddCommand(helpTopics()...)

@@ -5,6 +5,7 @@ import (
 	"net"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"google.golang.org/grpc"
@@ -12,7 +13,10 @@ import (
 	"google.golang.org/grpc/status"
 	pb "google.golang.org/protobuf/proto"
 
+	"lockstep/internal/kv"
+	"lockstep/log"
 	"lockstep/proto"
+	"lockstep/smr"
 )
 
 // fakeCluster is a configuration master and two KV nodes whose figures do not change unless a script says so. (n3 of the
@@ -68,7 +72,7 @@ func (n *fakeNode) Digest(_ context.Context, in *proto.DigestRequest) (*proto.Di
 }
 
 func (n *fakeNode) State(context.Context, *proto.KVStateRequest) (*proto.KVState, error) {
-	return &proto.KVState{Applied: n.digest.GetLsn(), Version: "0.1.0"}, nil
+	return &proto.KVState{Applied: n.digest.GetLsn(), Version: "0.1.0", Images: []*proto.Image{{Lsn: 200, CreatedMs: time.Now().UnixMilli()}}}, nil
 }
 
 func (f *fakeCluster) Settings(context.Context, *proto.GroupSettingsRequest) (*proto.GroupSettings, error) {
@@ -162,6 +166,8 @@ func (f *fakeCluster) change(ts *testscript.TestScript, args []string) {
 		f.cluster.Groups[0].Replicas = f.cluster.Groups[0].Replicas[:2]
 	case "other-digest":
 		f.nodes["n2"].digest = &proto.DigestReply{Lsn: 251, Digest: []byte{9, 9, 9, 9, 9, 9, 9, 9}, Keys: 11}
+	case "log":
+		writeLog(ts, ts.MkAbs(args[1]), args[2])
 	case "past":
 		f.nodes["n2"].past = true
 	default:
@@ -215,4 +221,37 @@ func exampleEntries() []*proto.WorkEntry {
 				{Node: "n2", Incarnation: 2, PositionEpoch: 5, End: 380, Commit: 250, Applied: 240}}},
 		{Id: 4, TimeMs: 1_700_000_100_080, Group: "g1", Epoch: 7, Kind: "established", Reason: "established: epoch 7, master n1, copies 2, members n1 n2", Master: "n1", Confmaster: 1},
 	}
+}
+
+// writeLog writes a log with what KV nodes submit; a word tells its last value.
+func writeLog(ts *testscript.TestScript, dir, word string) {
+	l, _, err := log.Open(log.Options{Dir: dir, FileSize: testFileSize, Cluster: "c", Group: "g1", Synchronous: true})
+	ts.Check(err)
+	at := smr.LSN(0)
+	put := func(f smr.Frame) {
+		f.LSN, f.Epoch, f.Stamp = at, 1, 1_700_000_000_000+int64(at)
+		f.Commit = min(at, 300)
+		frame := smr.AppendFrame(nil, f)
+		ts.Check(l.Append(frame))
+		at += smr.LSN(len(frame))
+	}
+	config := smr.Config{Epoch: 1, Reign: 1, Master: "n1", Copies: 1, Members: []smr.Member{{Node: "n1", Incarnation: 7}}}
+	put(smr.Frame{Kind: smr.KindEpochStart, Body: smr.AppendConfig(nil, config)})
+	args := func(words ...string) (list [][]byte) {
+		for _, w := range words {
+			list = append(list, []byte(w))
+		}
+		return list
+	}
+	for i, payload := range [][]byte{
+		kv.AppendCommand(nil, args("SET", "user:1", "ann")),
+		kv.AppendCommand(nil, args("SET", "blob", "\xff\x00 and \"more\"")),
+		kv.AppendTransaction(nil, nil, [][][]byte{args("INCR", "n"), args("LPUSH", "list", "a b")}),
+		kv.Envelope{Database: 2}.AppendCommand(nil, args("DEL", "user:1")),
+		kv.Envelope{}.AppendRecord(nil, args("setting", "maxmemory", "100")),
+		kv.AppendCommand(nil, args("SET", "user:2", word)),
+	} {
+		put(smr.Frame{Kind: smr.KindRequests, Count: 1, Body: smr.AppendRequest(nil, smr.Request{Session: 5, Sequence: uint64(i + 1), Slot: 3, Payload: payload})})
+	}
+	ts.Check(l.Close())
 }

@@ -38,6 +38,7 @@ var varying = []struct {
 	{regexp.MustCompile(`go1\.\d+(\.\d+)?\S*`), "GOVERSION"},
 	{regexp.MustCompile(`\b(linux|darwin)/(amd64|arm64)\b`), "PLATFORM"},
 	{regexp.MustCompile(`smrctl\.process`), "smrctl"},
+	{regexp.MustCompile(`is \S+ old`), "is AGE old"},
 	{regexp.MustCompile(`\bsmrctl \d+\.\d+\.\d+\S* \S+`), "smrctl VERSION"},
 }
 

@@ -17,7 +17,8 @@ import (
 )
 
 func newLog(s *screen) *cobra.Command {
-	return group("log", "Read the log files of a replica, whether it runs or not", newDump(s), newVerify(s))
+	return group("log", "Read the log files of a replica, whether it runs or not; compare replicas",
+		newDump(s), newVerify(s), newLogGrep(s), newLogTail(s), newLogStats(s), newLogExport(s), newLogCompare(s))
 }
 
 const logPath = "PATH is a log directory, a replicator's directory (then its log is meant), or one log file."
@@ -162,6 +163,7 @@ type walk struct {
 	only   string // name of the one file that is meant, "" for all
 	files  []log.FileInfo
 	reader *log.Reader
+	from   smr.LSN // a frame boundary: where the walk begins, if that is in the log
 }
 
 func openWalk(path string) (*walk, error) {
@@ -215,7 +217,7 @@ func (w *walk) walk(ctx context.Context, visit func(smr.Frame) error) (end smr.L
 	if last.Mark == "continued" && w.only == "" {
 		return last.End, fmt.Errorf("%w: a file at %d followed %s and is missing", log.ErrCorrupt, last.End, last.Name)
 	}
-	at := w.files[0].FirstFrame
+	at := max(w.files[0].FirstFrame, w.from)
 	buffer := make([]byte, 1<<20)
 	for at < last.End {
 		if err := ctx.Err(); err != nil {
