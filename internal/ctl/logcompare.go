@@ -19,8 +19,8 @@ import (
 	"lockstep/smr"
 )
 
-// compared is the JSON of `log compare`.
-type compared struct {
+// logComparison is the JSON of `log compare`.
+type logComparison struct {
 	From  uint64        `json:"from_lsn"`
 	End   uint64        `json:"end_lsn"`
 	Equal bool          `json:"equal"`
@@ -62,7 +62,7 @@ Exit code 3 if there is a difference.
 			return nil
 		},
 		RunE: work(func(ctx context.Context, args []string) error {
-			var result *compared
+			var result *logComparison
 			var err error
 			if len(args) == 2 {
 				result, err = compareDirectories(ctx, args[0], args[1])
@@ -88,7 +88,7 @@ Exit code 3 if there is a difference.
 	return command
 }
 
-func showCompared(s *screen, c *compared) {
+func showCompared(s *screen, c *logComparison) {
 	rows := [][]string{{"LOG", "START", "END", "COMMIT", "SHA256 OF THE COMMON RANGE"}}
 	for _, side := range c.Sides {
 		rows = append(rows, []string{side.Name, decimal(side.Start), decimal(side.End), decimal(side.Commit), side.SHA256})
@@ -110,8 +110,8 @@ func showCompared(s *screen, c *compared) {
 }
 
 // compareDirectories compares two logs on this machine.
-func compareDirectories(ctx context.Context, first, second string) (*compared, error) {
-	result := &compared{Equal: true}
+func compareDirectories(ctx context.Context, first, second string) (*logComparison, error) {
+	result := &logComparison{Equal: true}
 	var walks []*walk
 	for _, path := range []string{first, second} {
 		w, err := openWalk(path)
@@ -149,7 +149,7 @@ func compareDirectories(ctx context.Context, first, second string) (*compared, e
 }
 
 // compareBytes reads the common range of both and returns where they differ first, or its end. It notes the digests.
-func (c *compared) compareBytes(ctx context.Context, walks []*walk) (uint64, error) {
+func (c *logComparison) compareBytes(ctx context.Context, walks []*walk) (uint64, error) {
 	const chunk = 1 << 20
 	buffers := [2][]byte{make([]byte, chunk), make([]byte, chunk)}
 	first := c.End
@@ -242,7 +242,7 @@ func (d *digester) digests(ctx context.Context, from, end, step uint64) ([]*prot
 }
 
 // compareReplicas compares the living replicas of a group.
-func compareReplicas(ctx context.Context, s *screen, at *where, args []string, most uint64) (*compared, error) {
+func compareReplicas(ctx context.Context, s *screen, at *where, args []string, most uint64) (*logComparison, error) {
 	client, cluster, err := at.dial()
 	if err != nil {
 		return nil, err
@@ -277,8 +277,8 @@ func compareReplicas(ctx context.Context, s *screen, at *where, args []string, m
 	return compareDigests(ctx, sides, most)
 }
 
-func compareDigests(ctx context.Context, sides []*digester, most uint64) (*compared, error) {
-	result := &compared{Equal: true, End: sides[0].End}
+func compareDigests(ctx context.Context, sides []*digester, most uint64) (*logComparison, error) {
+	result := &logComparison{Equal: true, End: sides[0].End}
 	for _, side := range sides {
 		result.From, result.End = max(result.From, side.Start), min(result.End, side.End)
 	}

@@ -60,7 +60,7 @@ func TestReplicasAreComparedToTheByte(t *testing.T) {
 		}
 		addr := serve(t, &confmaster{cluster: cluster})
 		stdout, stderr, code := run(t, "log", "compare", "--confmaster", addr, "-o", "json", "--last", "0")
-		var got compared
+		var got logComparison
 		if err := json.Unmarshal([]byte(stdout), &got); err != nil || got.End != 3_000_000 || !strings.Contains(stderr, "n3 is down and left out") {
 			t.Fatalf("%v: %v\n%s%s", wrong, err, stdout, stderr)
 		}
