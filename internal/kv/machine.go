@@ -234,20 +234,23 @@ func (m *Machine) Read(clock int64, args [][]byte, reply *resp.Reply) {
 // because log time stands still between two frames; it is believed up to maxBehind. 0 stands for log time. A command that
 // draws lots takes its seed from Applied and from the reply's Draws, which it counts.
 func (m *Machine) ReadIn(envelope Envelope, clock int64, args [][]byte, reply *resp.Reply) {
+	if command := (call{args: args, reply: reply}).command(); command != nil {
+		m.ReadAs(command, envelope, clock, args, reply)
+	}
+}
+
+// ReadAs is ReadIn for who has looked the command up and found that it takes so many arguments.
+func (m *Machine) ReadAs(command *Command, envelope Envelope, clock int64, args [][]byte, reply *resp.Reply) {
+	if command.Flags&Write != 0 && command.Writes(args) {
+		reply.Error("ERR command '" + command.Name + "' writes and cannot be executed as a read")
+		return
+	}
 	now := max(m.now, min(clock, m.now+maxBehind))
 	if mutant.On(mutant.ReaderMovesTime) {
 		m.now = now
 	}
 	c := call{m: m, db: m.databases[envelope.Database], args: args, reply: reply, now: now, version: m.applied, user: envelope.User, noTouch: envelope.NoTouch}
 	c.denials = envelope.Denials
-	command := c.command()
-	if command == nil {
-		return
-	}
-	if command.Writes(args) {
-		reply.Error("ERR command '" + command.Name + "' writes and cannot be executed as a read")
-		return
-	}
 	if command.random && reply != nil {
 		reply.Draws++
 		c.seed = reply.Draws | 1<<63

@@ -2,6 +2,7 @@ package kvnode
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"strconv"
@@ -36,6 +37,13 @@ func (l *clients) list() []*conn {
 	}
 	slices.SortFunc(all, func(a, b *conn) int { return int(a.id - b.id) })
 	return all
+}
+
+// everyone returns all connections, those that were ended but have not left yet included.
+func (l *clients) everyone() []*conn {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Collect(maps.Values(l.byID))
 }
 
 // get returns the connection of that id, or nil if it is none or was ended.

@@ -35,6 +35,8 @@ type command struct {
 	hidden         bool         // not shown by MONITOR
 	unlogged       bool         // not in the slow log
 	fast           bool         // its time does not grow with the value
+	get            bool         // GET: its reply says whether the key was there
+	quick          bool         // of the shell, and an event loop may execute it: it never waits
 	pushes         bool         // its replies are messages: CLIENT REPLY OFF does not hold them back
 
 	sub   map[string]*command // subcommands by name; nil if there are none
@@ -107,10 +109,15 @@ func newCommandTable() *commandTable {
 // listening are the commands that a RESP2 client may send while it is subscribed.
 var listening = []string{"ping", "subscribe", "unsubscribe", "psubscribe", "punsubscribe", "ssubscribe", "sunsubscribe", "quit", "reset"}
 
+// quick are the commands of the shell that an event loop executes.
+var quick = []string{"echo", "ping", "select", "time"}
+
 // describe takes over what the table of COMMAND says.
 func (c *command) describe() {
 	c.access = kv.AccessTable().Lookup(c.name)
 	c.whileListening = slices.Contains(listening, c.name)
+	c.get = c.name == "get"
+	c.quick = slices.Contains(quick, c.name)
 	c.unlogged = c.name == "wait" || c.name == "waitaof" // their time is that of others
 	c.pushes = c.whileListening && strings.HasSuffix(c.name, "subscribe")
 	for _, flag := range kv.CommandFlags(c.name) {

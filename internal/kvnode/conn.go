@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"lockstep/internal/acl"
+	"lockstep/internal/eventloop"
 	"lockstep/internal/kv"
 	"lockstep/internal/resp"
 	"lockstep/smr"
@@ -37,6 +38,7 @@ type conn struct {
 	id   int64
 	net  net.Conn
 	out  *output
+	turn loopPart
 
 	parser resp.Parser
 	buf    []byte // [from, end) is received and not yet executed
@@ -63,7 +65,9 @@ type conn struct {
 	dead      bool            // nothing can be sent any more
 	held      bool            // c.reply is not sent yet, however long it gets
 	timed     bool            // log time has moved since the current batch arrived
+	full      bool            // the batch filled the read buffer
 	payload   []byte          // scratch for the payload of a request
+	began     time.Duration   // node time at which the writes of the run were submitted
 
 	index    indexAnswer
 	onIndex  func(smr.LSN, error) // conn.indexReady, made once
@@ -119,8 +123,9 @@ type about struct {
 	readonly       bool
 }
 
-func newConn(node *Node, id int64, c net.Conn) *conn {
+func newConn(node *Node, id int64, c net.Conn, socket *eventloop.Socket) *conn {
 	conn := &conn{node: node, id: id, net: c, buf: make([]byte, firstBuffer)}
+	conn.turn.socket = socket
 	conn.out = newOutput(c, conn.outputLimit, &node.tasks, &node.stats.netOutput)
 	conn.run = run{node: node, conn: conn, reply: &conn.reply, wake: make(chan struct{}, 1)}
 	conn.onIndex = conn.indexReady
@@ -227,10 +232,20 @@ func (c *conn) makeRoom() {
 // executeBatch executes all complete commands of the buffer, sends the replies, and reports whether the connection
 // goes on.
 func (c *conn) executeBatch() bool {
-	full := c.end == len(c.buf)
+	c.beginBatch()
+	return c.executeRest()
+}
+
+// beginBatch notes that what has arrived is being executed.
+func (c *conn) beginBatch() {
+	c.full = c.end == len(c.buf)
 	c.timed = false
 	c.out.hold()
 	c.about.busy.Store(true)
+}
+
+// executeRest executes the complete commands from c.from on, behind what the run holds already, and ends the batch.
+func (c *conn) executeRest() bool {
 	for !c.closing && !c.ended.Load() && c.from < c.end {
 		inline := c.buf[c.from] != '*'
 		args, used, err := c.parser.Next(c.buf[c.from:c.end])
@@ -253,7 +268,12 @@ func (c *conn) executeBatch() bool {
 		}
 	}
 	c.settle()
-	if full && c.from == c.end && len(c.buf) < batchBuffer { // a client that pipelines: take more at once
+	return c.endBatch()
+}
+
+// endBatch sends the replies of a batch, of which no operation is open, and reports whether the connection goes on.
+func (c *conn) endBatch() bool {
+	if c.full && c.from == c.end && len(c.buf) < batchBuffer { // a client that pipelines: take more at once
 		c.buf, c.from, c.end = make([]byte, 2*len(c.buf)), 0, 0
 	}
 	if cap(c.argv) > keptArgs {
@@ -349,14 +369,19 @@ func (c *conn) handle(args [][]byte, inline bool) {
 	case command.machine != nil && command.machine.MayBlock(args):
 		c.block(command, args)
 	default:
-		o := c.run.add()
-		o.command, o.write, o.mute, o.envelope = command, command.writes(args), c.mode.muted(), c.envelope()
-		o.args = c.keepArgs(args, inline)
+		c.operate(command, args, inline)
 		if len(c.run.ops) >= maxRun {
 			c.settle()
 		}
 	}
 	c.mode.skip, c.mode.skipNext = c.mode.skipNext, false
+}
+
+// operate makes a command of the machine the next operation of the run.
+func (c *conn) operate(command *command, args [][]byte, inline bool) {
+	o := c.run.add()
+	o.command, o.write, o.mute, o.envelope = command, command.writes(args), c.mode.muted(), c.envelope()
+	o.args = c.keepArgs(args, inline)
 }
 
 // envelope returns what goes into the log with each command of this connection.

@@ -71,6 +71,30 @@ func (c *conn) prepareRead() error {
 	return c.linearize()
 }
 
+// mayReadNow is prepareRead for who cannot wait: it reports false if that is needed.
+func (c *conn) mayReadNow() bool {
+	switch k := c.consistency; k.kind {
+	case readStale:
+		return true
+	case readAtLeast:
+		return c.node.applied.reached(k.lsn)
+	case readBounded:
+		at := c.node.fresh.at.Load()
+		return at > 0 && c.node.now()-time.Duration(at) <= k.bound
+	}
+	log, leases := c.node.log.(leaser)
+	if !leases {
+		return false
+	}
+	lsn, leased := log.ReadLease()
+	return leased && c.node.applied.reached(lsn)
+}
+
+// leaser is a Log that may know without asking anybody at which LSN a read that has arrived is linearizable.
+type leaser interface {
+	ReadLease() (index smr.LSN, ok bool)
+}
+
 // readable is prepareRead for commands of the shell: it replies why they cannot read, and reports whether they can.
 func (c *conn) readable() bool {
 	err := c.prepareRead()

@@ -11,6 +11,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -50,6 +51,10 @@ type fakeLog struct {
 	applied  int  // frames delivered, guarded by group.mu
 	lagging  bool // guarded by group.mu: frames are not delivered
 	orphaned bool // guarded by group.mu: the replicator is not there
+
+	waits  atomic.Int32 // callers of Submit that wait for room
+	roomMu sync.Mutex
+	full   chan struct{} // not nil: there is no room, until it is closed
 }
 
 // The nodes of a group that is under test.
@@ -147,7 +152,44 @@ func (g *fakeGroup) tick() {
 	g.set(func() { g.append(smr.Frame{LSN: g.end, Epoch: 1, Stamp: g.clock(), Kind: smr.KindTick}) })
 }
 
+func (l *fakeLog) TrySubmit(slot uint16, payload []byte, submission Submission) bool {
+	l.roomMu.Lock()
+	full := l.full != nil
+	l.roomMu.Unlock()
+	if !full {
+		l.Submit(slot, payload, submission)
+	}
+	return !full
+}
+
+// setFull makes Submit wait, and TrySubmit fail, until it is unset.
+func (l *fakeLog) setFull(full bool) {
+	l.roomMu.Lock()
+	defer l.roomMu.Unlock()
+	if full {
+		l.full = make(chan struct{})
+	} else {
+		close(l.full)
+		l.full = nil
+	}
+}
+
+func (l *fakeLog) waitingForRoom() bool { return l.waits.Load() > 0 }
+
+// awaitRoom waits while the log is full.
+func (l *fakeLog) awaitRoom() {
+	l.roomMu.Lock()
+	full := l.full
+	l.roomMu.Unlock()
+	if full != nil {
+		l.waits.Add(1)
+		<-full
+		l.waits.Add(-1)
+	}
+}
+
 func (l *fakeLog) Submit(slot uint16, payload []byte, submission Submission) {
+	l.awaitRoom()
 	l.mu.Lock()
 	if l.refusing {
 		l.mu.Unlock()

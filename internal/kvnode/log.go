@@ -25,6 +25,8 @@ type Log interface {
 	// Submit hands in a request. Requests are executed in the order in which they were submitted. payload may be used
 	// again when Submit returns. It waits for room when too many requests are pending.
 	Submit(slot uint16, payload []byte, submission Submission)
+	// TrySubmit is Submit, but does nothing and reports false instead of waiting for room.
+	TrySubmit(slot uint16, payload []byte, submission Submission) bool
 	// Take returns, and forgets, the submission of a request of the own session that is about to be executed; nil if
 	// nobody waits for it. Called from Node.ApplyFrame only, in the order of the sequences.
 	Take(sequence uint64) Submission
@@ -44,6 +46,11 @@ type link struct{ *client.Client }
 // Submit implements Log.
 func (l link) Submit(slot uint16, payload []byte, submission Submission) {
 	l.Client.Submit(slot, 0, payload, submission)
+}
+
+// TrySubmit implements Log.
+func (l link) TrySubmit(slot uint16, payload []byte, submission Submission) bool {
+	return l.Client.TrySubmit(slot, 0, payload, submission)
 }
 
 // Take implements Log.

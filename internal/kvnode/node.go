@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"lockstep/internal/eventloop"
 	"lockstep/internal/kv"
 	"lockstep/internal/transfer"
 	"lockstep/smr"
@@ -38,9 +39,12 @@ type Node struct {
 	caughtUp atomic.Bool                 // once: everything that was safe when it was asked is executed
 	slaves   atomic.Int64                // members besides the master that stream, as the last sample saw it
 	address  atomic.Pointer[net.TCPAddr] // where clients are accepted
-	tasks    sync.WaitGroup              // the goroutines of connections
-	stopping atomic.Bool                 // no new commands
-	stopped  chan struct{}               // closed when the log calls back no more
+	tasks    sync.WaitGroup              // connections, and the goroutines of Serve
+	loops    []*eventloop.Loop           // they watch connections; set by Serve
+	// loopTasks are the goroutines of loops. They end when no connection is left.
+	loopTasks sync.WaitGroup
+	stopping  atomic.Bool   // no new commands
+	stopped   chan struct{} // closed when the log calls back no more
 
 	// frame is held while a frame is executed; it is taken before lock, which is given up in between.
 	frame sync.RWMutex
@@ -60,7 +64,9 @@ type Node struct {
 
 	fresh     freshness
 	blocked   blockedCommands
-	executing smr.LSN // end of the frame that is being executed; of the goroutine that applies the log
+	executed  []*conn       // whose last write was executed in this frame; of the goroutine that applies the log
+	lastEnd   time.Duration // node time at which the request before ended, if it was one of this node; else 0; of the same
+	executing smr.LSN       // end of the frame that is being executed; of the goroutine that applies the log
 }
 
 // now returns the time since the node started; it is monotonic and cheap.
@@ -95,12 +101,18 @@ func NewNode(config Config, session smr.SessionID, runID string, log Log) *Node 
 // ApplyFrame executes the next frame of the committed log. It is called from one goroutine, in the order of the log.
 // An error means that the log cannot be executed by this version: the node must stop.
 func (n *Node) ApplyFrame(frame smr.Frame) error {
+	err := n.applyFrame(frame)
+	n.answerExecuted()
+	return err
+}
+
+func (n *Node) applyFrame(frame smr.Frame) error {
 	n.frame.Lock()
 	defer n.frame.Unlock()
 	n.lock.Lock()
 	defer n.lock.Unlock()
 	end := frame.End()
-	n.executing = end
+	n.executing, n.lastEnd = end, 0
 	if frame.Kind == smr.KindRequests {
 		rest := frame.Body
 		for i := range frame.Count {
@@ -115,6 +127,7 @@ func (n *Node) ApplyFrame(frame smr.Frame) error {
 			if i%lockRequests == lockRequests-1 {
 				n.lock.Unlock()
 				n.lock.Lock()
+				n.lastEnd = 0
 			}
 		}
 	}
@@ -138,6 +151,7 @@ func (n *Node) apply(at kv.Instant, request smr.Request, end smr.LSN) error {
 			return nil
 		}
 	}
+	n.lastEnd = 0
 	switch admission := n.machine.Apply(at, request, nil); {
 	case !own:
 	case admission == smr.OutOfOrder:
@@ -146,6 +160,14 @@ func (n *Node) apply(at kv.Instant, request smr.Request, end smr.LSN) error {
 		n.noteBlocked(nil, request.Sequence, false)
 	}
 	return nil
+}
+
+// executionBegins returns the node time at which a request begins: when the one before it ended, so that the clock is read once for each.
+func (n *Node) executionBegins() time.Duration {
+	if n.lastEnd == 0 {
+		return n.now()
+	}
+	return n.lastEnd
 }
 
 // StatusChanged is told when the role of the replicator beside this node, the epoch or the master has changed.

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"lockstep/internal/eventloop"
 )
 
 // errSlowReader ends a connection whose client does not read its replies.
@@ -30,7 +32,8 @@ type bufferLimit struct {
 // that those replies do not show yet, and it must not come before the reply that announces it (SUBSCRIBE).
 type output struct {
 	conn    net.Conn
-	raw     syscall.RawConn // nil if the connection has no file descriptor (tests, later TLS)
+	socket  *eventloop.Socket // nil if Go's scheduler watches the connection
+	raw     syscall.RawConn   // nil if the connection has no file descriptor (tests, later TLS)
 	attempt func(fd uintptr) bool
 	limit   func() bufferLimit
 	tasks   *sync.WaitGroup // counts the draining goroutine
@@ -54,6 +57,7 @@ type output struct {
 
 func newOutput(conn net.Conn, limit func() bufferLimit, tasks *sync.WaitGroup, total *atomic.Int64) *output {
 	o := &output{conn: conn, limit: limit, tasks: tasks, total: total}
+	o.socket, _ = conn.(*eventloop.Socket)
 	if file, ok := conn.(syscall.Conn); ok {
 		if raw, err := file.SyscallConn(); err == nil {
 			o.raw = raw
@@ -180,6 +184,10 @@ func (o *output) startDraining() {
 
 // try gives the kernel what it takes at once and returns the rest. Called with mu held, while nobody drains.
 func (o *output) try(b []byte) ([]byte, error) {
+	if o.socket != nil {
+		n, err := o.socket.TryWrite(b)
+		return b[n:], err
+	}
 	if o.raw == nil {
 		return b, nil
 	}
@@ -237,6 +245,13 @@ func (o *output) drain() {
 			o.mu.Unlock()
 		}
 	}
+}
+
+// isDraining reports whether something is left to be sent.
+func (o *output) isDraining() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.draining
 }
 
 // finish waits until everything was sent, at most until the deadline. The caller then closes the connection.

@@ -52,10 +52,18 @@ type run struct {
 	// mu orders the apply goroutine and the callbacks that report failures. The connection's goroutine touches
 	// the fields below without it while no write is open.
 	mu        sync.Mutex
-	ops       []*op // len(ops) are in use, those behind are kept for reuse
-	next      int   // ops below are answered
-	open      int   // writes without an outcome
-	overflow  bool  // the replies exceed the output limit: the connection must be cut
+	ops       []*op         // len(ops) are in use, those behind are kept for reuse
+	next      int           // ops below are answered
+	open      int           // writes without an outcome
+	writes    int           // of ops, once they are submitted
+	submitted int           // ops below are handed to the log, if there are writes
+	settled   bool          // all of them have their outcome, and that was noted
+	async     bool          // when the last write has its outcome, the connection goes on where it happens to be: nobody waits
+	hits      int64         // keys that reads have found, not yet published
+	misses    int64         // and not found
+	wall      int64         // see clock; 0: to be read
+	began     time.Duration // node time at which the next execution begins
+	overflow  bool          // the replies exceed the output limit: the connection must be cut
 	lastWrite smr.LSN
 }
 
@@ -91,7 +99,7 @@ func (r *run) reset() {
 		}
 		o.args, o.command, o.queue = nil, nil, nil
 	}
-	r.ops, r.next, r.open = r.ops[:0], 0, 0
+	r.ops, r.next, r.open, r.writes, r.submitted, r.settled = r.ops[:0], 0, 0, 0, 0, false
 }
 
 // target returns where the reply of o goes: nil discards it.
@@ -111,14 +119,23 @@ func (o *op) Finish(outcome Outcome) {
 		return
 	}
 	o.state, o.outcome = opFailed, outcome
-	r.closeOne()
+	if r.closeOne() {
+		r.conn.post()
+	}
 }
 
-// closeOne notes that one more write has its outcome. Called with mu held.
-func (r *run) closeOne() {
-	if r.open--; r.open == 0 {
+// closeOne notes that one more write has its outcome. It reports true with the last one of a connection that nobody waits for: the
+// caller then sees to it that it goes on. Called with mu held.
+func (r *run) closeOne() (goesOn bool) {
+	r.open--
+	switch {
+	case r.open > 0:
+	case r.async:
+		return true
+	default:
 		r.wake <- struct{}{}
 	}
+	return false
 }
 
 // Execute implements Submission: it applies the write, with the reads around it.
@@ -131,8 +148,8 @@ func (o *op) Execute(m *kv.Machine, at kv.Instant, request smr.Request, end smr.
 		r.node.noteBlocked(nil, request.Sequence, o.mute)
 		return
 	}
+	r.began, r.wall = r.node.executionBegins(), 0
 	r.answerUpTo(o.index)
-	began := r.node.now()
 	reply := r.target(o)
 	errors := errorsOf(reply)
 	mark := reply.Mark()
@@ -145,11 +162,15 @@ func (o *op) Execute(m *kv.Machine, at kv.Instant, request smr.Request, end smr.
 	r.node.noteBlocked(r.conn, request.Sequence, o.mute)
 	o.state, r.next, r.lastWrite = opDone, o.index+1, end
 	o.from, o.end = mark, reply.Mark()
-	r.account(o, began, mark, errors)
+	r.account(o, mark, errors)
 	for r.next < len(r.ops) && !(r.ops[r.next].write && r.ops[r.next].state == opOpen) {
 		r.answerUpTo(r.next + 1)
 	}
-	r.closeOne()
+	r.node.lastEnd = r.began
+	r.publish()
+	if r.closeOne() {
+		r.node.executed = append(r.node.executed, r.conn)
+	}
 }
 
 // answerUpTo answers the operations below index: reads by executing them on the machine as it is, failed writes with
@@ -181,28 +202,62 @@ func (r *run) answerFailed(o *op) {
 
 // read executes one read on the machine as it is. The caller holds the machine.
 func (r *run) read(o *op) {
-	began := r.node.now()
 	reply := r.target(o)
 	errors := errorsOf(reply)
 	mark := reply.Mark()
-	if o.queue != nil {
+	switch {
+	case o.queue != nil:
 		r.node.readTransaction(o.envelope, o.queue, reply)
-	} else {
+	case o.command.get && reply != nil:
+		r.node.machine.ReadAs(o.command.machine, o.envelope, r.clock(), o.args, reply)
+		r.countGet(reply.Buf[mark:])
+	default:
 		r.node.countLookups(o.envelope.Database, o.command, o.args)
-		r.node.machine.ReadIn(o.envelope, time.Now().UnixMilli(), o.args, reply)
+		r.node.machine.ReadAs(o.command.machine, o.envelope, r.clock(), o.args, reply)
 	}
 	if o.track {
 		r.conn.rememberReads(o)
 	}
 	o.state = opDone
-	r.account(o, began, mark, errors)
+	r.account(o, mark, errors)
 }
 
-// account counts an execution whose reply begins at mark, and gives the reply up when it is too long to be sent.
-func (r *run) account(o *op, began time.Duration, mark, errors int) {
+// clock returns the clock of this node in milliseconds since 1970 UTC, as of the first of the reads that are executed together.
+func (r *run) clock() int64 {
+	if r.wall == 0 {
+		r.wall = time.Now().UnixMilli()
+	}
+	return r.wall
+}
+
+// countGet counts a GET by its reply, so that the key is looked up once.
+func (r *run) countGet(reply []byte) {
+	if len(reply) > 1 && (reply[0] == '_' || reply[0] == '$' && reply[1] == '-') {
+		r.misses++
+	} else {
+		r.hits++
+	}
+}
+
+// publish adds what was counted in the run to the counters of the node, which all connections share.
+func (r *run) publish() {
+	if r.hits > 0 {
+		r.node.stats.hits.Add(r.hits)
+	}
+	if r.misses > 0 {
+		r.node.stats.misses.Add(r.misses)
+	}
+	r.hits, r.misses = 0, 0
+}
+
+// account counts an execution that began when the one before ended, or at began, and whose reply begins at mark. It gives the reply up
+// when it is too long to be sent.
+func (r *run) account(o *op, mark, errors int) {
 	reply := r.target(o)
 	failed := reply != nil && reply.Errors > errors
-	r.node.countExecution(r.conn, o, r.node.now()-began, failed)
+	now := r.node.now()
+	r.node.countExecution(r.conn, o, now-r.began, failed)
+	r.began = now
 	if failed {
 		r.node.countErrors(reply.Buf[mark:])
 	}

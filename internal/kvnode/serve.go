@@ -32,6 +32,10 @@ func (n *Node) Serve(ctx context.Context, listener net.Listener) error {
 	n.shell.stop.Store(&stop)
 	unhook := context.AfterFunc(ctx, func() { listener.Close() })
 	defer unhook()
+	if err := n.startLoops(); err != nil {
+		listener.Close()
+		return err
+	}
 	n.tasks.Go(func() { n.sample(ctx) })
 	n.tasks.Go(func() { n.keepClientMemory(ctx) })
 	n.tasks.Go(n.keepBlocked)
@@ -39,7 +43,7 @@ func (n *Node) Serve(ctx context.Context, listener net.Listener) error {
 	cancel()
 	n.stopping.Store(true)
 	for _, c := range n.clients.list() {
-		c.net.SetReadDeadline(time.Unix(1, 0)) // wakes those that wait for a command
+		c.nudge()
 	}
 	n.drain()
 	return err
@@ -83,18 +87,21 @@ func (n *Node) admit(c net.Conn) {
 		c.Close()
 		return
 	}
-	conn, ok := n.clients.add(n, c)
-	if !ok {
+	conn, err := n.clients.add(n, c)
+	switch {
+	case err != nil:
+		n.stats.rejected.Add(1)
+		n.logger.Warn("accept", "error", err.Error())
+		c.Close()
+		return
+	case conn == nil:
 		n.stats.rejected.Add(1)
 		c.SetWriteDeadline(time.Now().Add(acceptPause))
 		c.Write([]byte(errMaxClients))
 		c.Close()
 		return
 	}
-	n.tasks.Go(func() {
-		defer n.clients.remove(conn)
-		conn.serve()
-	})
+	n.start(conn)
 }
 
 // errProtected is Redis' answer to strangers when there is no password.
@@ -110,17 +117,24 @@ func isLoopback(c net.Conn) bool {
 	return !ok || address.IP.IsLoopback()
 }
 
-// add registers a connection; it reports false if there are too many.
-func (l *clients) add(n *Node, c net.Conn) (*conn, bool) {
+// add registers a connection; it returns nil if there are too many.
+func (l *clients) add(n *Node, c net.Conn) (*conn, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if int64(len(l.byID)) >= n.settings.maxClients.Load() {
-		return nil, false
+		return nil, nil
+	}
+	socket, err := n.socketOf(c)
+	if err != nil {
+		return nil, err
+	}
+	if socket != nil {
+		c = socket
 	}
 	l.lastID++
-	conn := newConn(n, l.lastID, c)
+	conn := newConn(n, l.lastID, c, socket)
 	l.byID[conn.id] = conn
-	return conn, true
+	return conn, nil
 }
 
 func (l *clients) remove(c *conn) {
@@ -151,10 +165,11 @@ const drainPoll = 5 * time.Millisecond
 // what still waits for the log will not be answered.
 func (n *Node) Stop() {
 	close(n.stopped)
-	for _, c := range n.clients.list() {
-		c.net.Close()
+	for _, c := range n.clients.everyone() {
+		c.giveUp()
 	}
 	n.tasks.Wait()
+	n.stopLoops()
 }
 
 // sample measures rates, memory and copies once a second.

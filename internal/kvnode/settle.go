@@ -19,20 +19,13 @@ func (c *conn) settle() {
 	if len(r.ops) == 0 {
 		return
 	}
-	r.open = 0
-	for _, o := range r.ops {
-		if o.write {
-			r.open++
-		}
-	}
-	if r.open > 0 {
-		began, writes := c.node.now(), r.open
-		c.submit()
+	c.countWrites()
+	if r.writes > 0 && !r.settled {
+		c.submit(false)
 		if !c.await() {
 			return
 		}
-		c.node.committed(began, writes)
-		c.lastWrite = max(c.lastWrite, r.lastWrite)
+		c.noteWrites()
 		if c.copies > 0 && c.waiting == nil && !c.demandCopies() {
 			return
 		}
@@ -41,29 +34,65 @@ func (c *conn) settle() {
 	r.reset()
 }
 
-// submit hands the writes of the run to the log. From the first one on, the run belongs to others.
-func (c *conn) submit() {
-	ops := c.run.ops
-	for _, o := range ops {
+// countWrites counts the writes of the run, unless some of them are submitted already.
+func (c *conn) countWrites() {
+	r := &c.run
+	if r.writes > 0 {
+		return
+	}
+	for _, o := range r.ops {
+		if o.write {
+			r.writes++
+		}
+	}
+	r.open = r.writes
+	c.began = c.node.now()
+}
+
+// noteWrites notes that all writes of the run have their outcome.
+func (c *conn) noteWrites() {
+	r := &c.run
+	c.node.committed(c.began, r.writes)
+	c.lastWrite = max(c.lastWrite, r.lastWrite)
+	r.settled = true
+}
+
+// submit hands the writes of the run to the log that it does not have. If there is no room it waits, or, with try, gives up and reports
+// false. From the first one on, the run belongs to others; behind the last one, with try, the whole connection does.
+func (c *conn) submit(try bool) bool {
+	ops, from, payload := c.run.ops, c.run.submitted, c.payload
+	last := len(ops) - 1
+	for !ops[last].write {
+		last--
+	}
+	for i, o := range ops[from : last+1] {
 		if !o.write {
 			continue
 		}
 		slot := uint16(smr.NoSlot)
 		if o.queue != nil {
-			c.payload = o.queue.appendPayload(c.payload[:0], o.envelope)
+			payload = o.queue.appendPayload(payload[:0], o.envelope)
 		} else {
-			c.payload = o.envelope.AppendCommand(c.payload[:0], o.args)
+			payload = o.envelope.AppendCommand(payload[:0], o.args)
 			slot = o.command.machine.Slot(o.args)
 		}
-		if len(c.payload) > smr.MaxPayload {
-			o.Finish(client.TooLarge)
-			continue
+		if from+i == last {
+			c.payload = nil
+			if cap(payload) <= keptBuffer {
+				c.payload = payload
+			}
 		}
-		c.node.log.Submit(slot, c.payload, o)
+		switch {
+		case len(payload) > smr.MaxPayload:
+			o.Finish(client.TooLarge)
+		case !try:
+			c.node.log.Submit(slot, payload, o)
+		case !c.node.log.TrySubmit(slot, payload, o):
+			c.run.submitted = from + i
+			return false
+		}
 	}
-	if cap(c.payload) > keptBuffer {
-		c.payload = nil
-	}
+	return true
 }
 
 // await waits until what the connection asked of the log is answered. It reports false if the node stopped
@@ -90,7 +119,7 @@ func (c *conn) answerRest() {
 			r.answerFailed(o)
 			r.next++
 		case linearized:
-			c.answerReads()
+			c.answerReads(true)
 		default:
 			if err := c.prepareRead(); err != nil {
 				c.answerUnread(err)
@@ -138,17 +167,23 @@ func (c *conn) answerUnread(err error) {
 }
 
 // answerReads executes the reads from the next operation up to the next write. The node has executed what they
-// must see.
-func (c *conn) answerReads() {
+// must see. Unless it may wait, it stops at one that has to, and reports false.
+func (c *conn) answerReads(patient bool) bool {
 	n, r := c.node, &c.run
 	n.lock.RLock()
 	defer n.lock.RUnlock()
+	defer r.publish()
+	r.began, r.wall = n.now(), 0
 	for r.next < len(r.ops) && !r.ops[r.next].write {
 		o := r.ops[r.next]
 		if !c.timed && !c.mayReadOld() && n.expiresUnseen(o) {
+			if !patient {
+				return false
+			}
 			n.lock.RUnlock()
 			err := c.moveTime()
 			n.lock.RLock()
+			r.began, r.wall = n.now(), 0
 			if err != nil {
 				r.target(o).Error(n.unreadable(err))
 				n.countFailure(o.command, n.unreadable(err))
@@ -158,9 +193,10 @@ func (c *conn) answerReads() {
 		}
 		r.answerUpTo(r.next + 1)
 		if len(c.reply.Buf) > flushAt && !c.held && !c.flushReads() {
-			return
+			return true
 		}
 	}
+	return true
 }
 
 // flushReads sends replies without holding the machine.

@@ -44,12 +44,13 @@ var arrows = map[string][]string{
 	"internal/view":      {},
 	"internal/steady":    {},
 	"internal/keyhash":   {},
+	"internal/eventloop": {},
 	"internal/obs":       {"smr"},
 	"internal/replicator": {
 		"smr", "smr/replica", "smr/wire", "log", "proto", "internal/archive", "internal/invariant", "internal/obs",
 	},
 	"internal/kvnode": {
-		"smr", "smr/client", "smr/session", "log", "proto", "internal/kv", "internal/checkpoint", "internal/resp", "internal/acl", "internal/invariant", "internal/obs", "internal/transfer", "internal/nearest",
+		"smr", "smr/client", "smr/session", "log", "proto", "internal/eventloop", "internal/kv", "internal/checkpoint", "internal/resp", "internal/acl", "internal/invariant", "internal/obs", "internal/transfer", "internal/nearest",
 	},
 	"internal/checkpoint": {"smr", "internal/kv", "internal/invariant"},
 	"internal/archive":    {"smr"},

@@ -116,11 +116,25 @@ func (c *Client) Run(ctx context.Context) error {
 func (c *Client) Submit(slot uint16, flags uint8, payload []byte, waiter Waiter) {
 	outcome := TooLarge
 	if len(payload) <= smr.MaxPayload {
-		outcome = c.inbox.submit(slot, flags, payload, waiter)
+		outcome, _ = c.inbox.submit(submission{waiter: waiter, payload: payload, slot: slot, flags: flags}, true)
 	}
 	if outcome != session.Success {
 		waiter.Finish(outcome)
 	}
+}
+
+// TrySubmit is Submit, but never waits: if there is no room it does nothing and reports false.
+func (c *Client) TrySubmit(slot uint16, flags uint8, payload []byte, waiter Waiter) (taken bool) {
+	outcome := TooLarge
+	if len(payload) <= smr.MaxPayload {
+		if outcome, taken = c.inbox.submit(submission{waiter: waiter, payload: payload, slot: slot, flags: flags}, false); !taken {
+			return false
+		}
+	}
+	if outcome != session.Success {
+		waiter.Finish(outcome)
+	}
+	return true
 }
 
 // Take returns the Waiter of the request of the own session with that sequence, or nil if it was told Uncertain

@@ -74,28 +74,37 @@ func (in *inbox) init(config Config) {
 	in.refuseWhenFull, in.timeout = config.RefuseWhenFull, config.Timeout
 }
 
-// submit leaves a request, or returns why it is turned away.
-func (in *inbox) submit(slot uint16, flags uint8, payload []byte, waiter Waiter) Outcome {
-	size := smr.RequestHeaderSize + len(payload)
-	if len(payload) > arenaAlone {
-		payload = bytes.Clone(payload)
+// submit leaves a request, or returns why it is turned away. Without wait, taken is false if it would have to wait for room.
+func (in *inbox) submit(s submission, wait bool) (outcome Outcome, taken bool) {
+	size := smr.RequestHeaderSize + len(s.payload)
+	alone := len(s.payload) > arenaAlone
+	if alone {
+		s.payload = bytes.Clone(s.payload)
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	if !wait && !in.closed && !in.refusing && !in.refuseWhenFull && !in.fits(size) {
+		return Overloaded, false
+	}
 	if outcome := in.waitForRoom(size); outcome != session.Success {
-		return outcome
+		return outcome, true
 	}
-	if len(payload) <= arenaAlone {
-		payload = in.keep(payload)
+	if !alone {
+		s.payload = in.keep(s.payload)
 	}
-	in.submissions = append(in.submissions, submission{waiter: waiter, payload: payload, slot: slot, flags: flags})
+	in.submissions = append(in.submissions, s)
 	in.pending++
 	in.bytes += size
 	in.queued += size
 	if len(in.submissions) == 1 {
 		signal(in.wake)
 	}
-	return session.Success
+	return session.Success, true
+}
+
+// fits reports whether there is room for a request of that size. Called with mu held.
+func (in *inbox) fits(size int) bool {
+	return in.pending < in.maxPending && in.bytes+size <= in.maxBytes
 }
 
 func (in *inbox) keep(payload []byte) []byte {
@@ -114,7 +123,7 @@ func (in *inbox) waitForRoom(size int) Outcome {
 		switch {
 		case in.closed || in.refusing:
 			return Refused
-		case in.pending < in.maxPending && in.bytes+size <= in.maxBytes:
+		case in.fits(size):
 			return session.Success
 		case in.refuseWhenFull:
 			return Overloaded
