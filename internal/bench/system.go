@@ -50,6 +50,7 @@ func Systems() []System {
 		{LockstepAlways, "3 Lockstep nodes, copies 2, sync always: a write is on two disks", lockstep("always")},
 		{LockstepInterval, "3 Lockstep nodes, copies 2, sync interval", lockstep("interval")},
 		{LockstepOS, "3 Lockstep nodes, copies 2, sync os: a write is in two kernels", lockstep("os")},
+		{Lifecycle, "3 Lockstep nodes, copies 2, sync always, that keep no more log than they must", startLifecycle},
 		{RedisSingle, "one redis-server, no append-only file", redis(1, "no")},
 		{RedisAlways, "3 redis-servers, appendfsync always, WAIT 1 0 behind each pipeline of writes", redis(3, "always")},
 		{RedisEverysec, "3 redis-servers, appendfsync everysec, WAIT 1 0", redis(3, "everysec")},

@@ -92,6 +92,7 @@ func Fetch(ctx context.Context, sources []Peer, o Options) (*checkpoint.Manifest
 			manifest, err := fetchFrom(ctx, source, o, limiter)
 			o.Meter.end(err == nil)
 			if err == nil {
+				o.Logger.Info("image fetched", "source", string(source.Node), "lsn", uint64(manifest.LSN), "bytes", manifest.Bytes)
 				return manifest, nil
 			}
 			if ctx.Err() != nil {
