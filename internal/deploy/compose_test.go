@@ -64,7 +64,10 @@ func (s composeService) listens(name string) []string {
 	for _, argument := range s.Command {
 		flag, value, _ := strings.Cut(argument, "=")
 		switch flag {
-		case "--data", "--manage", "--listen", "--http", "--sentinel":
+		case "--data", "--manage", "--listen", "--http", "--sentinel", "--admin":
+			if strings.HasPrefix(value, "/") { // a directory
+				continue
+			}
 			ports = append(ports, value[strings.LastIndex(value, ":")+1:])
 		case "--peers":
 			for _, peer := range strings.Split(value, ",") {
