@@ -65,7 +65,7 @@ func describe() (*daemon.Program, *replicator.Config) {
 	set.DurationVar(&cfg.Keep.Age, "log-keep-age", 0, "least `time` that a part of the log stays, as 90m or 24h")
 	set.Var(bytesize.Flag(&cfg.Keep.LagBytes, maxSize), "log-lag-cap", "most `bytes` of the log that are kept for slaves that lag or are away; who is further behind fetches an image")
 	set.IntVar(&cfg.Keep.Quarantined, "keep-quarantined", replicator.DefaultKeepQuarantined, "damaged or lost `logs` that are kept as evidence, the newest ones")
-	set.StringVar(&cfg.Archive.Dir, "archive", "", "existing `directory` into which what is committed is archived, for backups and restores to a point in time; the replicas of a group share it")
+	set.StringVar(&cfg.Archive.Dir, "archive", "", "existing `directory`, or s3://BUCKET/PREFIX?endpoint=HOST:PORT&region=REGION, into which what is committed is archived, for backups and restores to a point in time; the replicas of a group share it")
 	set.DurationVar(&cfg.Archive.Every, "archive-every", replicator.DefaultArchiveEvery, "with --archive: most `time` until what is committed is archived")
 	set.BoolVar(&cfg.Archive.Compress, "archive-zstd", false, "with --archive: compress it")
 	cfg.Archive.LagBytes = replicator.DefaultArchiveLag

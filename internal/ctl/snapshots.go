@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"lockstep/internal/archive"
+	"lockstep/internal/archive/s3"
 	"lockstep/internal/backup"
 	"lockstep/internal/checkpoint"
 	"lockstep/internal/local"
@@ -88,7 +89,7 @@ type archived struct {
 }
 
 func (a *archived) addFlags(command *cobra.Command) {
-	command.Flags().StringVar(&a.path, "archive", "", "`directory` of the archive (required)")
+	command.Flags().StringVar(&a.path, "archive", "", "`directory` of the archive, or s3://BUCKET/PREFIX (required)")
 	command.Flags().StringVar(&a.cluster, "cluster", "", "id of the archived cluster (default: the only one in the archive)")
 	command.Flags().StringVar(&a.group, "group", "", "archived group (default: the only one in the archive)")
 	for _, err := range []error{command.MarkFlagRequired("archive"), command.MarkFlagDirname("archive")} {
@@ -100,7 +101,7 @@ func (a *archived) addFlags(command *cobra.Command) {
 
 // open opens the archive of the group that is meant.
 func (a *archived) open(ctx context.Context) (backup.Archive, error) {
-	store, err := archive.OpenDir(a.path)
+	store, err := s3.Open(a.path)
 	if err != nil {
 		return backup.Archive{}, err
 	}
@@ -156,7 +157,7 @@ func newBackupCreate(s *screen) *cobra.Command {
 			"--archive on the same directory, every later moment can then be restored, too.",
 		Args: cobra.MaximumNArgs(1),
 		RunE: work(func(ctx context.Context, args []string) error {
-			store, err := archive.OpenDir(path)
+			store, err := s3.Open(path)
 			if err != nil {
 				return err
 			}
@@ -184,7 +185,7 @@ func newBackupCreate(s *screen) *cobra.Command {
 		}),
 	}
 	at.addAll(command)
-	command.Flags().StringVar(&path, "archive", "", "existing `directory` of the archive (required)")
+	command.Flags().StringVar(&path, "archive", "", "existing `directory` of the archive, or s3://BUCKET/PREFIX (required)")
 	command.Flags().StringVar(&label, "label", "", "a word for people, shown by list")
 	command.Flags().StringVar(&node, "node", "", "take the image from this node")
 	command.Flags().Int64Var(&rate, "rate", 0, "most bytes a second from the node; 0 for no bound but its own")

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"lockstep/internal/admin"
+	"lockstep/internal/archive/s3"
 	"lockstep/internal/local"
 	"lockstep/proto"
 )
@@ -45,7 +46,7 @@ Binaries are taken from beside smrctl; if they are not there and this is the sou
 	flags.IntVar(&asked.Copies, "copies", defaults.Copies, "replicas that must hold a write, master included (default: more than half)")
 	flags.IntVar(&asked.MinCopies, "min-copies", defaults.MinCopies, "how far copies may be lowered automatically (default: not at all)")
 	flags.StringVar(&asked.Sync, "sync", defaults.Sync, "when a write counts as durable: always, interval or os")
-	flags.StringVar(&asked.Archive, "archive", "", "existing `directory` into which everything that is committed is archived, for backups and restores; it stays so when the cluster is resumed")
+	flags.StringVar(&asked.Archive, "archive", "", "existing `directory`, or s3://BUCKET/PREFIX, into which everything that is committed is archived, for backups and restores; it stays so when the cluster is resumed")
 	flags.BoolVar(&detach, "detach", false, "return once the cluster serves; stop it with 'smrctl down'")
 	flags.DurationVar(&timeout, "timeout", time.Minute, "how long to wait for the cluster to serve")
 	complete(command, "sync", "always", "interval", "os")
@@ -67,7 +68,11 @@ Binaries are taken from beside smrctl; if they are not there and this is the sou
 func keepGiven(command *cobra.Command, asked *local.Options) error {
 	given := command.Flags().Changed
 	all := *asked
-	if given("archive") {
+	if given("archive") && s3.Names(all.Archive) {
+		if err := s3.Check(all.Archive); err != nil {
+			return &misuse{err}
+		}
+	} else if given("archive") {
 		path, err := filepath.Abs(all.Archive)
 		if err != nil {
 			return &misuse{err}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"lockstep/smr"
 )
@@ -41,7 +42,7 @@ type Plan struct {
 	Copies      int          `json:"copies"`
 	MinCopies   int          `json:"min_copies"`
 	Sync        string       `json:"sync"`
-	Archive     string       `json:"archive,omitempty"` // absolute directory into which replicators archive
+	Archive     string       `json:"archive,omitempty"` // absolute directory, or s3://..., into which replicators archive
 	Replicas    []Replica    `json:"replicas"`
 	Confmasters []Confmaster `json:"confmasters"`
 }
@@ -80,7 +81,7 @@ type Options struct {
 	Copies      int    // 1 to Replicas; more than half of Replicas
 	MinCopies   int    // 1 to Copies; Copies
 	Sync        string // always, interval or os; always
-	Archive     string // absolute directory of an archive; none. It may be changed later
+	Archive     string // absolute directory of an archive, or s3://...; none. It may be changed later
 }
 
 // WithDefaults returns o with the zero values filled in.
@@ -127,7 +128,7 @@ func (o Options) Check() error {
 	if _, err := smr.ParseSyncMode(o.Sync); err != nil {
 		problems = append(problems, err)
 	}
-	if o.Archive != "" && !filepath.IsAbs(o.Archive) {
+	if o.Archive != "" && !filepath.IsAbs(o.Archive) && !strings.HasPrefix(o.Archive, "s3://") {
 		problems = append(problems, fmt.Errorf("archive %q: name it from the root on", o.Archive))
 	}
 	return errors.Join(problems...)

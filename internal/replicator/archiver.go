@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"lockstep/internal/archive"
+	"lockstep/internal/archive/s3"
 	"lockstep/log"
 	"lockstep/smr"
 )
@@ -29,8 +30,8 @@ const (
 
 // Archive says where the committed stream is archived.
 type Archive struct {
-	// Dir is a directory that all replicas of the group share, or that is copied to where it is safe; it must exist. Empty: nothing is
-	// archived.
+	// Dir is a directory that all replicas of the group share, or that is copied to where it is safe; it must exist. Or s3://BUCKET/PREFIX
+	// (internal/archive/s3). Empty: nothing is archived.
 	Dir string
 	// Every is how long what is committed waits until it is archived, at most; default 10 s.
 	Every time.Duration
@@ -58,6 +59,9 @@ func (a Archive) withDefaults() Archive {
 }
 
 func (a Archive) validate(bad func(string, ...any)) {
+	if err := s3.Check(a.Dir); err != nil {
+		bad("archive: %v", err)
+	}
 	if a.Every < 10*time.Millisecond || a.Every > 24*time.Hour {
 		bad("archive-every: %v: use 10ms to 24h", a.Every)
 	}
@@ -101,7 +105,7 @@ func (a *archiver) open() error {
 	if a.log != nil {
 		return nil
 	}
-	store, err := archive.OpenDir(a.o.Dir)
+	store, err := s3.Open(a.o.Dir)
 	if err != nil {
 		return err
 	}
