@@ -281,6 +281,8 @@ func (l *lifecycle) restarts(ctx context.Context) (o Outcome, err error) {
 			return o, err
 		}
 		all = append(all, taken.Seconds())
+		used := cpuTime(l.cluster.Pid(slaves[0].Node+"-kvnode")) + cpuTime(l.cluster.Pid(slaves[0].Node+"-replicator"))
+		o.Notes = append(o.Notes, fmt.Sprintf("served after %.2f s, of which its processes used %.2f s of processor time", taken.Seconds(), used.Seconds()))
 		l.e.Progress(fmt.Sprintf("%s serves after %.2f s", slaves[0].Node, taken.Seconds()))
 		if err := l.level(ctx); err != nil {
 			return o, err

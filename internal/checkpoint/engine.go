@@ -197,11 +197,6 @@ func (e *Engine) Take(ctx context.Context, state State) (*Manifest, error) {
 	if err := e.removeOld(before); err != nil {
 		e.options.Logger.Warn("old images remain", "error", err.Error())
 	}
-	if made.Overlay > made.Bytes*compactPercent/100 {
-		if err := e.compact(ctx); err != nil {
-			e.options.Logger.Warn("the store of images is not in order", "error", err.Error())
-		}
-	}
 	return made, nil
 }
 
@@ -220,9 +215,13 @@ func (e *Engine) write(ctx context.Context, state State, start kv.ImageStart, cr
 	if err := e.flush(ctx); err != nil {
 		return nil, err
 	}
+	overlay, err := e.maybeCompact(ctx, before)
+	if err != nil {
+		return nil, err
+	}
 	m := &Manifest{
 		Format: Format, Cluster: e.options.Cluster, Group: e.options.Group, LSN: start.LSN, Stamp: start.Stamp, Created: created,
-		Digest: e.digest.String(), Keys: int64(start.Keys), Rows: e.rows,
+		Digest: e.digest.String(), Keys: int64(start.Keys), Rows: e.rows, Overlay: overlay,
 	}
 	if e.options.Base != nil {
 		base, err := e.options.Base(start.LSN)

@@ -177,9 +177,6 @@ func (e *Engine) publish(ctx context.Context, m, before *Manifest) error {
 			return err
 		}
 	}
-	if before != nil {
-		m.Overlay = before.Overlay + e.flushed() - e.flushedBefore
-	}
 	e.flushedBefore = e.flushed()
 	if err := e.writeManifest(dir, m); err != nil {
 		return err
@@ -298,18 +295,24 @@ func eachRow(db *pebble.DB, from, end []byte, visit func(key, value []byte) erro
 	return errors.Join(err, it.Close())
 }
 
-// compact puts the rows of the store one behind the other, so that it can be read in one go again. The files that this writes are
-// new in the next image.
-func (e *Engine) compact(ctx context.Context) error {
-	if err := e.room(2 * e.last.Bytes); err != nil {
-		return err
+// maybeCompact puts the rows of the store one behind the other when what images added upon before is too much, so that it can be read
+// in one go again. It returns how much images added since that was done last. A disk that is too full for it puts it off.
+func (e *Engine) maybeCompact(ctx context.Context, before *Manifest) (overlay int64, err error) {
+	if before == nil {
+		return 0, nil
 	}
-	err := e.db.Compact(ctx, []byte{0}, []byte{0xff}, false)
-	if err == nil {
-		e.last = pointerTo(*e.last)
-		e.last.Overlay = 0
+	added := e.flushed() - e.flushedBefore
+	overlay = before.Overlay + added
+	size := before.Bytes + added
+	if overlay <= size*compactPercent/100 {
+		return overlay, nil
 	}
-	return err
+	if err := e.room(2 * size); err != nil {
+		e.options.Logger.Warn("the store of images is not in order", "error", err.Error())
+		return overlay, nil
+	}
+	if err := e.db.Compact(ctx, []byte{0}, []byte{0xff}, false); err != nil {
+		return 0, fmt.Errorf("put the store of images in order: %w", err)
+	}
+	return 0, nil
 }
-
-func pointerTo[T any](value T) *T { return &value }
