@@ -136,7 +136,7 @@ func (b *Base) check() error {
 
 // BaseAt returns the Base of the frame boundary lsn, from which another log may begin. lsn is at or below the caller's
 // Safe. The file that holds lsn is read and checked from its beginning. Errors: ErrTrimmed if the log no longer
-// reaches back to lsn, ErrCorrupt.
+// reaches back to lsn, ErrNoBorder if a frame lies across it, ErrCorrupt.
 func (r *Reader) BaseAt(lsn smr.LSN) (Base, error) {
 	if r.closed {
 		return Base{}, ErrClosed
@@ -156,7 +156,7 @@ func (r *Reader) BaseAt(lsn smr.LSN) (Base, error) {
 		if f.first {
 			return Base{}, fmt.Errorf("base at %d: %w: the log starts at %d", lsn, ErrTrimmed, f.firstFrame)
 		}
-		return Base{}, fmt.Errorf("base at %d: it is not the border of two frames", lsn)
+		return Base{}, fmt.Errorf("base at %d: %w", lsn, ErrNoBorder)
 	}
 	return f.baseAt(lsn)
 }
@@ -175,10 +175,10 @@ func (f *readFile) baseAt(lsn smr.LSN) (Base, error) {
 	switch {
 	case err != nil:
 		return Base{}, fmt.Errorf("base at %d: %w", lsn, err)
-	case cause != nil:
+	case cause != nil && !errors.Is(cause, smr.ErrShortFrame):
 		return Base{}, fmt.Errorf("base at %d: %w: %w", lsn, ErrCorrupt, cause)
 	case c.next != lsn:
-		return Base{}, fmt.Errorf("base at %d: it is not the border of two frames", lsn)
+		return Base{}, fmt.Errorf("base at %d: %w", lsn, ErrNoBorder)
 	}
 	digest, err := unmarshalDigest(f.digest)
 	if err != nil {

@@ -19,6 +19,8 @@ var (
 	ErrCorrupt = errors.New("stored bytes are damaged")
 	// ErrTrimmed: the LSN lies below Start.
 	ErrTrimmed = errors.New("LSN is trimmed")
+	// ErrNoBorder: a frame lies across the LSN, which was to be the border of two.
+	ErrNoBorder = errors.New("it is not the border of two frames")
 	// ErrNewerFormat: the files were written by a later version of this program. Nothing was touched.
 	ErrNewerFormat = errors.New("newer format")
 	// ErrForeign: the files belong to another cluster or group. Nothing was touched.

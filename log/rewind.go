@@ -89,7 +89,7 @@ func (l *Log) lookBack(r fileRange, to smr.LSN) (*found, cursor, error) {
 	case cause != nil && !errors.Is(cause, smr.ErrShortFrame):
 		return nil, cursor{}, fmt.Errorf("%w: %w", ErrCorrupt, cause)
 	case c.next != to:
-		return nil, cursor{}, errors.New("it is not the border of two frames")
+		return nil, cursor{}, ErrNoBorder
 	}
 	return f, c, nil
 }

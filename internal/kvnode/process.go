@@ -96,6 +96,10 @@ func Run(ctx context.Context, config Config) error {
 	unlink()
 	tasks.Wait()
 	node.Stop()
+	if errors.Is(linkErr, client.ErrOtherStream) {
+		return fmt.Errorf("group %s: %w. What this node holds is of another history than its group: keep its directories as evidence if a recovery was"+
+			" forced, and let it begin anew (smrctl node wipe %s; elsewhere: move away the directories of both its processes)", config.Group, linkErr, config.Node)
+	}
 	if linkErr != nil {
 		return fmt.Errorf("execute the log of group %s: %w", config.Group, linkErr)
 	}

@@ -3,8 +3,8 @@ package client
 import (
 	"container/heap"
 	"context"
+	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,15 +24,23 @@ type applyLoop struct {
 	buffer []byte
 	told   smr.Status // to the Machine
 	images images
-	// unproved is the base of the image that the state was loaded from, until it was held against the log.
-	unproved *log.Base
-	tasks    sync.WaitGroup
+	// trail is what was executed amounts to; nil if that is not known: the state was loaded from an image that did not say.
+	trail *log.Trail
+	// proved is the attachment whose log was held against trail; looked is when that was last tried in vain.
+	proved uint64
+	looked time.Time
+	tasks  sync.WaitGroup
 }
 
 // runApply is the apply loop. The errors it returns come from the Machine.
 func (c *Client) runApply(ctx context.Context) error {
 	a := &applyLoop{client: c, buffer: make([]byte, chunkSize)}
-	a.unproved = c.config.Base
+	switch base := c.config.Base; {
+	case base != nil:
+		a.trail = base.Trail()
+	case c.config.Applied == 0:
+		a.trail = log.NewTrail()
+	}
 	a.images.done = make(chan fetched, 1)
 	a.images.again = pause{least: imagePauseMin, most: imagePauseMax}
 	defer a.tasks.Wait()
@@ -79,14 +87,19 @@ func (a *applyLoop) advance(ctx context.Context) (tried, err error) {
 		status, where := c.view.load()
 		a.tell(status)
 		from := c.Applied()
-		if from >= status.Safe || from < status.Start && c.config.FetchImage != nil {
+		if status.Safe == 0 || from < status.Start && c.config.FetchImage != nil {
+			return nil, nil
+		}
+		if a.proved != where.attachments {
+			if tried, err := a.prove(from, status.Safe, where); tried != nil || err != nil || a.proved != where.attachments {
+				return tried, err
+			}
+		}
+		if from >= status.Safe {
 			return nil, nil
 		}
 		if tried := a.open(where); tried != nil {
 			return tried, nil
-		}
-		if tried, err := a.prove(from); tried != nil || err != nil {
-			return tried, err
 		}
 		next, tried, err := a.chunk(from, status.Safe)
 		c.applied.advance(next)
@@ -137,28 +150,44 @@ func (a *applyLoop) close() {
 	}
 }
 
-// prove compares the image that the state was loaded from with the log, once the log reaches it.
-func (a *applyLoop) prove(from smr.LSN) (tried, err error) {
-	image := a.unproved
-	if image == nil || image.LSN != from {
-		return nil, nil
+// prove holds the log beside, which may be another one with each attachment, against what was executed, before anything is executed
+// upon it or read at an LSN. While the log does not reach as far only its epochs can be compared.
+func (a *applyLoop) prove(from, safe smr.LSN, where place) (tried, err error) {
+	lsn := min(from, safe)
+	if lsn < from {
+		if a.trail == nil || time.Since(a.looked) < proofEvery {
+			return nil, nil
+		}
+		a.looked = time.Now()
 	}
-	base, tried := a.reader.BaseAt(from)
-	if tried != nil {
+	if tried := a.open(where); tried != nil {
 		return tried, nil
 	}
-	if base.Digest() != image.Digest() || !slices.Equal(base.History, image.History) {
-		return nil, fmt.Errorf("%w: at LSN %d the log has epochs %v and digest %x, the image has %v and %x", ErrOtherStream, from,
-			base.History, base.Digest(), image.History, image.Digest())
+	base, tried := a.reader.BaseAt(lsn)
+	switch {
+	case errors.Is(tried, log.ErrNoBorder) && a.trail != nil:
+		return nil, fmt.Errorf("%w: a frame of the log lies across LSN %d, up to which this node has executed", ErrOtherStream, lsn)
+	case tried != nil:
+		return tried, nil
+	case a.trail == nil:
+		a.trail = base.Trail()
+	case !a.trail.Fits(&base):
+		return nil, fmt.Errorf("%w: at LSN %d the log has epochs %v and digest %x; this node has executed another stream up to LSN %d", ErrOtherStream, lsn,
+			base.History, base.Digest(), from)
 	}
-	a.unproved = nil
+	if lsn == from {
+		a.proved = where.attachments
+		a.client.applied.trust(where.attachments)
+	}
 	return nil, nil
 }
 
 // chunk executes some frames of [from, limit) and returns where it stopped.
 func (a *applyLoop) chunk(from, limit smr.LSN) (next smr.LSN, tried, err error) {
-	next, a.buffer, tried = a.reader.Frames(a.buffer, from, limit, func(f smr.Frame, _ []byte) error {
-		err = a.client.machine.ApplyFrame(f)
+	next, a.buffer, tried = a.reader.Frames(a.buffer, from, limit, func(f smr.Frame, raw []byte) error {
+		if err = a.client.machine.ApplyFrame(f); err == nil {
+			a.trail.Follow(f, raw)
+		}
 		return err
 	})
 	if len(a.buffer) > 4*chunkSize {
@@ -181,6 +210,9 @@ type applied struct {
 	order   uint64
 	looked  time.Time // for those who have waited too long
 	closed  bool
+	// doubted is the attachment whose log may be of another stream than what was executed, 0 if none is: nobody is told meanwhile
+	// that an LSN is reached.
+	doubted uint64
 }
 
 // lsnWait is somebody who waits for an LSN.
@@ -210,7 +242,7 @@ func (a *applied) enqueue(lsn smr.LSN, done func(error)) (err error, now bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	switch {
-	case a.load() >= lsn:
+	case a.load() >= lsn && a.doubted == 0:
 		return nil, true
 	case a.closed:
 		return ErrClosed, true
@@ -226,10 +258,38 @@ func (a *applied) enqueue(lsn smr.LSN, done func(error)) (err error, now bool) {
 func (a *applied) advance(lsn smr.LSN) {
 	a.mu.Lock()
 	a.lsn.Store(uint64(lsn)) // under the lock, so that nobody is enqueued for an LSN that has been reached
-	var ready []lsnWait
-	for len(a.waiting) > 0 && a.waiting[0].lsn <= lsn {
+	ready := a.takeReady()
+	a.mu.Unlock()
+	for _, w := range ready {
+		w.done(nil)
+	}
+}
+
+// takeReady takes out those whose LSN is reached. The caller holds mu.
+func (a *applied) takeReady() (ready []lsnWait) {
+	for a.doubted == 0 && len(a.waiting) > 0 && a.waiting[0].lsn <= a.load() {
 		ready = append(ready, heap.Pop(&a.waiting).(lsnWait))
 	}
+	return ready
+}
+
+// doubt holds back all answers until trust, if anything was executed: there is another log beside this node, maybe of another
+// stream. Called by the local goroutine.
+func (a *applied) doubt(attachment uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.load() > 0 {
+		a.doubted = attachment
+	}
+}
+
+// trust says that what was executed is of the stream of an attachment's log. Called by the apply loop.
+func (a *applied) trust(attachment uint64) {
+	a.mu.Lock()
+	if a.doubted <= attachment {
+		a.doubted = 0
+	}
+	ready := a.takeReady()
 	a.mu.Unlock()
 	for _, w := range ready {
 		w.done(nil)

@@ -34,8 +34,9 @@ var (
 	// ErrTrimmed: the log begins behind what this node has executed, and there is no Config.FetchImage. Start again from a
 	// checkpoint that reaches into the log.
 	ErrTrimmed = errors.New("the log begins behind what this node has executed")
-	// ErrOtherStream: the image that the state was loaded from belongs to another stream than the log beside: what was executed is
-	// not what the group has committed. Run ends before anything is executed upon it. Start again without this image.
+	// ErrOtherStream: what was executed belongs to another stream than the log beside, which is not what the group has committed.
+	// The log is held against it when the replicator beside is attached to; Run ends before anything is executed or read upon
+	// it. Start again without that state.
 	ErrOtherStream = errors.New("the state was made of another stream than the log")
 	// ErrSessionLost is for a Machine that finds a request of its own session OutOfOrder: its session fell out of the
 	// session table. Returned from ApplyFrame it ends Run; start again with a new session.

@@ -74,8 +74,10 @@ const (
 
 	localPauseMin, localPauseMax   = 10 * time.Millisecond, 500 * time.Millisecond
 	masterPauseMin, masterPauseMax = 5 * time.Millisecond, 200 * time.Millisecond
-	readPauseMin, readPauseMax     = 20 * time.Millisecond, time.Second
-	imagePauseMin, imagePauseMax   = 100 * time.Millisecond, 5 * time.Second
+	// proofEvery is how often a log that does not reach what was executed is compared with it.
+	proofEvery                   = time.Second
+	readPauseMin, readPauseMax   = 20 * time.Millisecond, time.Second
+	imagePauseMin, imagePauseMax = 100 * time.Millisecond, 5 * time.Second
 )
 
 func orDefault[T comparable](value *T, otherwise T) {

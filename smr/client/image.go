@@ -130,7 +130,7 @@ func (a *applyLoop) useImage(f *fetched) error {
 	if err != nil {
 		return fmt.Errorf("load the image at LSN %d: %w", base.LSN, err)
 	}
-	a.unproved = im.base
+	a.trail, a.proved = base.Trail(), 0 // the log does not reach it yet
 	logger.Info("image loaded", "lsn", uint64(base.LSN), "before", uint64(applied))
 	// What was executed below the image has no reply here.
 	for _, waiter := range c.owners.skip(executed) {

@@ -85,6 +85,8 @@ func (c *Client) attachOnce(ctx context.Context) (welcomed bool, err error) {
 	}
 	c.config.Logger.Info("replicator attached", "group", c.config.Group, "node", string(c.config.Node),
 		"lsn", uint64(c.Applied()), "log", welcome.LogDir)
+	_, before := c.view.load()
+	c.applied.doubt(before.attachments + 1) // before anybody can know of it
 	c.view.attach(welcome.LogDir)
 	defer func() {
 		if c.view.detach() {
