@@ -201,16 +201,23 @@ func (k *imageKeeper) run(ctx context.Context) {
 			for _, w := range waiting {
 				w <- imageTaken{lsn, err}
 			}
-			notTill = time.Now().Add(imageRetry)
+			notTill = restsTill(time.Now(), err)
 		case now := <-poll.C:
 			if now.Before(notTill) || !k.due(now) {
 				continue
 			}
-			if _, err := k.take(ctx); err != nil {
-				notTill = now.Add(imageRetry)
-			}
+			_, err := k.take(ctx)
+			notTill = restsTill(now, err)
 		}
 	}
+}
+
+// restsTill tells until when no image is taken by itself behind one that ended with err: only failures are worth a rest.
+func restsTill(now time.Time, err error) time.Time {
+	if err == nil {
+		return now
+	}
+	return now.Add(imageRetry)
 }
 
 // others returns those who want an image already: they share the next one.
@@ -389,7 +396,8 @@ func (k *imageKeeper) load(lsn smr.LSN) (executed uint64, err error) {
 }
 
 // become exchanges the machine for one that is further. What clients remember of keys is invalid; those who wait for a key that
-// the new state does not know to wait are told that the outcome of their command is unknown.
+// the new state does not know to wait are told that the outcome of their command is unknown; those who listen to messages are cut
+// off: messages between the two states never come, and nothing else would tell them.
 func (n *Node) become(machine *kv.Machine) {
 	n.frame.Lock()
 	defer n.frame.Unlock()
@@ -411,6 +419,12 @@ func (n *Node) become(machine *kv.Machine) {
 		}
 	}
 	n.shell.tracker.flush(n)
+	for _, c := range n.clients.list() {
+		if c.about.listening() {
+			n.shell.pubsub.removeAll(c)
+			c.disconnect()
+		}
+	}
 	n.applied.advance(machine.Applied())
 	n.noteProgress()
 }

@@ -153,8 +153,11 @@ func TestNodeGoesOnWithAnImageOfAPeer(t *testing.T) {
 	waiting := dial(t, g.nodes[1].node.address.Load().String())
 	waiting.send("blpop later 0")
 	eventually(t, "another one waits", func() bool { return g.nodes[1].node.blocked.count() == 2 })
+	listener := dial(t, g.nodes[1].node.address.Load().String())
+	listener.do("subscribe news")
 	g.set(func() { g.nodes[1].lagging = true })
 	a.expect("set key new", "+OK\r\n")
+	a.do("publish news skipped")
 	a.expect("rpush served x", ":1\r\n")
 	lsn, err := keeper.TakeImage(t.Context())
 	if err != nil {
@@ -174,6 +177,9 @@ func TestNodeGoesOnWithAnImageOfAPeer(t *testing.T) {
 	}
 	if pushed := string(tracked.next()); !strings.Contains(pushed, "invalidate") {
 		t.Errorf("a client that remembers values is told %q", pushed)
+	}
+	if pushed := listener.next(); pushed != nil { // it must know that it may have missed something
+		t.Errorf("a client that listens goes on behind what it did not hear, with %q", pushed)
 	}
 	g.set(func() {
 		for n, frame := range g.history {
@@ -216,6 +222,9 @@ func TestImagesAreTakenWhenDue(t *testing.T) {
 		c.do("set a " + strings.Repeat("x", 1000))
 	}
 	eventually(t, "an image", func() bool { return told() > 0 })
+	if now := time.Now(); restsTill(now, nil).After(now) || !restsTill(now, errors.New("no room")).After(now) {
+		t.Error("an image that was wanted, and taken, keeps those away that are due; or one that failed is tried again at once")
+	}
 
 	config := g.nodes[0].node.config
 	config.Images.Dir, config.Group = dir, "other"
