@@ -1,0 +1,167 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+
+	"lockstep/internal/local"
+)
+
+// startLSN returns where a replica's log begins, as the configuration masters see it.
+func (w *world) startLSN(node string) (uint64, error) {
+	group, err := w.group()
+	if err != nil {
+		return 0, err
+	}
+	for _, r := range group.GetReplicas() {
+		if r.GetNode() == node {
+			return r.GetState().GetStart(), nil
+		}
+	}
+	return 0, fmt.Errorf("%s is no replica", node)
+}
+
+// What could go wrong: a node without anything cannot join a group whose log begins above 0, by itself and with what its
+// replicas keep of the log: it waits for ever, begins with half of the state, or differs from the others afterwards. So a node
+// is added, and another one loses its disks.
+func TestEmptyReplicasJoinATrimmedGroupByImage(t *testing.T) {
+	t.Parallel()
+	w := start(t, local.Options{Confmasters: 1}, map[local.Kind][]string{
+		local.KindReplicator: {"--file-size", "64KiB", "--log-keep-bytes", "64KiB", "--log-lag-cap", "128KiB"},
+		local.KindKVNode:     {"--image-log", "64KiB"},
+	})
+	written := 0
+	grow := func() {
+		c := mustDial(t, w.addr("n1"))
+		for range 500 {
+			written++
+			c.must(t, "SET", "key:"+strconv.Itoa(written%300), strings.Repeat("v", written%700))
+			c.must(t, "RPUSH", "list", strconv.Itoa(written))
+		}
+		w.operate(t, "checkpoint")
+	}
+	trimmed := func(nodes ...string) {
+		for _, node := range nodes {
+			eventually(t, "the log of "+node+" is trimmed", func() error {
+				start, err := w.startLSN(node)
+				if err == nil && start == 0 {
+					err = fmt.Errorf("it begins at %d", start)
+				}
+				return err
+			})
+		}
+	}
+	filled := func(node string) {
+		t.Helper()
+		w.healthy(t)
+		if start, err := w.startLSN(node); err != nil || start == 0 {
+			t.Errorf("the log of %s begins at %d, error %v: it did not need an image", node, start, err)
+		}
+		content, err := os.ReadFile(w.LogPath(kvnode(node)))
+		if err != nil || !strings.Contains(string(content), `msg="image loaded"`) {
+			t.Errorf("%s did not load an image, error %v", node, err)
+		}
+		c := mustDial(t, w.addr(node))
+		if got := c.must(t, "LLEN", "list"); got.Int != int64(written) {
+			t.Errorf("%s has %d of %d", node, got.Int, written)
+		}
+		c.must(t, "SET", "written-at", node)
+		w.sameEverywhere(t)
+	}
+	grow()
+	trimmed("n1", "n2", "n3")
+	if _, err := w.AddNode("n4", binaries); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "n4 is registered", func() error {
+		_, err := w.startLSN("n4")
+		return err
+	})
+	filled("n4")
+
+	w.kill(t, kvnode("n2"), replicator("n2"))
+	if _, err := w.WipeNode("n2"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(w.LogPath(kvnode("n2"))); err != nil {
+		t.Fatal(err)
+	}
+	grow()
+	w.startAgain(t, replicator("n2"), kvnode("n2"))
+	filled("n2")
+}
+
+// A group is recovered by force without writes that only the lost replicas held. The KV node of one of them has executed these writes and goes on running
+// while its replicator begins anew with an empty directory. What could go wrong: it takes the log of the other history for the
+// continuation of its own, and serves what no other node has, for ever. It has to end and say what to do; wiped, it is like the
+// others.
+func TestKVNodeOfAnotherHistoryIsRefused(t *testing.T) {
+	t.Parallel()
+	w := start(t, local.Options{Confmasters: 1}, map[local.Kind][]string{local.KindKVNode: {"--write-timeout", "60s", "--refuse-after", "60s"}})
+	mustDial(t, w.addr("n3")).must(t, "SET", "key", "kept")
+	w.kill(t, kvnode("n3"), replicator("n3"))
+	eventually(t, "a write without n3", func() error {
+		_, err := once(w.addr("n1"), "SET", "key", "lost")
+		return err
+	})
+	for range 50 {
+		mustDial(t, w.addr("n1")).must(t, "INCR", "lost")
+	}
+	w.kill(t, replicator("n1"), replicator("n2"), kvnode("n2"))
+	for _, node := range []string{"n1", "n2"} {
+		if err := os.RemoveAll(w.ReplicaDir(node)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.startAgain(t, replicator("n3"), kvnode("n3"))
+	eventually(t, "the loss of the quorum is seen", func() error {
+		group, err := w.group()
+		if err == nil && group.GetState() != "unavailable" {
+			err = fmt.Errorf("%s: %s", group.GetState(), group.GetDetail())
+		}
+		return err
+	})
+	ended := w.Ended(kvnode("n1"))
+	w.operate(t, "group", "recover", "g1", "--force", "--accept-loss", "--confirm", "g1")
+	eventually(t, "n3 serves what is left", func() error {
+		value, err := once(w.addr("n3"), "GET", "key")
+		if err == nil && value.Text != "kept" {
+			t.Fatalf("n3 has %q", value.Text)
+		}
+		return err
+	})
+	if w.Pid(kvnode("n1")) == 0 {
+		t.Fatal("the KV node of n1 ended without a replicator")
+	}
+	w.startAgain(t, replicator("n1"))
+	eventually(t, "the KV node of n1 ends", func() error {
+		if value, err := once(w.addr("n1"), "GET", "key"); err == nil && value.Text != "kept" {
+			t.Fatalf("n1 answers %q, which its group does not have", value.Text)
+		}
+		select {
+		case <-ended:
+			return nil
+		default:
+			return fmt.Errorf("it runs:\n%s", w.Tail(kvnode("n1"), 3))
+		}
+	})
+	if tail := w.Tail(kvnode("n1"), 3); !strings.Contains(tail, "smrctl node wipe n1") {
+		t.Errorf("it ended without saying what to do:\n%s", tail)
+	}
+	w.operate(t, "node", "stop", "n1")
+	for _, node := range []string{"n1", "n2"} {
+		w.operate(t, "node", "wipe", node)
+		w.operate(t, "node", "start", node)
+	}
+	w.healthy(t)
+	for _, node := range []string{"n1", "n2", "n3"} {
+		c := mustDial(t, w.addr(node))
+		if key, lost := c.must(t, "GET", "key"), c.must(t, "EXISTS", "lost"); key.Text != "kept" || lost.Int != 0 {
+			t.Errorf("%s has key %q and %d keys that were lost", node, key.Text, lost.Int)
+		}
+	}
+	w.sameEverywhere(t)
+}
