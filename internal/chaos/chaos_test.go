@@ -35,6 +35,9 @@ func TestMixedFaultsKeepThePromises(t *testing.T) {
 	if report.Effective() == 0 || report.Outcomes[OK] == 0 || report.Checked.Ops == 0 {
 		t.Errorf("%d faults, %d operations done: that proves nothing", report.Effective(), report.Outcomes[OK])
 	}
+	if len(report.Checked.Kinds) != len(letterNames) {
+		t.Errorf("of %d kinds of keys only these were used: %v", len(letterNames), report.Checked.Kinds)
+	}
 	again, err := Check(filepath.Join(dir, "history.jsonl"), dir)
 	if err != nil || again.Ops != report.Checked.Ops || len(again.Violations) != 0 && report.Good() {
 		t.Errorf("the history file gives %+v, error %v", again, err)

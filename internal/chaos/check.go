@@ -25,8 +25,28 @@ type Checked struct {
 	Keys       int         `json:"keys"`
 	Ops        int         `json:"ops"`
 	Undecided  []string    `json:"undecided,omitempty"` // keys that could not be checked in time
+	Handed     []Handed    `json:"handed,omitempty"`
+	Kinds      []KeyCount  `json:"kinds"`
 	Violations []Violation `json:"violations"`
 }
+
+// Handed is an element that was acknowledged and then taken out by a pop whose outcome nobody knows: for a client whose connection
+// broke, or whose node died while it waited.
+type Handed struct {
+	Key     string `json:"key"`
+	Element string `json:"element"`
+}
+
+// KeyCount is how many keys of a kind were checked, and by how many operations that were acknowledged.
+type KeyCount struct {
+	Kind string `json:"kind"`
+	Keys int    `json:"keys"`
+	Ops  int    `json:"ops"` // acknowledged
+}
+
+// letterNames says what the first letters of keys stand for.
+var letterNames = map[byte]string{'r': "registers", 'c': "counters", 't': "texts", 'l': "lists", 'p': "pairs", 'e': "scripts", 'q': "queues",
+	'm': "queues moved from", 'z': "priority queues", 's': "streams", 'n': "pub/sub"}
 
 // keyPatience is how long porcupine may think about one key.
 const keyPatience = 20 * time.Second
@@ -39,6 +59,22 @@ func checkHistory(ops []Op, dir string) Checked {
 	keys := byKey(ops)
 	result := Checked{Keys: len(keys), Ops: len(ops), Violations: []Violation{}}
 	for _, key := range sortedKeys(keys) {
+		result.count(key, keys[key])
+		switch key[0] {
+		case 'q', 'm', 'z':
+			found, handed := checkQueue(key, keys[key])
+			result.Violations = append(result.Violations, found...)
+			for _, element := range handed {
+				result.Handed = append(result.Handed, Handed{key, element})
+			}
+			continue
+		case 's':
+			result.Violations = append(result.Violations, checkStream(key, keys[key])...)
+			continue
+		case 'n':
+			result.Violations = append(result.Violations, checkChannels(keys[key])...)
+			continue
+		}
 		picture := filepath.Join(dir, "key-"+key+".html")
 		if len(result.Violations) >= maxPictures {
 			picture = ""
@@ -50,11 +86,46 @@ func checkHistory(ops []Op, dir string) Checked {
 		if violation != nil {
 			result.Violations = append(result.Violations, *violation)
 		}
-		if strings.HasPrefix(key, "l") {
+		result.Violations = append(result.Violations, checkSwaps(key, keys[key])...)
+		if key[0] == 'l' {
 			result.Violations = append(result.Violations, checkList(key, keys[key])...)
 		}
 	}
 	return result
+}
+
+// count counts a key and its operations.
+func (c *Checked) count(key string, ops []Op) {
+	name := letterNames[key[0]]
+	at := slices.IndexFunc(c.Kinds, func(k KeyCount) bool { return k.Kind == name })
+	if at < 0 {
+		at = len(c.Kinds)
+		c.Kinds = append(c.Kinds, KeyCount{Kind: name})
+	}
+	c.Kinds[at].Keys++
+	for _, op := range ops {
+		if op.Outcome == OK {
+			c.Kinds[at].Ops++
+		}
+	}
+}
+
+// checkSwaps: a compare-and-set is not done only if somebody else may have written the key since it was watched.
+func checkSwaps(key string, ops []Op) []Violation {
+	var found []Violation
+	for _, swap := range ops {
+		if swap.Kind != Swap || swap.Outcome != OK || swap.Out != "0" {
+			continue
+		}
+		disturbed := slices.ContainsFunc(ops, func(op Op) bool {
+			return op.ID != swap.ID && !op.Kind.reads() && op.Outcome != Refused && op.Call < swap.Return && op.Return > swap.Since
+		})
+		if !disturbed {
+			found = append(found, Violation{Rule: "compare-and-set fails only if the key changes", Key: key,
+				Text: fmt.Sprintf("operation %d on %s was told that the key had changed; nobody wrote it meanwhile", swap.ID, swap.Node)})
+		}
+	}
+	return found
 }
 
 func byKey(ops []Op) map[string][]Op {
@@ -146,6 +217,9 @@ func step(state string, op Op) (possible bool, next string) {
 		}
 		next = strconv.FormatInt(count+1, 10)
 		return !known || op.Out == next, next
+	case Call:
+		next = state + "." + op.Arg
+		return !known || op.Out == strconv.Itoa(strings.Count(next, ".")), next
 	case Append:
 		next = state + op.Arg
 		return !known || op.Out == strconv.Itoa(len(next)), next

@@ -47,11 +47,7 @@ func (t *tape) get(value string)      { t.add(Op{Key: "r1", Kind: Get, Out: valu
 // What could go wrong: a checker that accepts everything looks exactly like a system without faults. Each planted history
 // breaks one rule and must be rejected by it; each good one must pass.
 func TestPlantedHistoriesAreRejected(t *testing.T) {
-	cases := []struct {
-		name  string
-		rules string // part of the names of rules that must be found, separated by "|"; "" for a good history
-		plant func(h *tape)
-	}{
+	judgePlanted(t, []planted{
 		{"good list", "", func(h *tape) { h.push("5", "1"); h.read(",5"); h.push("3", "2"); h.read(",5,3") }},
 		{"good list with an unknown push that happened late", "", func(h *tape) {
 			h.add(Op{Key: "l1", Kind: Push, Arg: "1", Outcome: Unknown})
@@ -146,7 +142,17 @@ func TestPlantedHistoriesAreRejected(t *testing.T) {
 			h.add(Op{Key: "p1", Kind: Set, Arg: "2"})
 			h.add(Op{Key: "p1", Kind: Get, Out: "2|1"})
 		}},
-	}
+	})
+}
+
+// planted is a history that was made up.
+type planted struct {
+	name  string
+	rules string // part of the names of rules that must be found, separated by "|"; "" for a good history
+	plant func(h *tape)
+}
+
+func judgePlanted(t *testing.T, cases []planted) {
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			h := &tape{}

@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -25,6 +27,7 @@ type cluster struct {
 	binaries string
 	flags    map[local.Kind][]string
 	announce map[string]string // of each replicator: its data address behind the proxy
+	manage   map[string]string // and its management address
 	peers    map[string]string // of each configuration master: --peers, with the others behind the proxy
 
 	small     string // node whose directory is a small file system of its own, "" if there is none
@@ -32,13 +35,27 @@ type cluster struct {
 	unmount   func() error
 
 	starting sync.Mutex // local starts one process at a time
+
+	mu      sync.Mutex
+	serving []local.Replica // replaced, never changed: nodes whose processes are meant to run
+}
+
+// layout is what a cluster shall be.
+type layout struct {
+	dir      string // must be new
+	binaries string
+	port     int // the first one
+	seed     uint64
+	spares   int    // nodes that are not there at first
+	archive  string // "" for none
+	flags    map[local.Kind][]string
 }
 
 // cluster sizes. Small log files, so that every run passes many borders between them.
 const (
 	replicas = 3
 	copies   = 2
-	fileSize = "1MiB"
+	fileSize = 1 << 20 // bytes
 	// Sizes of the file system that is filled, in bytes: a sparse file has room for the log of an hour and for what quarantine
 	// keeps of it; tmpfs takes memory.
 	imageSize = 4 << 30
@@ -48,14 +65,15 @@ const (
 // startPatience bounds how long a new cluster may take to serve.
 const startPatience = time.Minute
 
-// startCluster starts a cluster in dir, which must be new, with the first port given. flags are further flags by kind.
-func startCluster(ctx context.Context, dir, binaries string, port int, seed uint64, flags map[local.Kind][]string) (c *cluster, err error) {
-	plain, err := local.Prepare(dir, local.Options{Replicas: replicas, Copies: copies, Port: port})
+// startCluster starts a cluster.
+func startCluster(ctx context.Context, l layout) (c *cluster, err error) {
+	plain, err := local.Prepare(l.dir, local.Options{Replicas: replicas + l.spares, Copies: copies, Port: l.port, Archive: l.archive})
 	if err != nil {
 		return nil, err
 	}
 	plain.DieWithParent = true
-	c = &cluster{Cluster: plain, proxy: newProxy(seed), binaries: binaries, flags: flags, announce: make(map[string]string), peers: make(map[string]string)}
+	c = &cluster{Cluster: plain, proxy: newProxy(l.seed), binaries: l.binaries, flags: l.flags, serving: plain.Plan.Replicas[:replicas],
+		announce: make(map[string]string), manage: make(map[string]string), peers: make(map[string]string)}
 	defer func(begun *cluster) { // every return of an error takes what was started with it
 		if err != nil {
 			_, stopErr := begun.stop()
@@ -71,7 +89,7 @@ func startCluster(ctx context.Context, dir, binaries string, port int, seed uint
 		}
 	}
 	request := &proto.CreateGroupRequest{Name: c.Plan.Group, Copies: copies, MinCopies: copies, Sync: c.Plan.Sync}
-	for _, r := range c.Plan.Replicas {
+	for i, r := range c.Plan.Replicas {
 		data, err := c.proxy.listen("", r.Node, dataPort, r.DataAddr)
 		if err != nil {
 			return nil, err
@@ -80,17 +98,20 @@ func startCluster(ctx context.Context, dir, binaries string, port int, seed uint
 		if err != nil {
 			return nil, err
 		}
-		c.announce[r.Node] = data
+		c.announce[r.Node], c.manage[r.Node] = data, manage
+		if i >= replicas {
+			continue
+		}
 		request.Replicas = append(request.Replicas, &proto.ReplicaSpec{Node: r.Node, ManageAddr: manage, DataAddr: data, KvAddr: r.KVAddr})
 	}
 	if err := c.linkPeers(); err != nil {
 		return nil, err
 	}
-	c.mountSmall(ctx, c.Plan.Replicas[seed%replicas].Node)
+	c.mountSmall(ctx, c.Plan.Replicas[l.seed%replicas].Node)
 	if c.admin, err = admin.New(c.Plan.ConfmasterAddrs()); err != nil {
 		return nil, err
 	}
-	for _, p := range c.Processes() {
+	for _, p := range c.processes() {
 		if err := c.start(p.Name); err != nil {
 			return nil, err
 		}
@@ -100,10 +121,60 @@ func startCluster(ctx context.Context, dir, binaries string, port int, seed uint
 	if err := c.create(ctx, request); err != nil {
 		return nil, err
 	}
-	if err := c.AwaitHealthy(ctx, c.admin); err != nil {
+	if err := c.awaitServing(ctx); err != nil {
 		return nil, err
 	}
 	return c, c.NoteFounded()
+}
+
+// nodes lists the nodes whose processes are meant to run.
+func (c *cluster) nodes() []local.Replica {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.serving
+}
+
+// spares lists the nodes that are not there now.
+func (c *cluster) spares() []local.Replica {
+	serving := c.nodes()
+	return slices.DeleteFunc(slices.Clone(c.Plan.Replicas), func(r local.Replica) bool { return slices.Contains(serving, r) })
+}
+
+// enlist takes a node into service.
+func (c *cluster) enlist(r local.Replica) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.serving = append(slices.Clone(c.serving), r)
+}
+
+// dismiss takes a node out of service.
+func (c *cluster) dismiss(node string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.serving = slices.DeleteFunc(slices.Clone(c.serving), func(r local.Replica) bool { return r.Node == node })
+}
+
+// processes lists the processes that are meant to run.
+func (c *cluster) processes() []local.Process {
+	spares := c.spares()
+	return slices.DeleteFunc(c.Processes(), func(p local.Process) bool {
+		return slices.ContainsFunc(spares, func(r local.Replica) bool { return r.Node == p.Node })
+	})
+}
+
+// awaitServing waits until every node is a full member and every KV node answers a linearizable read.
+func (c *cluster) awaitServing(ctx context.Context) error {
+	return until(ctx, func() error {
+		if err := c.whole(ctx); err != nil {
+			return err
+		}
+		for _, r := range c.nodes() {
+			if _, err := once(ctx, r.KVAddr, 5*time.Second, "EXISTS", "lockstep"); err != nil {
+				return fmt.Errorf("KV node of %s: %w", r.Node, err)
+			}
+		}
+		return nil
+	})
 }
 
 // linkPeers leads the connections between configuration masters through the proxy.
@@ -190,7 +261,7 @@ func (c *cluster) start(name string) error {
 		}
 		extra := append([]string(nil), c.flags[p.Kind]...)
 		if p.Kind == local.KindReplicator {
-			extra = append(extra, "--announce", c.announce[p.Node], "--file-size", fileSize)
+			extra = append(extra, "--announce", c.announce[p.Node], "--file-size", strconv.Itoa(fileSize))
 		}
 		if peers := c.peers[name]; peers != "" {
 			extra = append(extra, "--peers", peers)
@@ -281,7 +352,7 @@ func (c *cluster) whole(ctx context.Context) error {
 	if group.GetState() != "ok" {
 		return fmt.Errorf("the group is %s: %s", group.GetState(), group.GetDetail())
 	}
-	for _, r := range c.Plan.Replicas {
+	for _, r := range c.nodes() {
 		if err := admitted(group, r.Node); err != nil {
 			return err
 		}

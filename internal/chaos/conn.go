@@ -119,6 +119,8 @@ func judge(err error) (outcome Outcome, expected bool) {
 	switch word {
 	case "NOREPLICAS", "MASTERDOWN", "EXECABORT":
 		return Refused, true
+	case "UNBLOCKED": // a command that waited was ended, before it was given anything
+		return Refused, true
 	case "UNCERTAIN":
 		return Unknown, true
 	}

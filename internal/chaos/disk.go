@@ -226,7 +226,8 @@ func (t *turn) useUp(length time.Duration) bool {
 	before := countLines(path, `msg="disk full"`)
 	value := strings.Repeat("x", 256<<10)
 	for i := 0; countLines(path, `msg="disk full"`) == before; i++ {
-		r := t.Plan.Replicas[i%len(t.Plan.Replicas)]
+		nodes := t.nodes()
+		r := nodes[i%len(nodes)]
 		// Whatever comes of it: this key is nobody's business.
 		_, _ = once(ctx, r.KVAddr, time.Second, "SET", "ballast", value)
 		if !rest(ctx, 50*time.Millisecond) {

@@ -41,14 +41,14 @@ func processFaults() []kind {
 		}},
 		{"kill all replicators at once", 2, func(t *turn) bool {
 			var names []string
-			for _, r := range t.Plan.Replicas {
+			for _, r := range t.nodes() {
 				names = append(names, replicator(r.Node))
 			}
 			return t.killAndStart(names...)
 		}},
 		{"kill everything at once", 2, func(t *turn) bool {
 			var names []string
-			for _, p := range t.Processes() {
+			for _, p := range t.processes() {
 				names = append(names, p.Name)
 			}
 			return t.killAndStart(names...)
@@ -166,14 +166,14 @@ func (t *turn) sleepAndWake(names ...string) bool {
 // rollingRestart stops and starts all nodes in good order, one after the other.
 func (t *turn) rollingRestart() bool {
 	var all []string
-	for _, r := range t.Plan.Replicas {
+	for _, r := range t.nodes() {
 		all = append(all, kvnode(r.Node), replicator(r.Node))
 	}
 	if !t.claim(all...) {
 		return false
 	}
 	t.begin(nil, "")
-	for _, r := range t.Plan.Replicas {
+	for _, r := range t.nodes() {
 		for _, name := range []string{kvnode(r.Node), replicator(r.Node)} {
 			killed, err := t.StopProcess(name)
 			if killed {
@@ -298,7 +298,7 @@ func (t *turn) isolate() bool {
 	}
 	add("*", node, dataPort)
 	add("*", node, managePort)
-	for _, other := range t.Plan.Replicas {
+	for _, other := range t.nodes() {
 		if other.Node != node {
 			add(node, other.Node, dataPort)
 		}

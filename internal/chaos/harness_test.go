@@ -94,7 +94,7 @@ func shared(t *testing.T) *world {
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
-		ancestors.cluster, ancestors.err = startCluster(ctx, filepath.Join(ancestors.dir, "a"), binaries, port, 3, nil)
+		ancestors.cluster, ancestors.err = startCluster(ctx, layout{dir: filepath.Join(ancestors.dir, "a"), binaries: binaries, port: port, seed: 3})
 	})
 	if ancestors.err != nil {
 		t.Fatal(ancestors.err)

@@ -24,11 +24,24 @@ const (
 	Incr   Kind = "incr"   // INCR
 	Append Kind = "append" // APPEND
 	Push   Kind = "push"   // RPUSH
-	Range  Kind = "range"  // LRANGE 0 -1
+	Range  Kind = "range"  // LRANGE 0 -1; of queues and streams all that is left at the end
+
+	Call    Kind = "call"    // EVAL or FCALL of a script that writes three keys
+	Pop     Kind = "pop"     // a blocking pop: what was taken, "" if the time was up
+	Add     Kind = "add"     // XADD: the ID
+	Take    Kind = "take"    // XREADGROUP of a consumer (Arg): ",ID=value" for each new entry
+	Ack     Kind = "ack"     // XACK of one ID: "1" or "0"
+	Publish Kind = "publish" // PUBLISH
+	Hear    Kind = "hear"    // one connection's subscription, from its confirmation to its end: ",message" for each message
 )
 
 // reads reports whether the operation changes nothing.
-func (k Kind) reads() bool { return k == Get || k == Range }
+func (k Kind) reads() bool { return k == Get || k == Range || k == Hear }
+
+// writes reports whether the operation has changed something, or would: a pop whose time was up has not.
+func (o *Op) writes() bool {
+	return !o.Kind.reads() && (o.Kind != Pop && o.Kind != Take || o.Out != "")
+}
 
 // Outcome of an operation.
 type Outcome string
@@ -52,12 +65,15 @@ type Op struct {
 	Kind    Kind    `json:"kind"`
 	Arg     string  `json:"arg,omitempty"`     // what is written
 	Old     string  `json:"old,omitempty"`     // Swap: what must be there, "" for nothing
+	Since   int64   `json:"since,omitempty"`   // Swap: when the WATCH was sent
 	Call    int64   `json:"at"`                // nanoseconds since the run began
 	Return  int64   `json:"end,omitempty"`     // likewise; never if the outcome is unknown
 	Outcome Outcome `json:"outcome,omitempty"` // "" until it is known
 	Out     string  `json:"out,omitempty"`     // what was read ("" for nothing), the number or length answered; Swap: "1" done, "0" not
 	Note    string  `json:"note,omitempty"`    // error reply, or how the connection ended
-	Final   bool    `json:"final,omitempty"`   // a read after all was healed
+	Final   bool    `json:"final,omitempty"`   // a read after all was healed; of Hear: the subscription lasted until the end
+	// Restored: a read in a cluster that was restored to a moment between Call and Return.
+	Restored bool `json:"restored,omitempty"`
 }
 
 // line is one line of a history file.
@@ -117,9 +133,20 @@ func (h *history) end(op Op) {
 	delete(h.open, op.ID)
 	h.ended = append(h.ended, op)
 	h.counts[op.Outcome]++
-	if op.Outcome == OK && !op.Kind.reads() {
+	if op.Outcome == OK && op.writes() {
 		h.acks = append(h.acks, op.Return)
 	}
+	h.write(line{Return: &op})
+}
+
+// insert notes an operation of the past: its stamps, which op carries, are those of another one.
+func (h *history) insert(op Op) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.lastID++
+	op.ID = h.lastID
+	h.ended = append(h.ended, op)
+	h.counts[op.Outcome]++
 	h.write(line{Return: &op})
 }
 

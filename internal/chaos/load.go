@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,8 +15,11 @@ import (
 	"lockstep/internal/resp"
 )
 
-// kindsOfKeys are the first letters of keys; see doc.go.
-const kindsOfKeys = "rctlp"
+// kindsOfKeys are the first letters of keys; see doc.go. The histories of modelled ones are put in order by porcupine.
+const (
+	kindsOfKeys = modelled + "qmzs"
+	modelled    = "rctlpe"
+)
 
 // keyring hands out keys. Each takes a bounded number of operations and is then replaced by a fresh one.
 type keyring struct {
@@ -34,6 +38,7 @@ type slot struct {
 const (
 	keysPerKind = 2
 	opsPerKey   = 60
+	opsPerQueue = 150 // of queues and streams, whose checks take little time
 )
 
 func newKeyring() *keyring {
@@ -54,14 +59,29 @@ func (k *keyring) take(choice int) string {
 	if s.left == 0 {
 		k.made++
 		s.key, s.left = fmt.Sprintf("%c%d", s.letter, k.made), opsPerKey
+		if !isModelled(s.key) {
+			s.left = opsPerQueue
+		}
 		k.all = append(k.all, s.key)
 	}
 	s.left--
 	return s.key
 }
 
-// retire replaces a key before its time: each unknown operation doubles what the checker has to think of.
+func isModelled(key string) bool { return strings.IndexByte(modelled, key[0]) >= 0 }
+
+// current returns the newest key of a kind, "" if there is none yet; choice draws it.
+func (k *keyring) current(letter byte, choice int) string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.slots[strings.IndexByte(kindsOfKeys, letter)*keysPerKind+choice%keysPerKind].key
+}
+
+// retire replaces a key before its time: each unknown operation doubles what porcupine has to think of.
 func (k *keyring) retire(key string) {
+	if !isModelled(key) {
+		return
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for i := range k.slots {
@@ -82,8 +102,11 @@ func (k *keyring) keys() []string {
 type load struct {
 	history *history
 	ring    *keyring
-	unique  atomic.Int64 // the last value written by anybody
-	refused atomic.Int64 // connections that did not come about
+	nodes   func() []local.Replica // those in service now, of which there is at least one
+	unique  atomic.Int64           // the last value written by anybody
+	refused atomic.Int64           // connections that did not come about
+	// listened is closed when nobody listens any more.
+	listened chan struct{}
 
 	mu         sync.Mutex
 	unexpected []string // error replies that nobody should see
@@ -95,41 +118,75 @@ const maxUnexpected = 100
 // worker is one client.
 type worker struct {
 	*load
-	id     int
-	node   string
-	addr   string
-	rng    *rand.Rand
-	conn   *conn
-	broken bool // conn is of no further use
+	id      int
+	node    string
+	rng     *rand.Rand
+	conn    *conn
+	broken  bool   // conn is of no further use
+	grouped string // the stream whose group this worker has seen to
 }
 
-// run keeps clients going on every KV node until ctx ends.
-func (l *load) run(ctx context.Context, replicas []local.Replica, clients int, seed uint64) {
+// run keeps clients going on every KV node until ctx ends: several that do one operation after the other, and two that wait at
+// queues.
+func (l *load) run(ctx context.Context, clients int, seed uint64) {
 	var wait sync.WaitGroup
-	for i := range clients * len(replicas) {
-		r := replicas[i%len(replicas)]
-		w := &worker{load: l, id: i, node: r.Node, addr: r.KVAddr, rng: rand.New(rand.NewPCG(seed, 1000+uint64(i)))}
-		wait.Go(func() { w.run(ctx) })
+	nodes := len(l.nodes())
+	begin := func(id int, run func(*worker, context.Context)) {
+		w := &worker{load: l, id: id, rng: rand.New(rand.NewPCG(seed, 1000+uint64(id)))}
+		wait.Go(func() { run(w, ctx) })
+	}
+	for i := range clients * nodes {
+		begin(i, (*worker).run)
+	}
+	for i := range nodes {
+		begin(firstWaiter+2*i, (*worker).waitAtQueues)
+		begin(firstWaiter+2*i+1, (*worker).waitAtQueues)
 	}
 	wait.Wait()
+}
+
+// Numbers of clients that are not ordinary ones; the numbers of the readers at the end begin at finalReader.
+const (
+	firstWaiter   = 200
+	firstListener = 300
+	finalReader   = 1000
+	restoreReader = 2000
+)
+
+// connect sees to it that there is a connection, to the node whose turn it is. It reports whether there is one.
+func (w *worker) connect(ctx context.Context, patience time.Duration) bool {
+	if w.conn != nil {
+		return true
+	}
+	nodes := w.nodes() // nodes come and go
+	r := nodes[w.id%len(nodes)]
+	if w.id >= firstListener {
+		r = nodes[(w.id-firstListener)%len(nodes)]
+	}
+	c, err := dial(ctx, r.KVAddr, patience)
+	if err != nil {
+		w.refused.Add(1)
+		rest(ctx, 50*time.Millisecond)
+		return false
+	}
+	w.conn, w.node = c, r.Node
+	return true
 }
 
 // run does one operation after the other.
 func (w *worker) run(ctx context.Context) {
 	defer w.hangUp()
 	for ctx.Err() == nil {
-		if w.conn == nil {
-			// Some clients wait longer than any fail-over, some do not: both have to come out right.
-			patience := []time.Duration{time.Second, 3 * time.Second, 15 * time.Second}[w.rng.IntN(3)]
-			c, err := dial(ctx, w.addr, patience)
-			if err != nil {
-				w.refused.Add(1)
-				rest(ctx, 50*time.Millisecond)
-				continue
-			}
-			w.conn = c
+		// Some clients wait longer than any fail-over, some do not: both have to come out right.
+		if !w.connect(ctx, []time.Duration{time.Second, 3 * time.Second, 15 * time.Second}[w.rng.IntN(3)]) {
+			continue
 		}
-		outcome := w.operate(w.ring.take(w.rng.IntN(keysPerKind * len(kindsOfKeys))))
+		var outcome Outcome
+		if w.rng.IntN(12) == 0 {
+			outcome = w.publish()
+		} else {
+			outcome = w.operate(w.ring.take(w.rng.IntN(keysPerKind * len(kindsOfKeys))))
+		}
 		if w.broken || w.rng.IntN(500) == 0 { // some connections end without a cause
 			w.hangUp()
 		}
@@ -168,19 +225,42 @@ func (w *worker) operate(key string) Outcome {
 			return w.write(key, Push, value, []string{"RPUSH", key, value})
 		}
 		return w.read(key)
-	case 'p':
+	case 'e':
 		if half {
-			return w.write(key, Set, value, []string{"MULTI"}, []string{"SET", key + ":a", value}, []string{"SET", key + ":b", value}, []string{"EXEC"})
+			return w.callScript(key, value)
 		}
 		return w.read(key)
+	case 'q', 'm', 'z':
+		return w.push(key, value)
+	case 's':
+		return w.useStream(key, value, half)
 	}
 	switch w.rng.IntN(3) {
 	case 0:
-		return w.write(key, Set, value, []string{"SET", key, value})
+		return w.write(key, Set, value, setOf(key, value)...)
 	case 1:
 		return w.swap(key, value)
 	}
 	return w.read(key)
+}
+
+// namesOf lists the names that a key stands for.
+func namesOf(key string) []string {
+	switch key[0] {
+	case 'p':
+		return []string{key + ":a", key + ":b"}
+	case 'e':
+		return []string{key + ":n", key + ":t", key + ":l"}
+	}
+	return []string{key}
+}
+
+// setOf is how a register or a pair is written.
+func setOf(key, value string) [][]string {
+	if key[0] == 'p' {
+		return [][]string{{"MULTI"}, {"SET", key + ":a", value}, {"SET", key + ":b", value}, {"EXEC"}}
+	}
+	return [][]string{{"SET", key, value}}
 }
 
 // write does an operation that changes something.
@@ -195,7 +275,7 @@ func (w *worker) read(key string) Outcome {
 
 func readOf(key string, client int, node string) Op {
 	op := Op{Client: client, Node: node, Key: key, Kind: Get}
-	if key[0] == 'l' {
+	if strings.IndexByte("lqmzs", key[0]) >= 0 {
 		op.Kind = Range
 	}
 	return op
@@ -208,23 +288,32 @@ func commandsOf(key string) [][]string {
 		return [][]string{{"LRANGE", key, "0", "-1"}}
 	case 'p':
 		return [][]string{{"MULTI"}, {"GET", key + ":a"}, {"GET", key + ":b"}, {"EXEC"}}
+	case 'e':
+		return [][]string{{"MULTI"}, {"GET", key + ":n"}, {"GET", key + ":t"}, {"LRANGE", key + ":l", "0", "-1"}, {"EXEC"}}
 	}
 	return [][]string{{"GET", key}}
 }
 
 // swap is a compare-and-set as clients do it.
 func (w *worker) swap(key, value string) Outcome {
-	if _, err := w.conn.do([]string{"WATCH", key}); err != nil {
+	since := w.history.now()
+	if _, err := w.conn.do(append([]string{"WATCH"}, namesOf(key)...)); err != nil {
 		w.failed(Op{Key: key, Node: w.node, Kind: Swap}, err) // nothing was sent that could change anything
 		return Refused
 	}
 	seen := w.history.call(readOf(key, w.id, w.node))
-	reply, err := w.conn.do(commandsOf(key)...)
+	reply, err := w.conn.do(append([]string{"MGET"}, namesOf(key)...)) // EXEC would end the watch
+	if key[0] != 'p' && err == nil && len(reply.Items) == 1 {
+		reply = reply.Items[0]
+	}
 	if outcome := w.conclude(&seen, reply, err); outcome != OK {
 		w.broken = true // the watch with it
 		return outcome
 	}
-	op := Op{Client: w.id, Node: w.node, Key: key, Kind: Swap, Arg: value, Old: seen.Out}
+	op := Op{Client: w.id, Node: w.node, Key: key, Kind: Swap, Arg: value, Old: seen.Out, Since: since}
+	if key[0] == 'p' {
+		return w.finish(w.history.call(op), setOf(key, value)...)
+	}
 	return w.finish(w.history.call(op), []string{"MULTI"}, []string{"SET", key, value}, []string{"EXEC"})
 }
 
@@ -274,72 +363,19 @@ type strangeReply struct{ text string }
 
 func (s *strangeReply) Error() string { return s.text }
 
-// answer turns a reply into what an Op carries, or says why it cannot be the reply to op.
-func answer(op Op, reply resp.Value) (string, error) {
-	strange := func() (string, error) {
-		return "", &strangeReply{fmt.Sprintf("reply of kind %q, text %q and %d items", reply.Kind, reply.Text, len(reply.Items))}
-	}
-	isPair := op.Key[0] == 'p'
-	switch {
-	case op.Kind == Range:
-		if reply.Kind != '*' {
-			return strange()
-		}
-		out, err := integers(reply)
-		if err != nil {
-			return "", &strangeReply{err.Error()}
-		}
-		return out, nil
-	case op.Kind == Incr || op.Kind == Append || op.Kind == Push:
-		if reply.Kind != ':' {
-			return strange()
-		}
-		return strconv.FormatInt(reply.Int, 10), nil
-	case op.Kind == Get && isPair:
-		if reply.Kind != '*' || len(reply.Items) != 2 {
-			return strange()
-		}
-		if a, b := reply.Items[0].Text, reply.Items[1].Text; a != b {
-			return a + "|" + b, nil // which no order of operations explains
-		}
-		return reply.Items[0].Text, nil
-	case op.Kind == Get:
-		if reply.Kind != '$' && !reply.Null {
-			return strange()
-		}
-		return reply.Text, nil
-	case op.Kind == Swap:
-		if reply.Null {
-			return "0", nil
-		}
-		if reply.Kind != '*' || len(reply.Items) != 1 || reply.Items[0].Text != "OK" {
-			return strange()
-		}
-		return "1", nil
-	case isPair:
-		if reply.Kind != '*' || len(reply.Items) != 2 || reply.Items[0].Text != "OK" || reply.Items[1].Text != "OK" {
-			return strange()
-		}
-		return "", nil
-	case reply.Text != "OK":
-		return strange()
-	}
-	return "", nil
-}
-
 // finalReads reads every key on every node. It is called when all is healed; a read that is not answered is an error.
-func (l *load) finalReads(ctx context.Context, replicas []local.Replica) error {
+func (l *load) finalReads(ctx context.Context) error {
 	const patience = 20 * time.Second
-	for i, r := range replicas {
+	for i, r := range l.nodes() {
 		c, err := dial(ctx, r.KVAddr, patience)
 		if err != nil {
 			return fmt.Errorf("final reads on %s: %w", r.Node, err)
 		}
-		w := &worker{load: l, id: 1000 + i, node: r.Node, conn: c}
+		w := &worker{load: l, id: finalReader + i, node: r.Node, conn: c}
 		for _, key := range l.ring.keys() {
 			op := readOf(key, w.id, w.node)
 			op.Final = true
-			if outcome := w.finish(l.history.call(op), commandsOf(key)...); outcome != OK {
+			if outcome := w.readAll(op); outcome != OK {
 				c.Close()
 				return fmt.Errorf("final read of %s on %s: %s", key, r.Node, outcome)
 			}
@@ -347,6 +383,17 @@ func (l *load) finalReads(ctx context.Context, replicas []local.Replica) error {
 		c.Close()
 	}
 	return nil
+}
+
+// readAll reads all that a key of any kind holds.
+func (w *worker) readAll(op Op) Outcome {
+	switch op.Key[0] {
+	case 's':
+		return w.inspectStream(op)
+	case 'q', 'm', 'z':
+		return w.inspectQueue(op)
+	}
+	return w.finish(w.history.call(op), commandsOf(op.Key)...)
 }
 
 // rest waits and reports whether ctx lives on.

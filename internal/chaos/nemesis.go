@@ -67,7 +67,7 @@ func (n *nemesis) lane(ctx context.Context, lane int, seed uint64, kinds []kind,
 	for _, k := range kinds {
 		total += k.weight
 	}
-	for ctx.Err() == nil {
+	for total > 0 && ctx.Err() == nil {
 		choice := rng.IntN(total)
 		for _, k := range kinds {
 			if choice -= k.weight; choice >= 0 {
@@ -188,7 +188,7 @@ func (t *turn) roles() (master string, others []string) {
 	if group, _, err := t.group(ctx); err == nil {
 		master = group.GetMaster()
 	}
-	for _, r := range t.Plan.Replicas {
+	for _, r := range t.nodes() {
 		others = append(others, r.Node)
 	}
 	t.rng.Shuffle(len(others), func(i, j int) { others[i], others[j] = others[j], others[i] })

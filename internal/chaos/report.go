@@ -13,6 +13,7 @@ import (
 
 // Report of a run.
 type Report struct {
+	Mode            string          `json:"mode,omitempty"` // "" or "forced recovery"
 	Seed            uint64          `json:"seed"`
 	Began           time.Time       `json:"began"`
 	Seconds         float64         `json:"seconds"` // with faults
@@ -29,7 +30,19 @@ type Report struct {
 	LoadFrom        int64           `json:"load_from"`
 	LoadTo          int64           `json:"load_to"`
 	WritesPerSecond []int           `json:"writes_per_second"`
+	Images          Images          `json:"images"`
+	Recoveries      []Recovery      `json:"recoveries,omitempty"`
 	Checked         Checked         `json:"checked"`
+}
+
+// Images is what became of images and of the log, counted in what the processes said.
+type Images struct {
+	Taken    int `json:"taken"`
+	Needed   int `json:"needed"`   // KV nodes found that the log does not reach back to them
+	Jumped   int `json:"jumped"`   // running KV nodes went on from an image of a peer
+	Loaded   int `json:"loaded"`   // KV nodes started from an image
+	Trimmed  int `json:"trimmed"`  // times that a log was trimmed
+	Restored int `json:"restored"` // clusters of a moment in the archive, started and read
 }
 
 // Good reports whether no promise was broken and everything could be judged.
@@ -85,9 +98,19 @@ func (r *Report) Summary() string {
 		length := time.Duration(w.To - w.From)
 		longest, total = max(longest, length), total+length
 	}
-	return fmt.Sprintf("seed %d: %s; %d faults in %.0f s (and %d without effect); %d operations on %d keys: %d ok, %d refused, %d unknown; %d windows, longest %v, together %v",
+	if r.Mode != "" {
+		acked, lost := 0, 0
+		for _, recovery := range r.Recoveries {
+			acked, lost = acked+recovery.Acked, lost+recovery.Lost
+		}
+		return fmt.Sprintf("seed %d, %s: %s; %d quorums lost and recovered in %.0f s; %d writes acknowledged, %d of them lost, all within what was reported",
+			r.Seed, r.Mode, verdict, len(r.Recoveries), r.Seconds, acked, lost)
+	}
+	return fmt.Sprintf("seed %d: %s; %d faults in %.0f s (and %d without effect); %d operations on %d keys: %d ok, %d refused, %d unknown; %d windows, longest %v, together %v; "+
+		"%d images taken, %d needed by nodes that the log did not reach, %d logs trimmed, %d moments restored; %d elements went to clients that are gone",
 		r.Seed, verdict, r.Effective(), r.Seconds, len(r.Faults)-r.Effective(), r.Checked.Ops, r.Checked.Keys, r.Outcomes[OK], r.Outcomes[Refused], r.Outcomes[Unknown],
-		len(r.Windows), longest.Round(time.Millisecond), total.Round(time.Millisecond))
+		len(r.Windows), longest.Round(time.Millisecond), total.Round(time.Millisecond),
+		r.Images.Taken, r.Images.Needed, r.Images.Trimmed, r.Images.Restored, len(r.Checked.Handed))
 }
 
 // write leaves report.json and report.html in dir.
@@ -192,6 +215,16 @@ table{border-collapse:collapse;margin:1em 0}td,th{border:1px solid #ccc;padding:
 {{if .Checked.Violations}}<h2>Violations</h2><table><tr><th>rule</th><th>key</th><th>what</th></tr>
 {{range .Checked.Violations}}<tr><td>{{.Rule}}</td><td>{{.Key}}</td><td><pre>{{.Text}}</pre>{{if .Picture}}<a href="{{.Picture}}">picture</a>{{end}}</td></tr>{{end}}</table>{{end}}
 {{if .Checked.Undecided}}<h2>Undecided keys</h2><p>{{join .Checked.Undecided}}</p>{{end}}
+{{if .Recoveries}}<h2>Forced recoveries</h2>
+<table><tr><th>round</th><th>kept</th><th>cut off before</th><th>acknowledged</th><th>lost</th><th>may be lost from LSN</th><th>served again after ms</th><th>reported</th></tr>
+{{range .Recoveries}}<tr><td>{{.Round}}</td><td>{{.Kept}}</td><td>{{.Lagged}}</td><td>{{.Acked}}</td><td>{{.Lost}}</td><td>{{.From}}</td><td>{{.Millis}}</td><td>{{.Reported}}</td></tr>{{end}}</table>
+{{else}}<h2>What was checked</h2>
+<table><tr><th>kind of key</th><th>keys</th><th>acknowledged operations</th></tr>
+{{range .Checked.Kinds}}<tr><td>{{.Kind}}</td><td>{{.Keys}}</td><td>{{.Ops}}</td></tr>{{end}}</table>
+<p>Images: {{.Images.Taken}} taken; {{.Images.Loaded}} loaded by KV nodes that started; {{.Images.Needed}} times a node found that the log does not reach back to it, {{.Images.Jumped}} times a running one jumped
+to the image of a peer. Logs were trimmed {{.Images.Trimmed}} times. {{.Images.Restored}} moments were restored from the archive into clusters of their own, and read.</p>
+{{if .Checked.Handed}}<p>Elements that were acknowledged and handed to a client that did not get the reply: its connection broke, or its node died while it waited.
+{{range .Checked.Handed}}{{.Key}}: {{.Element}}. {{end}}</p>{{end}}
 <h2>Acknowledged writes a second (green), windows (red), fail-overs (orange), this machine slow (grey), faults (blue)</h2>
 <div class="draw"><svg width="{{.Width}}" height="{{.Height}}" xmlns="http://www.w3.org/2000/svg">
 {{range .Shades}}<rect x="{{.X}}" y="{{.Y}}" width="{{.W}}" height="{{.H}}" fill="#fbb"><title>{{.Text}}</title></rect>{{end}}
@@ -216,5 +249,5 @@ table{border-collapse:collapse;margin:1em 0}td,th{border:1px solid #ccc;padding:
 <h2>Faults</h2>
 <table><tr><th>number</th><th>lane</th><th>from s</th><th>healed after ms</th><th>admitted after ms</th><th>kind</th><th>targets</th><th>detail</th></tr>
 {{range .Faults}}<tr><td>{{.ID}}</td><td>{{.Lane}}</td><td>{{s .Began}}</td><td>{{span .Began .Ended}}</td><td>{{if .Admit}}{{span .Began .Admit}}{{end}}</td><td>{{.Kind}}</td><td>{{join .Targets}}</td><td>{{.Detail}}{{if .Error}} — {{.Error}}{{end}}</td></tr>{{end}}</table>
-</body></html>
+{{end}}</body></html>
 `))

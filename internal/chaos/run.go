@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -46,7 +47,7 @@ func (c *Config) setDefaults() error {
 		return nil
 	}
 	var err error
-	c.Port, _, err = local.ReservePorts(local.Options{}) // until this process ends
+	c.Port, _, err = local.ReservePorts(local.Options{Replicas: replicas + spareNodes}) // until this process ends
 	return err
 }
 
@@ -58,6 +59,10 @@ type run struct {
 	load    *load
 	nemesis *nemesis
 	report  *Report
+
+	// Owned by whoever holds the claim restoring.
+	restored int64 // when a restore last ended
+	moments  int   // that were restored
 
 	speaking sync.Mutex // Progress is called by one at a time
 
@@ -79,11 +84,14 @@ func Run(ctx context.Context, config Config) (*Report, error) {
 	if r.history, err = newHistory(filepath.Join(config.Dir, "history.jsonl"), time.Now()); err != nil {
 		return nil, err
 	}
-	r.load = &load{history: r.history, ring: newKeyring()}
+	r.load = &load{history: r.history, ring: newKeyring(), listened: make(chan struct{}), nodes: func() []local.Replica { return r.cluster.nodes() }}
 	r.report = &Report{Seed: config.Seed, Began: time.Now(), Machine: machine(), Version: version()}
-	flags := map[local.Kind][]string{local.KindKVNode: {"--write-timeout", "4s", "--refuse-after", "3s"}}
+	if err := os.Mkdir(r.archive(), 0o755); err != nil {
+		return nil, fmt.Errorf("make the archive: %w", err)
+	}
 	r.say(fmt.Sprintf("seed %d: starting a cluster in %s", config.Seed, config.Dir))
-	if r.cluster, err = startCluster(ctx, filepath.Join(config.Dir, "c"), config.Binaries, config.Port, config.Seed, flags); err != nil {
+	if r.cluster, err = startCluster(ctx, layout{dir: filepath.Join(config.Dir, "c"), binaries: config.Binaries, port: config.Port, seed: config.Seed,
+		spares: spareNodes, archive: r.archive(), flags: flagsOfRuns()}); err != nil {
 		_, closeErr := r.history.close()
 		return nil, errors.Join(err, closeErr)
 	}
@@ -104,6 +112,26 @@ func Run(ctx context.Context, config Config) (*Report, error) {
 	return r.report, nil
 }
 
+// spareNodes is how many nodes more than at first there may be.
+const spareNodes = 2
+
+// archive is the directory into which the cluster is archived.
+func (r *run) archive() string {
+	dir, err := filepath.Abs(filepath.Join(r.Dir, "archive"))
+	if err != nil {
+		return filepath.Join(r.Dir, "archive") // replicators refuse it, and say so
+	}
+	return dir
+}
+
+// flagsOfRuns makes images and trimming frequent: whoever is away for a while needs an image.
+func flagsOfRuns() map[local.Kind][]string {
+	return map[local.Kind][]string{
+		local.KindKVNode:     {"--write-timeout", "4s", "--refuse-after", "3s", "--image-log", "1MiB", "--image-every", "10s"},
+		local.KindReplicator: {"--log-keep-bytes", "1MiB", "--log-lag-cap", "4MiB", "--archive-every", "200ms", "--archive-zstd"},
+	}
+}
+
 func (r *run) say(line string) {
 	r.speaking.Lock()
 	defer r.speaking.Unlock()
@@ -119,29 +147,25 @@ func (r *run) failed(rule, format string, args ...any) {
 	r.say("VIOLATION: " + v.Rule + ": " + v.Text)
 }
 
-// kinds returns the faults to draw from.
-func (r *run) kinds() ([]kind, error) {
+// kinds returns the faults to draw from, and what happens in the life of a cluster beside them.
+func (r *run) kinds() (faults, changes []kind, err error) {
 	disks, notes := diskFaults(r.cluster)
 	r.report.Notes = notes
 	for _, note := range notes {
 		r.say(note)
 	}
-	all := append(append(processFaults(), linkFaults()...), disks...)
+	faults, changes = append(append(processFaults(), linkFaults()...), disks...), lifecycle(r)
 	if len(r.Only) == 0 {
-		return all, nil
+		return faults, changes, nil
 	}
-	var chosen []kind
-	for _, k := range all {
-		for _, name := range r.Only {
-			if name == k.name {
-				chosen = append(chosen, k)
-			}
+	all := kindNames(slices.Concat(faults, changes))
+	for _, name := range r.Only {
+		if !slices.ContainsFunc(slices.Concat(faults, changes), func(k kind) bool { return k.name == name }) {
+			return nil, nil, fmt.Errorf("fault %q: there are %s", name, all)
 		}
 	}
-	if len(chosen) != len(r.Only) {
-		return nil, fmt.Errorf("faults %s: there are %s", strings.Join(r.Only, ", "), kindNames(all))
-	}
-	return chosen, nil
+	others := func(k kind) bool { return !slices.Contains(r.Only, k.name) }
+	return slices.DeleteFunc(faults, others), slices.DeleteFunc(changes, others), nil
 }
 
 // healPatience bounds how long the group may take to be whole again once nothing disturbs it any more.
@@ -154,15 +178,24 @@ const workLogLimit = 1000
 func (r *run) drive(ctx context.Context) error {
 	r.nemesis = &nemesis{cluster: r.cluster, now: r.history.now, progress: r.say, failed: r.failed,
 		claimed: make(map[string]bool), active: make(map[int]*Fault)}
-	kinds, err := r.kinds()
+	faults, changes, err := r.kinds()
 	if err != nil {
+		return err
+	}
+	if err := r.load.loadLibrary(ctx); err != nil {
 		return err
 	}
 	loading, stopLoad := context.WithCancel(ctx)
 	var clients sync.WaitGroup
 	defer clients.Wait()
 	defer stopLoad()
-	clients.Go(func() { r.load.run(loading, r.cluster.Plan.Replicas, r.Clients, r.Seed) })
+	listening, stopListening := context.WithCancel(ctx)
+	go r.load.listenAll(listening, r.Seed)
+	defer func() {
+		stopListening()
+		<-r.load.listened
+	}()
+	clients.Go(func() { r.load.run(loading, r.Clients, r.Seed) })
 	clients.Go(func() { r.watch(loading) })
 	var stalls []Phase
 	var stallErr error
@@ -174,17 +207,14 @@ func (r *run) drive(ctx context.Context) error {
 	defer calm()
 	var lanes sync.WaitGroup
 	for lane := range r.Lanes {
-		lanes.Go(func() { r.nemesis.lane(disturbing, lane, r.Seed, kinds, r.Pause) })
+		lanes.Go(func() { r.nemesis.lane(disturbing, lane, r.Seed, faults, r.Pause) })
 	}
+	lanes.Go(func() { r.nemesis.lane(disturbing, r.Lanes, r.Seed, changes, r.Pause) })
 	lanes.Wait()
 	r.say("no more faults; waiting for the group to be whole")
 	healing, cancel := context.WithTimeout(ctx, healPatience)
 	defer cancel()
-	err = until(healing, func() error { return r.cluster.whole(healing) })
-	if err == nil {
-		err = r.cluster.AwaitHealthy(healing, r.cluster.admin)
-	}
-	if err != nil {
+	if err := r.cluster.awaitServing(healing); err != nil {
 		r.failed("the group is whole again at the end", "%v", err)
 	}
 	rest(ctx, 2*time.Second)
@@ -194,6 +224,11 @@ func (r *run) drive(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
+	if err := r.load.endPublishing(ctx); err != nil {
+		r.failed("whoever listens hears everything", "%v", err)
+	}
+	stopListening()
+	<-r.load.listened // before the history ends
 	if stallErr != nil {
 		return stallErr
 	}
@@ -204,7 +239,7 @@ func (r *run) drive(ctx context.Context) error {
 		r.failed("decisions can be explained", "the work log: %v", err)
 	}
 	r.report.Phases = append(failOvers(entries, r.history.began, r.report.LoadTo), stalls...)
-	if err := r.load.finalReads(ctx, r.cluster.Plan.Replicas); err != nil {
+	if err := r.load.finalReads(ctx); err != nil {
 		r.failed("everything can be read at the end", "%v", err)
 	}
 	if err := r.compareDigests(ctx); err != nil {
@@ -236,7 +271,7 @@ func (r *run) watch(ctx context.Context) {
 
 // revive starts processes that nobody has claimed and that do not run. That they ended by themselves is a broken promise.
 func (n *nemesis) revive() {
-	for _, p := range n.Processes() {
+	for _, p := range n.processes() {
 		t := &turn{nemesis: n, fault: &Fault{}}
 		if !t.claim(p.Name) {
 			continue
@@ -258,7 +293,7 @@ func (r *run) compareDigests(ctx context.Context) error {
 	return until(ctx, func() error {
 		var lsn int64
 		var sum, first string
-		for i, replica := range r.cluster.Plan.Replicas {
+		for i, replica := range r.cluster.nodes() {
 			value, err := once(ctx, replica.KVAddr, 10*time.Second, "SMR", "DIGEST")
 			if err != nil {
 				return fmt.Errorf("digest of %s: %w", replica.Node, err)
@@ -299,6 +334,22 @@ func (r *run) judge(ops []Op) {
 		p.Outcomes[op.Outcome]++
 	}
 	p.FailedDials = r.load.refused.Load()
+	p.Images = r.countImages()
+}
+
+// countImages counts what the processes said of images and logs.
+func (r *run) countImages() Images {
+	images := Images{Restored: r.moments}
+	for _, replica := range r.cluster.Plan.Replicas {
+		kv, log := r.cluster.LogPath(kvnode(replica.Node)), r.cluster.LogPath(replicator(replica.Node))
+		loaded, started := countLines(kv, `msg="image loaded"`), countLines(kv, "milliseconds=")-countLines(kv, `msg="image taken"`)
+		images.Taken += countLines(kv, `msg="image taken"`)
+		images.Needed += countLines(kv, `msg="image needed"`)
+		images.Loaded += min(loaded, started)
+		images.Jumped += loaded - min(loaded, started)
+		images.Trimmed += countLines(log, `msg="log trimmed"`)
+	}
+	return images
 }
 
 // Check judges a history file again. Pictures go to dir.

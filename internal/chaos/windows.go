@@ -30,7 +30,7 @@ const (
 func findWindows(ops []Op, faults []Fault, phases []Phase, from, to int64) []Window {
 	var acks []int64
 	for _, op := range ops {
-		if op.Outcome == OK && !op.Kind.reads() && op.Return >= from && op.Return <= to {
+		if op.Outcome == OK && op.writes() && op.Return >= from && op.Return <= to {
 			acks = append(acks, op.Return)
 		}
 	}
@@ -118,12 +118,12 @@ type Latency struct {
 func latencies(ops []Op) []Latency {
 	times := make(map[Kind][]int64)
 	for _, op := range ops {
-		if op.Outcome == OK && !op.Final {
+		if op.Outcome == OK && !op.Final && !op.Restored {
 			times[op.Kind] = append(times[op.Kind], op.Return-op.Call)
 		}
 	}
 	list := []Latency{}
-	for _, kind := range []Kind{Get, Set, Swap, Incr, Append, Push, Range} {
+	for _, kind := range []Kind{Get, Set, Swap, Incr, Append, Push, Range, Call, Add, Take, Ack, Publish} {
 		all := times[kind]
 		if len(all) == 0 {
 			continue
@@ -141,7 +141,7 @@ func latencies(ops []Op) []Latency {
 func perSecond(ops []Op, to int64) []int {
 	counts := make([]int, to/int64(time.Second)+1)
 	for _, op := range ops {
-		if op.Outcome == OK && !op.Kind.reads() && op.Return <= to {
+		if op.Outcome == OK && op.writes() && op.Return <= to {
 			counts[op.Return/int64(time.Second)]++
 		}
 	}

@@ -21,13 +21,16 @@ const maxMinutes = 24 * 60
 
 func newChaos(s *screen) *cobra.Command {
 	var config chaos.Config
+	var forced bool
 	var minutes float64
 	command := &cobra.Command{
 		Use:   "chaos",
 		Short: "Put a cluster of its own through faults while clients work, and check what they saw",
 		Long: `Starts a cluster of three replicas and three configuration masters on this machine, lets clients work on every KV node, and
-kills, stops, cuts off, wipes and damages its processes as drawn from the seed. Afterwards everything the clients saw is
-checked: linearizability, no acknowledged write lost or doubled, no refused one present, windows without a write explained.
+kills, stops, cuts off, wipes and damages its processes as drawn from the seed, while images are taken, logs trimmed, replicas
+added, removed, replaced and drained, and archived moments restored into clusters of their own. Afterwards everything the
+clients saw is checked: linearizability, no acknowledged write lost or doubled, no refused one present, queues, streams,
+scripts and messages, windows without a write explained.
 
 The report (report.html, report.json) and the history stay in a directory of --dir. Faults that need what this machine
 does not give (mount, strace) are left out, with a line that says why. Exit code 1: a promise was broken.`,
@@ -46,7 +49,11 @@ does not give (mount, strace) are left out, with a line that says why. Exit code
 			}
 			config.Binaries, config.Progress = bin, s.note
 			config.Dir = filepath.Join(config.Dir, fmt.Sprintf("%s-seed-%d", time.Now().UTC().Format("20060102-150405"), config.Seed))
-			report, err := chaos.Run(ctx, config)
+			run := chaos.Run
+			if forced {
+				run = chaos.RunRecoveries
+			}
+			report, err := run(ctx, config)
 			if err != nil {
 				return err
 			}
@@ -66,6 +73,8 @@ does not give (mount, strace) are left out, with a line that says why. Exit code
 	command.Flags().DurationVar(&config.Pause, "pause", time.Second, "mean time between two faults of a lane")
 	command.Flags().IntVar(&config.Clients, "clients", 3, "clients on each KV node")
 	command.Flags().StringSliceVar(&config.Only, "only", nil, "kinds of faults to draw from; a wrong one lists all (default all)")
+	command.Flags().BoolVar(&forced, "forced-recovery", false, "another kind of run: lose the quorum of a group again and again, recover it by force, and compare what was lost with what was reported")
+	command.MarkFlagsMutuallyExclusive("forced-recovery", "only")
 	command.AddCommand(newChaosCheck(s))
 	return command
 }
