@@ -16,7 +16,7 @@ var localCommands = []Command{
 	{Name: "latency", Arity: -2, Flags: Local | Admin, Subcommands: []string{"doctor", "graph", "help", "histogram", "history", "latest",
 		"reset"}},
 	{Name: "memory", Arity: -2, Flags: Local, Subcommands: []string{"doctor", "help", "malloc-stats", "purge", "stats", "usage"}},
-	{Name: "module", Arity: -2, Flags: Local | Admin, Subcommands: []string{"help", "list"}},
+	{Name: "module", Arity: -2, Flags: Local | Admin},
 	{Name: "multi", Arity: 1, Flags: Local | Fast},
 	{Name: "ping", Arity: -1, Flags: Local | Fast, run: ping},
 	{Name: "quit", Arity: -1, Flags: Local | Fast | NoAuth},

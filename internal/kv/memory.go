@@ -1,6 +1,8 @@
 package kv
 
 import (
+	"errors"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -98,19 +100,25 @@ var memoryUnits = []struct {
 	{"kb", 1 << 10}, {"mb", 1 << 20}, {"gb", 1 << 30}, {"k", 1e3}, {"m", 1e6}, {"g", 1e9}, {"b", 1}, {"", 1},
 }
 
-// parseMemory reads a number of bytes such as "100mb".
+// parseMemory reads a number of bytes such as "100mb"; an empty text is 0, as in Redis.
 func parseMemory(value string) (string, string) {
 	text := lower(value)
+	if text == "" {
+		return "0", ""
+	}
 	for _, unit := range memoryUnits {
 		digits, found := strings.CutSuffix(text, unit.suffix)
 		if !found {
 			continue
 		}
-		n, err := strconv.ParseInt(digits, 10, 64)
-		if err != nil || n < 0 || n > (1<<62)/unit.bytes {
+		n, err := strconv.ParseUint(digits, 10, 64)
+		switch {
+		case errors.Is(err, strconv.ErrRange), err == nil && n > math.MaxInt64/uint64(unit.bytes):
+			return "", "argument must be between 0 and 9223372036854775807 inclusive"
+		case err != nil:
 			return "", maxMemoryProblem
 		}
-		return strconv.FormatInt(n*unit.bytes, 10), ""
+		return strconv.FormatUint(n*uint64(unit.bytes), 10), ""
 	}
 	return "", maxMemoryProblem
 }

@@ -293,7 +293,7 @@ func TestEncodingsFollowTheSettings(t *testing.T) {
 		{"hash-max-listpack-value", "10", fields("hset", "k", 1, 11), "listpack", "hashtable"},
 		{"hash-max-listpack-value", "100", fields("hset", "k", 1, 100), "hashtable", "listpack"},
 		{"set-max-listpack-entries", "0", fields("sadd", "k", 1, 5), "listpack", "hashtable"},
-		{"set-max-listpack-entries", "1kb", fields("sadd", "k", 1000, 5), "hashtable", "listpack"},
+		{"set-max-listpack-entries", "1024", fields("sadd", "k", 1000, 5), "hashtable", "listpack"},
 		{"set-max-listpack-value", "5", fields("sadd", "k", 1, 6), "listpack", "hashtable"},
 		{"set-max-intset-entries", "2", []string{"sadd", "k", "1", "2", "3"}, "intset", "hashtable"},
 		{"zset-max-listpack-entries", "3", fields("zadd", "k", 4, 5), "listpack", "skiplist"},

@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/bits"
 	"strconv"
+	"strings"
 )
 
 // pack is a small collection in one piece of memory: texts of at most maxPacked bytes, each behind a byte with its
@@ -60,10 +61,10 @@ var packSettings = []settingRule{
 		m.set.packs.list = listLimit(n)
 	}},
 	{name: "list-max-ziplist-size", alias: "list-max-listpack-size", parse: parseBetween(math.MinInt32, math.MaxInt32)},
-	{name: "hash-max-ziplist-entries", alias: "hash-max-listpack-entries", parse: parsePackLimit},
-	{name: "hash-max-ziplist-value", alias: "hash-max-listpack-value", parse: parsePackLimit},
-	{name: "zset-max-ziplist-entries", alias: "zset-max-listpack-entries", parse: parsePackLimit},
-	{name: "zset-max-ziplist-value", alias: "zset-max-listpack-value", parse: parsePackLimit},
+	{name: "hash-max-ziplist-entries", alias: "hash-max-listpack-entries", parse: parsePackLimit("hash-max-ziplist-entries")},
+	{name: "hash-max-ziplist-value", alias: "hash-max-listpack-value", parse: parsePackLimit("hash-max-ziplist-value")},
+	{name: "zset-max-ziplist-entries", alias: "zset-max-listpack-entries", parse: parsePackLimit("zset-max-ziplist-entries")},
+	{name: "zset-max-ziplist-value", alias: "zset-max-listpack-value", parse: parsePackLimit("zset-max-ziplist-value")},
 }
 
 // listLimit returns what list-max-listpack-size means: a number of elements (and no more than 8 KB), or -1 to -5 for 4 to 64 KB.
@@ -76,14 +77,19 @@ func listLimit(n int) packLimit {
 
 // packSetting returns the rule of one limit. Values above most are taken and shown, and have the effect of most.
 func packSetting(name string, standard, most int, set func(*packLimits, int)) settingRule {
-	return settingRule{name: name, standard: strconv.Itoa(standard), parse: parsePackLimit, apply: func(m *Machine, value string) {
+	return settingRule{name: name, standard: strconv.Itoa(standard), parse: parsePackLimit(name), apply: func(m *Machine, value string) {
 		n, _ := strconv.ParseInt(value, 10, 64)
 		set(&m.set.packs, int(min(n, int64(most))))
 	}}
 }
 
-// parsePackLimit reads a number, or bytes with a unit.
-func parsePackLimit(value string) (string, string) { return parseMemory(value) }
+// parsePackLimit returns how the value of a limit is read: a number of entries, or bytes with a unit.
+func parsePackLimit(name string) func(string) (string, string) {
+	if strings.HasSuffix(name, "-entries") {
+		return parseBetween(0, math.MaxInt64)
+	}
+	return parseMemory
+}
 
 // text returns the text at place i and the place behind it.
 func (p pack) text(i int) ([]byte, int) {

@@ -178,3 +178,22 @@ func CommandFlags(name string) []string {
 	}
 	return flags
 }
+
+// Subcommand is the name and the arity of a subcommand.
+type Subcommand struct {
+	Name  string // in lower case, without that of its command
+	Arity int    // as in Command, the command's name included
+}
+
+// Subcommands returns the subcommands of a command, sorted by name; none if it has none or is not known.
+func Subcommands(name string) (list []Subcommand) {
+	d, _ := describe(name)
+	if len(d.info.Items) <= infoSubcommands {
+		return nil
+	}
+	for _, item := range d.info.Items[infoSubcommands].Items {
+		_, sub, _ := strings.Cut(item.Items[0].Text, "|")
+		list = append(list, Subcommand{sub, int(item.Items[infoArity].Int)})
+	}
+	return list
+}

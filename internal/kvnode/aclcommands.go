@@ -29,7 +29,7 @@ func (n *Node) denied(c *conn, entry acl.Entry) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.total[entry.Reason]++
-	d.log.Add(entry, time.Now().UnixMilli(), int(n.settings.deniedKept.Load()))
+	d.log.Add(entry, time.Now().UnixMilli(), int(min(n.settings.deniedKept.Load(), maxSlowEntries)))
 }
 
 // Denied implements kv.Denials for scripts that read: only their client's node knows of them.

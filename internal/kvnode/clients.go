@@ -165,12 +165,12 @@ func (c *conn) describe() string {
 	waiting := c.out.waiting.Load()
 	chunks := min(waiting, 1)
 	pending, room := a.pending.Load(), a.room.Load()
-	return fmt.Sprintf("id=%d addr=%s laddr=%s fd=-1 name=%s age=%d idle=%d flags=%s db=%d sub=%d psub=%d ssub=%d multi=%d watch=%d"+
+	return fmt.Sprintf("id=%d addr=%s laddr=%s fd=-1 name=%s age=%d idle=%d flags=%s db=%d sub=%d psub=%d ssub=%d multi=%d"+
 		" qbuf=%d qbuf-free=%d argv-mem=0 multi-mem=%d rbs=0 rbp=0 obl=0 oll=%d omem=%d tot-mem=%d events=r cmd=%s user=%s redir=%d resp=%d"+
 		" lib-name=%s lib-ver=%s",
 		c.id, c.net.RemoteAddr(), c.net.LocalAddr(), name, seconds(int64(a.opened)), seconds(a.seen.Load()), flags, a.database.Load(),
 		a.subscriptions[toChannels].Load(), a.subscriptions[toPatterns].Load(), a.subscriptions[toShards].Load(),
-		a.multi.Load(), a.watched.Load(), pending, room, a.multiBytes.Load(), chunks, waiting, c.memory(), last, a.userName(), a.redirection(), a.proto.Load(), library, version)
+		a.multi.Load(), pending, room, a.multiBytes.Load(), chunks, waiting, c.memory(), last, a.userName(), a.redirection(), a.proto.Load(), library, version)
 }
 
 // clientCommands returns the subcommands of CLIENT.

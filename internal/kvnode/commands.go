@@ -77,10 +77,14 @@ func newCommandTable() *commandTable {
 		if machine.Flags&kv.Local != 0 {
 			continue
 		}
-		t.add(&command{
+		c := &command{
 			name: machine.Name, arity: machine.Arity, machine: machine,
 			write: machine.Flags&kv.Write != 0, inMachine: true,
-		})
+		}
+		t.add(c)
+		for _, known := range kv.Subcommands(machine.Name) {
+			t.addMachineSubcommand(c, known)
+		}
 	}
 	for _, entry := range localCommands() {
 		c := &command{name: entry.name, arity: entry.arity, local: entry.local, immediate: entry.immediate, exec: entry.exec}
@@ -104,6 +108,16 @@ func newCommandTable() *commandTable {
 		c.describe()
 	}
 	return t
+}
+
+// addMachineSubcommand gives a subcommand that the machine executes a place of its own, so that it is checked, counted and shown by its own name.
+func (t *commandTable) addMachineSubcommand(c *command, known kv.Subcommand) {
+	if c.sub == nil {
+		c.sub = make(map[string]*command)
+	}
+	s := &command{name: c.name + "|" + known.Name, arity: known.Arity, machine: c.machine, write: c.write, inMachine: true}
+	c.sub[known.Name] = s
+	t.all = append(t.all, s)
 }
 
 // listening are the commands that a RESP2 client may send while it is subscribed.
@@ -223,6 +237,9 @@ func localCommands() []localCommand {
 		{name: "module", arity: -2, sub: []localCommand{
 			{name: "help", arity: 2, local: helpWith(moduleHelp)},
 			{name: "list", arity: 2, local: moduleList},
+			{name: "load", arity: -3, local: moduleLoad},
+			{name: "loadex", arity: -3, local: moduleLoad},
+			{name: "unload", arity: 3, local: moduleUnload},
 		}},
 		{name: "monitor", local: monitorCommand},
 		{name: "multi", local: multiCommand, immediate: true},

@@ -202,6 +202,7 @@ func (c *conn) fill() bool {
 	}
 	n, err := c.net.Read(c.buf[c.end:])
 	c.end += n
+	c.about.pending.Store(int64(c.end))
 	c.node.stats.reads.Add(1)
 	c.node.stats.netInput.Add(int64(n))
 	return n > 0 || err == nil
@@ -438,7 +439,10 @@ func (c *conn) executeLocal(command *command, args [][]byte) {
 	command.local(c, args)
 	failed := c.reply.Errors > failures
 	duration := c.node.now() - began
-	command.stats.add(duration, failed)
+	c.node.countStats(command, duration, failed)
+	if !command.unlogged {
+		c.node.noteLatency(command, duration)
+	}
 	if c.node.isSlow(duration) && !command.unlogged {
 		c.node.noteSlow(c, redacted(command, args), duration)
 	}

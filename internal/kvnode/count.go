@@ -7,21 +7,47 @@ import (
 	"lockstep/internal/resp"
 )
 
-// countExecution counts one command that the machine executed.
-func (n *Node) countExecution(c *conn, o *op, duration time.Duration, failed bool) {
-	o.command.stats.add(duration, failed)
-	n.noteLatency(o.command, duration)
+// countExecution counts one command that the machine executed. reply is what it answered if it failed, else nil.
+func (n *Node) countExecution(c *conn, o *op, duration time.Duration, reply []byte) {
 	if o.queue != nil && len(o.queue.commands) > 0 {
-		share := duration / time.Duration(len(o.queue.commands)) // the machine does not tell them apart
-		for _, q := range o.queue.commands {
-			if q.command.inMachine {
-				q.command.stats.add(share, false)
-			}
-		}
+		n.countTransaction(o, duration, reply)
 		return
 	}
+	if bytes.HasPrefix(reply, []byte("-OOM ")) { // Redis looks before it executes
+		o.command.stats.rejected.Add(1)
+		return
+	}
+	n.countStats(o.command, duration, reply != nil)
+	n.noteLatency(o.command, duration)
 	if n.isSlow(duration) && o.args != nil {
 		n.noteSlow(c, redacted(o.command, o.args), duration)
+	}
+}
+
+// countStats counts one execution, with its duration unless latency-tracking is off.
+func (n *Node) countStats(command *command, duration time.Duration, failed bool) {
+	if n.settings.untimed.Load() {
+		command.stats.count(duration, failed)
+		return
+	}
+	command.stats.add(duration, failed)
+}
+
+// countTransaction counts EXEC and the commands that the machine executed in it: errors belong to the command that they answer.
+func (n *Node) countTransaction(o *op, duration time.Duration, reply []byte) {
+	var answers []resp.Value
+	if reply != nil && reply[0] == '*' {
+		if value, used, err := resp.Decode(reply); used > 0 && err == nil && len(value.Items) == len(o.queue.commands) {
+			answers = value.Items
+		}
+	}
+	n.countStats(o.command, duration, reply != nil && answers == nil)
+	n.noteLatency(o.command, duration)
+	share := duration / time.Duration(len(o.queue.commands)) // the machine does not tell them apart
+	for i, q := range o.queue.commands {
+		if q.command.inMachine {
+			n.countStats(q.command, share, answers != nil && answers[i].Kind == '-')
+		}
 	}
 }
 

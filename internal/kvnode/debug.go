@@ -22,6 +22,7 @@ type debugSubcommand struct {
 func debugSubcommands() map[string]debugSubcommand {
 	accepted := func(c *conn, _ [][]byte) { c.reply.OK() }
 	return map[string]debugSubcommand{
+		"aof-flush-sleep":            {3, accepted},
 		"change-repl-id":             {2, accepted},
 		"client-enforce-reply-list":  {3, accepted},
 		"dict-resizing":              {3, accepted},
@@ -30,6 +31,8 @@ func debugSubcommands() map[string]debugSubcommand {
 		"error":                      {3, func(c *conn, args [][]byte) { c.reply.Error(oneLine(args[2])) }},
 		"help":                       {2, helpWith(debugHelp)},
 		"htstats":                    {-3, debugTables},
+		"htstats-key":                {-3, debugTable},
+		"listpack":                   {3, debugListpack},
 		"loadaof":                    {2, debugReload},
 		"log":                        {3, debugLog},
 		"object":                     {-3, debugObject},
@@ -41,6 +44,7 @@ func debugSubcommands() map[string]debugSubcommand {
 		"replybuffer":                {-3, accepted},
 		"set-active-expire":          {3, debugActiveExpire},
 		"set-disable-deny-scripts":   {3, accepted},
+		"sdslen":                     {3, debugLengths},
 		"sleep":                      {3, debugSleep},
 		"stringmatch-len":            {4, debugMatch},
 	}
@@ -110,6 +114,63 @@ func debugTables(c *conn, args [][]byte) {
 	size := c.node.machine.DBSize(int(number))
 	c.node.lock.RUnlock()
 	c.reply.Verbatim("txt", fmt.Sprintf("[Dictionary HT]\n number of elements: %d\n", size))
+}
+
+// lookUp returns the type and the encoding of a key; false, with the reply written, if it is not there or nothing can be read.
+func (c *conn) lookUp(key []byte) (kind, encoding string, size int, found bool) {
+	if !c.readable() {
+		return "", "", 0, false
+	}
+	n, envelope := c.node, c.envelope()
+	envelope.NoTouch = true
+	n.lock.RLock()
+	kind, encoding = n.look(envelope, "type", key).Text, n.look(envelope, "object", "encoding", key).Text
+	if count := map[string]string{"string": "strlen", "hash": "hlen", "set": "scard", "zset": "zcard", "list": "llen", "stream": "xlen"}[kind]; count != "" {
+		size = int(n.look(envelope, count, key).Int)
+	}
+	n.lock.RUnlock()
+	if kind == "none" {
+		c.reply.Error("ERR no such key")
+		return "", "", 0, false
+	}
+	return kind, encoding, size, true
+}
+
+// debugTable is DEBUG HTSTATS-KEY key [full].
+func debugTable(c *conn, args [][]byte) {
+	_, encoding, size, found := c.lookUp(args[2])
+	switch {
+	case !found:
+	case encoding != "hashtable" && encoding != "skiplist":
+		c.reply.Error("ERR The value stored at the specified key is not represented using an hash table")
+	default:
+		c.reply.Verbatim("txt", fmt.Sprintf("Hash table 0 stats:\n number of elements: %d\n", size))
+	}
+}
+
+// debugListpack is DEBUG LISTPACK key: nothing is printed anywhere, but it tells whether the key holds one.
+func debugListpack(c *conn, args [][]byte) {
+	_, encoding, size, found := c.lookUp(args[2])
+	switch {
+	case !found:
+	case encoding != "listpack":
+		c.reply.Error("ERR Not a listpack encoded object.")
+	default:
+		c.reply.Simple(fmt.Sprintf("Listpack of %d entries", size))
+	}
+}
+
+// debugLengths is DEBUG SDSLEN key: a string takes what it holds, nothing is reserved.
+func debugLengths(c *conn, args [][]byte) {
+	kind, encoding, size, found := c.lookUp(args[2])
+	switch {
+	case !found:
+	case kind != "string" || encoding == "int":
+		c.reply.Error("ERR Not an sds encoded string.")
+	default:
+		c.reply.Simple(fmt.Sprintf("key_sds_len:%d, key_sds_avail:0, key_zmalloc: %d, val_sds_len:%d, val_sds_avail:0, val_zmalloc: %d",
+			len(args[2]), len(args[2]), size, size))
+	}
 }
 
 // maxMatched bounds the text of DEBUG STRINGMATCH-LEN, in bytes.

@@ -2,8 +2,10 @@ package kvnode
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 
+	"lockstep/internal/kv"
 	"lockstep/internal/resp"
 )
 
@@ -57,32 +59,77 @@ func memoryStats(c *conn, _ [][]byte) {
 	if keyspace.Keys > 0 {
 		each = dataset / int64(keyspace.Keys)
 	}
+	heap, resident, peak := heapOf(), residentBytes(), n.stats.peakMemory.Load()
+	percentage := func(part, whole int64) float64 { return 100 * over(part, whole) }
 	lines := []struct {
 		name  string
-		value int64
+		value any
 	}{
-		{"peak.allocated", n.stats.peakMemory.Load()},
+		{"peak.allocated", peak},
 		{"total.allocated", used},
-		{"startup.allocated", 0},
-		{"replication.backlog", 0},
-		{"clients.slaves", 0},
+		{"startup.allocated", int64(0)},
+		{"replication.backlog", int64(0)},
+		{"clients.slaves", int64(0)},
 		{"clients.normal", n.clientBytes()},
-		{"cluster.links", 0},
-		{"aof.buffer", 0},
+		{"cluster.links", int64(0)},
+		{"aof.buffer", int64(0)},
 		{"lua.caches", scripts.EvalMemory},
 		{"functions.caches", scripts.Memory - scripts.EvalMemory},
+	}
+	for i, d := range keyspace.Databases {
+		if d.Keys > 0 {
+			lines = append(lines, struct {
+				name  string
+				value any
+			}{"db." + strconv.Itoa(i), d})
+		}
+	}
+	for _, line := range []struct {
+		name  string
+		value any
+	}{
 		{"overhead.total", used - dataset},
 		{"keys.count", int64(keyspace.Keys)},
 		{"keys.bytes-per-key", each},
 		{"dataset.bytes", dataset},
-		{"allocator.resident", residentBytes()},
+		{"dataset.percentage", percentage(dataset, used)},
+		{"peak.percentage", percentage(used, peak)},
+		{"allocator.allocated", heap.allocated},
+		{"allocator.active", heap.active},
+		{"allocator.resident", heap.resident},
+		{"allocator-fragmentation.ratio", over(heap.active, heap.allocated)},
+		{"allocator-fragmentation.bytes", heap.active - heap.allocated},
+		{"allocator-rss.ratio", over(heap.resident, heap.active)},
+		{"allocator-rss.bytes", heap.resident - heap.active},
+		{"rss-overhead.ratio", over(resident, heap.resident)},
+		{"rss-overhead.bytes", resident - heap.resident},
+		{"fragmentation", over(resident, used)},
+		{"fragmentation.bytes", resident - used},
+	} {
+		lines = append(lines, line)
 	}
 	r.Map(len(lines))
 	for _, line := range lines {
 		r.BulkString(line.name)
-		r.Int(line.value)
+		switch v := line.value.(type) {
+		case int64:
+			r.Int(v)
+		case float64:
+			r.Double(v)
+		case kv.DatabaseStats:
+			r.Map(3)
+			r.BulkString("overhead.hashtable.main")
+			r.Int(int64(v.Keys) * tableBytes)
+			r.BulkString("overhead.hashtable.expires")
+			r.Int(int64(v.Expires) * tableBytes)
+			r.BulkString("overhead.hashtable.slot-to-keys")
+			r.Int(0)
+		}
 	}
 }
+
+// tableBytes is what one key takes in a table, in bytes: the place of the entry and its hash.
+const tableBytes = 8
 
 // slowlogGet is SLOWLOG GET [count].
 func slowlogGet(c *conn, args [][]byte) {
@@ -109,6 +156,17 @@ func slowlogReset(c *conn, _ [][]byte) {
 }
 
 func moduleList(c *conn, _ [][]byte) { c.reply.Array(0) }
+
+// moduleLoad and moduleUnload fail as in a redis-server that cannot load the file: code that one node alone has would break the determinism of
+// the group.
+func moduleLoad(c *conn, args [][]byte) {
+	c.node.logger.Warn("no modules", "path", string(args[2][:min(len(args[2]), maxClientText)]), "reason", "a group executes only what every node has")
+	c.reply.Error("ERR Error loading the extension. Please check the server logs.")
+}
+
+func moduleUnload(c *conn, _ [][]byte) {
+	c.reply.Error("ERR Error unloading module: no such module with that name")
+}
 
 // debugObject is DEBUG OBJECT key, in the words of Redis. There is no address, and values are never shared.
 func debugObject(c *conn, args [][]byte) {

@@ -100,6 +100,7 @@ func (n *Node) infoServer(w *infoWriter) {
 	w.line("arch_bits", strconv.IntSize)
 	w.line("monotonic_clock", "POSIX clock_gettime")
 	w.line("multiplexing_api", "go")
+	w.line("atomicvar_api", "go")
 	w.line("gcc_version", "0.0.0")
 	w.line("go_version", runtime.Version())
 	w.line("process_id", os.Getpid())
@@ -115,6 +116,7 @@ func (n *Node) infoServer(w *infoWriter) {
 	w.line("uptime_in_days", up/86400)
 	w.line("hz", 10)
 	w.line("configured_hz", 10)
+	w.line("lru_clock", time.Now().Unix()&(1<<24-1))
 	executable, _ := os.Executable()
 	w.line("executable", executable)
 	w.line("config_file", "")
@@ -171,12 +173,24 @@ func (n *Node) infoMemory(w *infoWriter) {
 	w.line("number_of_libraries", w.scripts.Libraries)
 	bytes("maxmemory", w.maxMemory)
 	w.line("maxmemory_policy", w.policy)
+	heap := heapOf()
+	w.line("allocator_allocated", heap.allocated)
+	w.line("allocator_active", heap.active)
+	w.line("allocator_resident", heap.resident)
+	w.line("allocator_frag_ratio", fmt.Sprintf("%.2f", over(heap.active, heap.allocated)))
+	w.line("allocator_frag_bytes", heap.active-heap.allocated)
+	w.line("allocator_rss_ratio", fmt.Sprintf("%.2f", over(heap.resident, heap.active)))
+	w.line("allocator_rss_bytes", heap.resident-heap.active)
+	w.line("rss_overhead_ratio", fmt.Sprintf("%.2f", over(rss, heap.resident)))
+	w.line("rss_overhead_bytes", rss-heap.resident)
 	w.line("mem_fragmentation_ratio", fmt.Sprintf("%.2f", ratio))
 	w.line("mem_fragmentation_bytes", rss-w.used)
 	w.line("mem_not_counted_for_evict", 0)
+	w.line("mem_total_replication_buffers", 0)
 	w.line("mem_replication_backlog", 0)
 	w.line("mem_clients_slaves", 0)
 	w.line("mem_clients_normal", n.clientBytes())
+	w.line("mem_cluster_links", 0)
 	w.line("mem_aof_buffer", 0)
 	w.line("mem_allocator", "go")
 	w.line("active_defrag_running", 0)
@@ -202,14 +216,26 @@ func (n *Node) infoPersistence(w *infoWriter) {
 	}
 	w.line("loading", loading)
 	w.line("async_loading", 0)
+	for _, name := range []string{"current_cow_peak", "current_cow_size", "current_cow_size_age"} { // there is no fork
+		w.line(name, 0)
+	}
+	w.line("current_fork_perc", "0.00")
+	w.line("current_save_keys_processed", 0)
+	w.line("current_save_keys_total", 0)
 	n.infoImages(w)
+	w.line("rdb_last_cow_size", 0)
 	w.line("aof_enabled", 1)
 	w.line("aof_rewrite_in_progress", 0)
 	w.line("aof_rewrite_scheduled", 0)
 	w.line("aof_last_rewrite_time_sec", -1)
 	w.line("aof_current_rewrite_time_sec", -1)
 	w.line("aof_last_bgrewrite_status", "ok")
+	w.line("aof_rewrites", 0)
+	w.line("aof_rewrites_consecutive_failures", 0)
 	w.line("aof_last_write_status", "ok")
+	w.line("aof_last_cow_size", 0)
+	w.line("module_fork_in_progress", 0)
+	w.line("module_fork_last_cow_size", 0)
 	w.line("aof_current_size", uint64(status.Safe-min(status.Start, status.Safe)))
 	w.line("aof_base_size", 0)
 	w.line("aof_pending_rewrite", 0)
@@ -227,13 +253,22 @@ func (n *Node) infoStats(w *infoWriter) {
 	w.line("total_net_output_bytes", s.netOutput.Load())
 	w.line("instantaneous_input_kbps", fmt.Sprintf("%.2f", float64(s.inPerSec.Load())/1024))
 	w.line("instantaneous_output_kbps", fmt.Sprintf("%.2f", float64(s.outPerSec.Load())/1024))
+	w.line("total_net_repl_input_bytes", 0)
+	w.line("total_net_repl_output_bytes", 0)
+	w.line("instantaneous_input_repl_kbps", "0.00")
+	w.line("instantaneous_output_repl_kbps", "0.00")
 	w.line("rejected_connections", s.rejected.Load())
 	w.line("sync_full", 0)
 	w.line("sync_partial_ok", 0)
 	w.line("sync_partial_err", 0)
 	w.line("expired_keys", w.keyspace.Expired-s.expiredBefore.Load())
+	w.line("expired_stale_perc", "0.00")
+	w.line("expired_time_cap_reached_count", 0)
+	w.line("expire_cycle_cpu_milliseconds", 0)
 	w.line("evicted_keys", w.keyspace.Evicted)
 	w.line("evicted_clients", s.evictedClients.Load())
+	w.line("total_eviction_exceeded_time", 0)
+	w.line("current_eviction_exceeded_time", 0)
 	w.line("keyspace_hits", s.hits.Load())
 	w.line("keyspace_misses", s.misses.Load())
 	w.line("pubsub_channels", n.shell.pubsub.size(toChannels))
@@ -245,6 +280,10 @@ func (n *Node) infoStats(w *infoWriter) {
 	w.line("slave_expires_tracked_keys", 0)
 	w.line("active_defrag_hits", 0)
 	w.line("active_defrag_misses", 0)
+	w.line("active_defrag_key_hits", 0)
+	w.line("active_defrag_key_misses", 0)
+	w.line("total_active_defrag_time", 0)
+	w.line("current_active_defrag_time", 0)
 	keys, items, prefixes := n.shell.tracker.totals()
 	w.line("tracking_total_keys", keys)
 	w.line("tracking_total_items", items)
@@ -356,12 +395,19 @@ func (n *Node) infoErrorStats(w *infoWriter) {
 }
 
 func (n *Node) infoLatencyStats(w *infoWriter) {
+	percentiles := n.settings.percentiles.Load()
+	if len(*percentiles) == 0 {
+		return
+	}
 	for _, c := range n.commands.all {
-		if c.stats.calls.Load() == 0 {
+		if !c.stats.timed() {
 			continue
 		}
-		fmt.Fprintf(&w.b, "latency_percentiles_usec_%s:p50=%.3f,p99=%.3f,p99.9=%.3f\r\n",
-			c.name, c.stats.percentile(0.5), c.stats.percentile(0.99), c.stats.percentile(0.999))
+		var fields []string
+		for _, percentile := range *percentiles {
+			fields = append(fields, fmt.Sprintf("p%s=%.3f", strconv.FormatFloat(percentile, 'g', -1, 64), c.stats.percentile(percentile/100)))
+		}
+		fmt.Fprintf(&w.b, "latency_percentiles_usec_%s:%s\r\n", c.name, strings.Join(fields, ","))
 	}
 }
 
@@ -413,6 +459,35 @@ func (n *Node) sampleMemory() int64 {
 			return used
 		}
 	}
+}
+
+// heapUse is what the allocator tells: bytes of live objects, of the spans that hold them, and of what it has from the machine.
+type heapUse struct{ allocated, active, resident int64 }
+
+func heapOf() heapUse {
+	names := []string{"/memory/classes/heap/objects:bytes", "/memory/classes/heap/unused:bytes", "/memory/classes/heap/free:bytes",
+		"/memory/classes/heap/stacks:bytes", "/memory/classes/metadata/other:bytes", "/memory/classes/other:bytes"}
+	samples := make([]metrics.Sample, len(names))
+	for i, name := range names {
+		samples[i].Name = name
+	}
+	metrics.Read(samples)
+	sum := make([]int64, len(names)+1)
+	for i, sample := range samples {
+		sum[i+1] = sum[i]
+		if sample.Value.Kind() == metrics.KindUint64 {
+			sum[i+1] += int64(min(sample.Value.Uint64(), math.MaxInt64/16))
+		}
+	}
+	return heapUse{allocated: sum[1], active: sum[2], resident: sum[len(names)]}
+}
+
+// over returns the ratio of two numbers of bytes, 0 if there is none.
+func over(a, b int64) float64 {
+	if b <= 0 {
+		return 0
+	}
+	return float64(a) / float64(b)
 }
 
 // residentBytes returns the memory that the process takes from the machine, 0 if unknown.

@@ -195,7 +195,7 @@ func latencyDoctor(c *conn, _ [][]byte) {
 func latencyHistogram(c *conn, args [][]byte) {
 	var chosen []*command
 	for _, command := range c.node.commands.all {
-		if command.stats.calls.Load() > 0 && (len(args) == 2 || namesCommand(args[2:], command)) {
+		if command.stats.timed() && (len(args) == 2 || namesCommand(args[2:], command)) {
 			chosen = append(chosen, command)
 		}
 	}

@@ -254,13 +254,14 @@ func (r *run) publish() {
 // when it is too long to be sent.
 func (r *run) account(o *op, mark, errors int) {
 	reply := r.target(o)
-	failed := reply != nil && reply.Errors > errors
-	now := r.node.now()
-	r.node.countExecution(r.conn, o, now-r.began, failed)
-	r.began = now
-	if failed {
-		r.node.countErrors(reply.Buf[mark:])
+	var failure []byte
+	if reply != nil && reply.Errors > errors {
+		failure = reply.Buf[mark:]
+		r.node.countErrors(failure)
 	}
+	now := r.node.now()
+	r.node.countExecution(r.conn, o, now-r.began, failure)
+	r.began = now
 	if reply != nil && len(reply.Buf) > r.conn.outputLimit().hard {
 		r.overflow, reply.Buf = true, nil
 	}

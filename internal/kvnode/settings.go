@@ -3,6 +3,7 @@ package kvnode
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -49,6 +50,8 @@ type settings struct {
 	trackedKeys    atomic.Int64 // tracking-table-max-keys
 	deniedKept     atomic.Int64 // acllog-max-len
 	latencyFrom    atomic.Int64 // milliseconds, 0: the latency monitor is off
+	untimed        atomic.Bool  // latency-tracking no: histograms of commands stand still
+	percentiles    atomic.Pointer[[]float64]
 	clientLimit    atomic.Pointer[clientLimit]
 	outputLimits   atomic.Pointer[outputLimits]
 	outputSettings atomic.Pointer[outputLimits] // as they were given
@@ -101,6 +104,7 @@ func newSettings(n *Node) *settings {
 	s.protected.Store(!n.config.AllowRemote)
 	s.trackedKeys.Store(1000000)
 	s.deniedKept.Store(128)
+	s.percentiles.Store(&[]float64{50, 99, 99.9})
 	s.setOutputLimits(n, standardOutputLimits)
 	s.clientLimit.Store(&clientLimit{})
 	s.all = slices.Concat(s.ofNode(n), []setting{s.clientLimitSetting(n)}, s.replicated(n), fixedSettings(n))
@@ -129,7 +133,7 @@ func (s *settings) ofNode(n *Node) []setting {
 		return func() string { return strconv.FormatInt(v.Load()/int64(time.Second), 10) }
 	}
 	return []setting{
-		{name: "acllog-max-len", get: number(&s.deniedKept), check: integerCheck(0, 1<<20, s.deniedKept.Store)},
+		{name: "acllog-max-len", get: number(&s.deniedKept), check: integerCheck(0, math.MaxInt64, s.deniedKept.Store)},
 		{name: "client-output-buffer-limit", get: func() string { return s.outputSettings.Load().String() },
 			check: func(value string) (func(), error) {
 				limits, err := parseOutputLimits(*s.outputSettings.Load(), value)
@@ -137,24 +141,29 @@ func (s *settings) ofNode(n *Node) []setting {
 			}},
 		{name: "client-query-buffer-limit", get: number(&s.maxQuery), check: func(value string) (func(), error) {
 			size, err := parseMemory(value)
-			if err == nil && (size < 1<<20 || size > 1<<40) {
-				err = fmt.Errorf("argument must be between %d and %d inclusive", 1<<20, 1<<40)
+			if err == nil && (size < 1<<20) {
+				err = fmt.Errorf("argument must be between %d and %d inclusive", 1<<20, math.MaxInt64)
 			}
 			return func() { s.maxQuery.Store(min(size, int64(n.config.MaxQuery))) }, err
 		}},
-		{name: "latency-monitor-threshold", get: number(&s.latencyFrom), check: integerCheck(0, 1<<40, s.latencyFrom.Store)},
+		{name: "latency-monitor-threshold", get: number(&s.latencyFrom), check: integerCheck(0, math.MaxInt64, s.latencyFrom.Store)},
+		{name: "latency-tracking", get: func() string { return yesNo(!s.untimed.Load()) }, check: boolCheck(func(on bool) { s.untimed.Store(!on) })},
+		{name: "latency-tracking-info-percentiles", get: func() string { return percentilesText(*s.percentiles.Load()) }, check: func(value string) (func(), error) {
+			list, err := parsePercentiles(value)
+			return func() { s.percentiles.Store(&list) }, err
+		}},
 		{name: "maxclients", get: number(&s.maxClients), check: integerCheck(1, 1<<32-1, s.maxClients.Store)},
 		{name: "protected-mode", get: func() string { return yesNo(s.protected.Load()) }, check: boolCheck(s.protected.Store)},
 		{name: "requirepass", get: func() string { return "" }, hidden: true},
-		{name: "slowlog-log-slower-than", get: number(&s.slowerThan), check: integerCheck(-1, 1<<40, s.slowerThan.Store)},
+		{name: "slowlog-log-slower-than", get: number(&s.slowerThan), check: integerCheck(-1, math.MaxInt64, s.slowerThan.Store)},
 		{name: "slowlog-max-len", get: func() string { return strconv.Itoa(n.slow.getLimit()) },
-			check: integerCheck(0, 1<<20, func(v int64) { n.slow.setLimit(int(v)) })},
+			check: integerCheck(0, math.MaxInt64, func(v int64) { n.slow.setLimit(int(v)) })},
 		{name: "tcp-keepalive", get: seconds(&s.keepAlive), check: integerCheck(0, 1<<31-1, func(v int64) { s.keepAlive.Store(v * int64(time.Second)) })},
 		{name: "timeout", get: seconds(&s.timeout), check: integerCheck(0, 1<<31-1, func(v int64) {
 			s.timeout.Store(v * int64(time.Second))
 			s.timeoutUsed.Store(true)
 		})},
-		{name: "tracking-table-max-keys", get: number(&s.trackedKeys), check: integerCheck(0, 1<<40, s.trackedKeys.Store)},
+		{name: "tracking-table-max-keys", get: number(&s.trackedKeys), check: integerCheck(0, math.MaxInt64, s.trackedKeys.Store)},
 	}
 }
 
@@ -177,6 +186,7 @@ func fixedSettings(n *Node) []setting {
 	text := func(t string) func() string { return func() string { return t } }
 	hostName, port, _ := splitHostPort(n.config.Listen)
 	return []setting{
+		{name: "acl-pubsub-default", get: text("resetchannels"), fixed: true},
 		{name: "appendfsync", get: text("always"), fixed: true},
 		{name: "bind", get: text(hostName)},
 		{name: "cluster-enabled", get: text("no")},
@@ -207,113 +217,42 @@ func fixedSettings(n *Node) []setting {
 	}
 }
 
-// notedSetting is a parameter of Redis that nothing here depends on.
-type notedSetting struct {
-	name, standard string
-	valid          func(value string) (canonical string, err error)
+// parsePercentiles reads numbers from 0 to 100.
+func parsePercentiles(value string) (list []float64, err error) {
+	for _, word := range strings.Fields(value) {
+		percentile, err := strconv.ParseFloat(word, 64)
+		if err != nil || !(percentile >= 0 && percentile <= 100) {
+			return nil, errors.New("latency-tracking-info-percentiles should be between 0.0 and 100.0")
+		}
+		list = append(list, percentile)
+	}
+	return list, nil
 }
 
-// Checks of noted settings.
-var (
-	anyText = func(value string) (string, error) { return value, nil }
-	boolean = func(value string) (string, error) {
-		if value = strings.ToLower(value); value != "yes" && value != "no" {
-			return "", errors.New("argument must be 'yes' or 'no'")
-		}
-		return value, nil
+func percentilesText(list []float64) string {
+	words := make([]string, len(list))
+	for i, percentile := range list {
+		words[i] = strconv.FormatFloat(percentile, 'g', -1, 64)
 	}
-	integer = func(value string) (string, error) {
-		if _, ok := resp.ParseInt([]byte(value)); !ok {
-			return "", errors.New("argument couldn't be parsed into an integer")
-		}
-		return value, nil
-	}
-	memory = func(value string) (string, error) {
-		size, err := parseMemory(value)
-		return strconv.FormatInt(size, 10), err
-	}
-	oneOf = func(words ...string) func(string) (string, error) {
-		return func(value string) (string, error) {
-			if value = strings.ToLower(value); !slices.Contains(words, value) {
-				return "", errors.New("argument(s) must be one of the following: " + strings.Join(words, ", "))
-			}
-			return value, nil
-		}
-	}
-)
-
-var notedSettings = []notedSetting{
-	{"active-expire-effort", "1", integer}, {"activedefrag", "no", boolean}, {"activerehashing", "yes", boolean},
-	{"aof-load-truncated", "yes", boolean}, {"aof-rewrite-incremental-fsync", "yes", boolean}, {"aof-use-rdb-preamble", "yes", boolean},
-	{"appendfilename", "appendonly.aof", anyText}, {"appendonly", "yes", boolean}, {"auto-aof-rewrite-min-size", "67108864", memory},
-	{"auto-aof-rewrite-percentage", "100", integer}, {"busy-reply-threshold", "5000", integer}, {"close-on-oom", "no", boolean},
-	{"cluster-node-timeout", "15000", integer}, {"crash-log-enabled", "yes", boolean}, {"crash-memcheck-enabled", "yes", boolean},
-	{"dbfilename", "dump.rdb", anyText}, {"dynamic-hz", "yes", boolean},
-	{"hll-sparse-max-bytes", "3000", memory}, {"hz", "10", integer}, {"jemalloc-bg-thread", "yes", boolean},
-	{"latency-tracking", "yes", boolean}, {"latency-tracking-info-percentiles", "50 99 99.9", anyText},
-	{"lazyfree-lazy-eviction", "no", boolean}, {"lazyfree-lazy-expire", "no", boolean}, {"lazyfree-lazy-server-del", "no", boolean},
-	{"lazyfree-lazy-user-del", "no", boolean}, {"lazyfree-lazy-user-flush", "no", boolean}, {"list-compress-depth", "0", integer},
-	{"loglevel", "notice", oneOf("debug", "verbose", "notice", "warning", "nothing")}, {"lua-time-limit", "5000", integer},
-	{"maxmemory-eviction-tenacity", "10", integer}, {"min-replicas-max-lag", "10", integer},
-	{"min-replicas-to-write", "0", integer}, {"no-appendfsync-on-rewrite", "no", boolean}, {"oom-score-adj", "no", anyText},
-	{"rdb-save-incremental-fsync", "yes", boolean}, {"rdbchecksum", "yes", boolean}, {"rdbcompression", "yes", boolean},
-	{"repl-backlog-size", "1048576", memory}, {"repl-backlog-ttl", "3600", integer}, {"repl-disable-tcp-nodelay", "no", boolean},
-	{"repl-diskless-load", "disabled", oneOf("disabled", "on-empty-db", "swapdb")}, {"repl-diskless-sync", "yes", boolean},
-	{"repl-diskless-sync-delay", "5", integer}, {"repl-ping-replica-period", "10", integer}, {"repl-timeout", "60", integer},
-	{"replica-announced", "yes", boolean}, {"replica-ignore-maxmemory", "yes", boolean}, {"replica-lazy-flush", "no", boolean},
-	{"replica-priority", "100", integer}, {"sanitize-dump-payload", "no", oneOf("no", "yes", "clients")}, {"save", "", checkSave},
-	{"set-proc-title", "yes", boolean}, {"shutdown-timeout", "10", integer}, {"slave-priority", "100", integer},
-	{"stop-writes-on-bgsave-error", "yes", boolean}, {"stream-node-max-bytes", "4096", memory}, {"stream-node-max-entries", "100", integer},
-	{"tcp-backlog", "511", nil},
-}
-
-func checkSave(value string) (string, error) {
-	words := strings.Fields(value)
-	if len(words)%2 != 0 {
-		return "", errors.New("Invalid save parameters")
-	}
-	for _, word := range words {
-		if n, ok := resp.ParseInt([]byte(word)); !ok || n < 0 {
-			return "", errors.New("Invalid save parameters")
-		}
-	}
-	return strings.Join(words, " "), nil
-}
-
-// note makes a setting of a parameter that is only remembered.
-func (s *settings) note(entry notedSetting) setting {
-	made := setting{name: entry.name, noted: true, get: func() string {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if value, found := s.noted[entry.name]; found {
-			return value
-		}
-		return entry.standard
-	}}
-	if entry.valid != nil {
-		made.check = func(value string) (func(), error) {
-			canonical, err := entry.valid(value)
-			return func() {
-				s.mu.Lock()
-				defer s.mu.Unlock()
-				s.noted[entry.name] = canonical
-			}, err
-		}
-	}
-	return made
+	return strings.Join(words, " ")
 }
 
 // parseMemory reads a number of bytes with a unit, as redis.conf has them.
 func parseMemory(value string) (int64, error) {
-	problem := errors.New("argument must be a memory value")
 	lower := strings.ToLower(value)
 	digits := strings.TrimRight(lower, "bkmg")
 	unit, known := map[string]int64{"": 1, "b": 1, "k": 1000, "kb": 1 << 10, "m": 1000 * 1000, "mb": 1 << 20, "g": 1000 * 1000 * 1000, "gb": 1 << 30}[lower[len(digits):]]
-	n, ok := resp.ParseInt([]byte(digits))
-	if !known || !ok || n < 0 || n > (1<<62)/unit {
-		return 0, problem
+	if digits == "" && lower == "" {
+		return 0, nil
 	}
-	return n * unit, nil
+	n, err := strconv.ParseUint(digits, 10, 64)
+	switch {
+	case errors.Is(err, strconv.ErrRange), err == nil && known && n > math.MaxInt64/uint64(unit):
+		return 0, fmt.Errorf("argument must be between 0 and %d inclusive", math.MaxInt64)
+	case !known || err != nil:
+		return 0, errors.New("argument must be a memory value")
+	}
+	return int64(n) * unit, nil
 }
 
 // parseOutputLimits changes limits as a value of client-output-buffer-limit says.

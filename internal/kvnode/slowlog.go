@@ -12,6 +12,8 @@ import (
 const (
 	slowArgs     = 32
 	slowArgBytes = 128
+	// maxSlowEntries bounds the slow log whatever slowlog-max-len says.
+	maxSlowEntries = 1 << 16
 )
 
 // slowEntry is one slow command.
@@ -83,7 +85,7 @@ func (l *slowLog) reset() {
 func (l *slowLog) setLimit(limit int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.limit = limit
+	l.limit = min(limit, maxSlowEntries)
 	l.trim()
 }
 

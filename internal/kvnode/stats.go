@@ -32,6 +32,25 @@ func (s *commandStats) add(duration time.Duration, failed bool) {
 	}
 }
 
+// count counts one execution whose duration is not kept (latency-tracking no).
+func (s *commandStats) count(duration time.Duration, failed bool) {
+	s.calls.Add(1)
+	s.nanos.Add(int64(duration))
+	if failed {
+		s.failed.Add(1)
+	}
+}
+
+// timed reports whether the durations of executions were kept.
+func (s *commandStats) timed() bool {
+	for i := range s.buckets {
+		if s.buckets[i].Load() > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // used reports whether there is anything to show.
 func (s *commandStats) used() bool {
 	return s.calls.Load() > 0 || s.rejected.Load() > 0 || s.failed.Load() > 0

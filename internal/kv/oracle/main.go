@@ -82,10 +82,10 @@ func main() {
 func soakAll(s *server, kinds string, count int, seed uint64) (differences int, err error) {
 	names := strings.Split(kinds, ",")
 	if kinds == "all" {
-		names = append(slices.Sorted(maps.Keys(grammar)), "scripts", "streams")
+		names = append(slices.Sorted(maps.Keys(grammar)), "documented", "scripts", "streams")
 	}
 	for _, name := range names {
-		if grammar[name] == nil && name != "streams" && name != "scripts" {
+		if grammar[name] == nil && name != "documented" && name != "streams" && name != "scripts" {
 			return differences, fmt.Errorf("unknown type %q", name)
 		}
 		found, err := soak(s, name, count, seed)

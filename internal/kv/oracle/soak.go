@@ -123,6 +123,12 @@ func soak(s *server, name string, count int, seed uint64) (differences int, err 
 	g := generator{rand.New(rand.NewPCG(seed, uint64(len(name))))}
 	seen := make(map[string]bool)
 	rules := soakRules(name)
+	var asDocumented *documented
+	if name == "documented" {
+		if asDocumented, err = newDocumented(s, g); err != nil {
+			return 0, err
+		}
+	}
 	for done, round := 0, 0; done < count && differences < maxDifferences; round++ {
 		proto := 2 + round%2
 		commands := slices.Clone(fixture[1:])
@@ -130,9 +136,12 @@ func soak(s *server, name string, count int, seed uint64) (differences int, err 
 			name := scripted[round%len(scripted)]
 			rules = soakRules(name)
 		}
-		if name == "streams" {
+		switch name {
+		case "streams":
 			commands = (&streams{generator: g}).sequence(soakLength)
-		} else {
+		case "documented":
+			commands = asDocumented.sequence(soakLength)
+		default:
 			for len(commands) < len(fixture)-1+soakLength {
 				if args := g.command(rules); !brief(args) {
 					if name == "scripts" {
