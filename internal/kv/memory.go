@@ -55,8 +55,9 @@ var memorySettings = []settingRule{
 	{name: "maxmemory-policy", standard: "noeviction", parse: parsePolicy, apply: func(m *Machine, value string) {
 		m.set.policy, _ = policyNamed(value)
 	}},
-	{name: "maxmemory-samples", standard: "5", parse: parseBetween(1, 64), apply: func(m *Machine, value string) {
-		m.set.samples, _ = strconv.Atoi(value)
+	{name: "maxmemory-samples", standard: "5", parse: parseBetween(1, 1<<31-1), apply: func(m *Machine, value string) {
+		n, _ := strconv.Atoi(value)
+		m.set.samples = min(n, maxSamples)
 	}},
 	{name: "lfu-log-factor", standard: "10", parse: parseBetween(0, 1<<31-1), apply: func(m *Machine, value string) {
 		m.set.lfuLogFactor, _ = strconv.Atoi(value)
@@ -122,6 +123,9 @@ func parseMemory(value string) (string, string) {
 	}
 	return "", maxMemoryProblem
 }
+
+// maxSamples bounds what one eviction looks at, whatever maxmemory-samples says.
+const maxSamples = 64
 
 const (
 	usesAtFirst = 5 // the counter of a new key

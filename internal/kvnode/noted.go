@@ -42,7 +42,7 @@ var (
 	memoryFrom = func(low int64) func(string) (string, error) {
 		return func(value string) (string, error) {
 			size, err := parseMemory(value)
-			if err == nil && size < low {
+			if errors.Is(err, errMemoryRange) || err == nil && size < low {
 				err = fmt.Errorf("argument must be between %d and %d inclusive", low, math.MaxInt64)
 			}
 			return strconv.FormatInt(size, 10), err

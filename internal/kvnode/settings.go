@@ -141,7 +141,7 @@ func (s *settings) ofNode(n *Node) []setting {
 			}},
 		{name: "client-query-buffer-limit", get: number(&s.maxQuery), check: func(value string) (func(), error) {
 			size, err := parseMemory(value)
-			if err == nil && (size < 1<<20) {
+			if errors.Is(err, errMemoryRange) || err == nil && size < 1<<20 {
 				err = fmt.Errorf("argument must be between %d and %d inclusive", 1<<20, math.MaxInt64)
 			}
 			return func() { s.maxQuery.Store(min(size, int64(n.config.MaxQuery))) }, err
@@ -221,7 +221,10 @@ func fixedSettings(n *Node) []setting {
 func parsePercentiles(value string) (list []float64, err error) {
 	for _, word := range strings.Fields(value) {
 		percentile, err := strconv.ParseFloat(word, 64)
-		if err != nil || !(percentile >= 0 && percentile <= 100) {
+		if err != nil {
+			return nil, errors.New("Invalid latency-tracking-info-percentiles parameters")
+		}
+		if !(percentile >= 0 && percentile <= 100) {
 			return nil, errors.New("latency-tracking-info-percentiles should be between 0.0 and 100.0")
 		}
 		list = append(list, percentile)
@@ -237,6 +240,9 @@ func percentilesText(list []float64) string {
 	return strings.Join(words, " ")
 }
 
+// errMemoryRange: a number of bytes that no 63 bits hold.
+var errMemoryRange = fmt.Errorf("argument must be between 0 and %d inclusive", math.MaxInt64)
+
 // parseMemory reads a number of bytes with a unit, as redis.conf has them.
 func parseMemory(value string) (int64, error) {
 	lower := strings.ToLower(value)
@@ -248,7 +254,7 @@ func parseMemory(value string) (int64, error) {
 	n, err := strconv.ParseUint(digits, 10, 64)
 	switch {
 	case errors.Is(err, strconv.ErrRange), err == nil && known && n > math.MaxInt64/uint64(unit):
-		return 0, fmt.Errorf("argument must be between 0 and %d inclusive", math.MaxInt64)
+		return 0, errMemoryRange
 	case !known || err != nil:
 		return 0, errors.New("argument must be a memory value")
 	}
