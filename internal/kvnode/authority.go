@@ -196,6 +196,9 @@ func (s *settings) canonical(name, value string) (canonical, problem string) {
 	case name == "client-output-buffer-limit":
 		limits, _ := parseOutputLimits(standardOutputLimits, value)
 		return limits.String(), ""
+	case name == "latency-tracking-info-percentiles":
+		list, _ := parsePercentiles(value) // was checked
+		return percentilesText(list), ""
 	case found.noted:
 		return noteCanonical(name, value), ""
 	case value != strings.ToLower(value) && slices.Contains([]string{"yes", "no"}, strings.ToLower(value)):

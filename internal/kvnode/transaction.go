@@ -157,14 +157,14 @@ func (c *conn) endTransaction() {
 // exec executes the transaction. What goes to the machine becomes an operation of the run, like any other command.
 func (c *conn) exec(command *command) {
 	if !c.tx.queueing {
-		c.reject(command, "ERR EXEC without MULTI")
+		c.execFails(command, "ERR EXEC without MULTI")
 		return
 	}
 	tx := c.tx
 	c.endTransaction()
 	switch {
 	case tx.aborted:
-		c.reject(command, "EXECABORT Transaction discarded because of previous errors.")
+		c.execFails(command, "EXECABORT Transaction discarded because of previous errors.")
 	case tx.mixed():
 		c.execMixed(command, &tx)
 	case tx.selects():
@@ -175,6 +175,14 @@ func (c *conn) exec(command *command) {
 	default:
 		c.addTransaction(command, &tx)
 	}
+}
+
+// execFails answers an EXEC that has nothing to execute. It counts as a call that failed, as in Redis.
+func (c *conn) execFails(command *command, problem string) {
+	defer c.mute(len(c.reply.Buf))
+	c.node.countStats(command, 0, true)
+	c.reply.Error(problem)
+	c.node.stats.countError(errorCode([]byte(problem)))
 }
 
 func (c *conn) addTransaction(command *command, tx *transaction) {
