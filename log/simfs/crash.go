@@ -96,8 +96,8 @@ func (f *FS) Clone() *FS {
 		if c, ok := copies[n]; ok {
 			return c
 		}
-		n.diskShared, n.viewShared = true, true
 		c := *n
+		c.disk, c.view = n.disk.share(), n.view.share()
 		// The bytes of a write never change.
 		c.writes = append([]write(nil), n.writes...)
 		c.lost = append([]write(nil), n.lost...)
@@ -120,45 +120,43 @@ func (f *FS) Clone() *FS {
 	return next
 }
 
+// newNode returns a file with that content, all of it durable.
+func newNode(disk content) *node {
+	return &node{view: disk.share(), disk: disk, size: disk.size, written: disk.size}
+}
+
 // crashed returns what the disk holds of n.
 func (n *node) crashed(fate Fate, draw *rand.Rand) *node {
 	if n.dir {
 		return &node{dir: true}
 	}
+	disk := n.disk.share()
 	if len(n.writes) == 0 || fate == Lost {
-		n.diskShared = true
-		return &node{disk: n.disk, view: n.disk, size: int64(len(n.disk)), written: int64(len(n.disk)), diskShared: true, viewShared: true}
+		return newNode(disk)
 	}
-	disk := append([]byte(nil), n.disk...)
 	switch fate {
 	case Kept:
 		for _, w := range n.writes {
-			disk = applied(disk, w)
+			disk.apply(w)
 		}
 	case Backwards:
-		if len(n.writes) > 0 {
-			disk = applied(disk, n.writes[len(n.writes)-1])
-		}
+		disk.apply(n.writes[len(n.writes)-1])
 	case Torn:
-		disk = n.torn(disk, draw)
+		n.tear(&disk, draw)
 	}
-	return &node{disk: disk, view: disk, size: int64(len(disk)), written: int64(len(disk)), diskShared: true, viewShared: true}
+	return newNode(disk)
 }
 
-// torn applies to each sector the first few of the writes that touch it.
-func (n *node) torn(disk []byte, draw *rand.Rand) []byte {
-	if len(n.writes) == 0 {
-		return disk
-	}
+// tear applies to each sector of disk the first few of the writes that touch it.
+func (n *node) tear(disk *content, draw *rand.Rand) {
 	size := n.writes[len(n.writes)-1].size
-	before := int64(len(disk))
-	disk = extended(disk, size)
-	kept := before
+	kept := disk.size
+	disk.extend(size)
 	for at := int64(0); at < size; at += SectorSize {
 		end := min(at+SectorSize, size)
 		var touching []write
 		for _, w := range n.writes {
-			if w.at < end && w.at+int64(len(w.bytes)) > at {
+			if w.at < end && w.at+w.length > at {
 				touching = append(touching, w)
 			}
 		}
@@ -167,17 +165,19 @@ func (n *node) torn(disk []byte, draw *rand.Rand) []byte {
 		}
 		count := draw.IntN(len(touching) + 1)
 		for _, w := range touching[:count] {
-			from, to := max(at, w.at), min(end, w.at+int64(len(w.bytes)))
-			copy(disk[from:to], w.bytes[from-w.at:to-w.at])
+			from, to, zeros := max(at, w.at), min(end, w.at+w.length), w.at+int64(len(w.bytes))
+			if from < zeros {
+				disk.put(w.bytes[from-w.at:min(to, zeros)-w.at], from)
+			}
+			disk.zero(max(from, zeros), to)
 		}
 		if count > 0 {
 			kept = max(kept, end)
 		}
 	}
 	if kept < size && draw.IntN(2) == 0 {
-		disk = disk[:kept]
+		disk.shrink(kept)
 	}
-	return disk
 }
 
 // FlipBit flips one bit of a file, on the disk and in memory, and makes everything else of it durable first. What a failed
@@ -192,9 +192,8 @@ func (f *FS) FlipBit(name string, at int64, bit uint) error {
 	if n.lost != nil {
 		n.forget()
 	}
-	n.ownView()
-	n.view[at] ^= 1 << bit
-	n.disk, n.diskShared, n.viewShared = n.view, true, true
+	n.view.own(int(at / SectorSize))[at%SectorSize] ^= 1 << bit
+	n.disk = n.view.share()
 	n.writes, n.lost = nil, nil
 	return nil
 }
@@ -207,11 +206,11 @@ func (f *FS) ReadFile(name string) ([]byte, error) {
 	if n == nil || n.dir {
 		return nil, fmt.Errorf("read %s: %w", name, fs.ErrNotExist)
 	}
-	return append([]byte(nil), n.view...), nil
+	return n.view.all(), nil
 }
 
 // WriteFile sets the bytes of a file, durably, and makes it if missing: for tests that write what no program would.
-func (f *FS) WriteFile(name string, content []byte) {
+func (f *FS) WriteFile(name string, bytes []byte) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	name = filepath.Clean(name)
@@ -219,8 +218,7 @@ func (f *FS) WriteFile(name string, content []byte) {
 		made := &node{dir: true}
 		f.names[at], f.durable[at] = made, made
 	}
-	content = append([]byte(nil), content...)
-	n := &node{disk: content, view: content, size: int64(len(content)), written: int64(len(content)), diskShared: true, viewShared: true}
+	n := newNode(contentOf(bytes))
 	f.names[name], f.durable[name] = n, n
 }
 

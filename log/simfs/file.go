@@ -1,7 +1,7 @@
 package simfs
 
 import (
-	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -37,7 +37,8 @@ func (h *file) ReadAt(label log.Label, p []byte, at int64) (int, error) {
 	if at >= h.node.size && len(p) > 0 {
 		return 0, io.EOF
 	}
-	n := copy(p, h.node.view[at:])
+	n := int(min(int64(len(p)), h.node.size-at))
+	h.node.view.read(p[:n], at)
 	if n < len(p) {
 		return n, io.ErrUnexpectedEOF
 	}
@@ -88,37 +89,20 @@ func (h *file) convert(label log.Label, end int64) error {
 // write notes a write that is not durable yet.
 func (n *node) write(p []byte, at int64) {
 	n.size = max(n.size, at+int64(len(p)))
-	w := write{at: at, bytes: copyOf(p), size: n.size}
+	w := write{at: at, bytes: append([]byte(nil), withoutZeros(p)...), length: int64(len(p)), size: n.size}
 	n.writes = append(n.writes, w)
-	n.ownView()
-	n.view = applied(n.view, w)
+	n.view.apply(w)
 }
 
-// zeros stands for the bytes of writes that have no others.
-var zeros [64 << 10]byte
-
-// copyOf returns a copy of p, which nobody may change.
-func copyOf(p []byte) []byte {
-	if len(p) >= 512 && len(p) <= len(zeros) && bytes.Equal(p, zeros[:len(p)]) {
-		return zeros[:len(p):len(p)]
+// withoutZeros returns p without the zeros at its end.
+func withoutZeros(p []byte) []byte {
+	for len(p) >= 8 && binary.NativeEndian.Uint64(p[len(p)-8:]) == 0 {
+		p = p[:len(p)-8]
 	}
-	return append([]byte(nil), p...)
-}
-
-// applied returns b after w, longer if needed.
-func applied(b []byte, w write) []byte {
-	b = extended(b, w.size)
-	copy(b[w.at:], w.bytes)
-	return b
-}
-
-func extended(b []byte, size int64) []byte {
-	if int64(len(b)) < size {
-		longer := make([]byte, size)
-		copy(longer, b)
-		b = longer
+	for len(p) > 0 && p[len(p)-1] == 0 {
+		p = p[:len(p)-1]
 	}
-	return b
+	return p
 }
 
 func (h *file) Allocate(label log.Label, size int64) error {
@@ -159,13 +143,11 @@ func (h *file) Sync(label log.Label) error {
 		}
 		return err
 	}
-	if len(h.node.writes) > 0 {
-		h.node.ownDisk()
-	}
 	for _, w := range h.node.writes {
-		h.node.disk = applied(h.node.disk, w)
+		h.node.disk.apply(w)
 	}
-	h.node.writes = nil
+	clear(h.node.writes)
+	h.node.writes = h.node.writes[:0]
 	return h.fs.leave(v, label)
 }
 
@@ -184,11 +166,11 @@ func (h *file) DropCache(label log.Label) error {
 
 // forget takes what a failed sync has left in memory only away.
 func (n *node) forget() {
-	n.view, n.viewShared = append([]byte(nil), n.disk...), false
+	n.view = n.disk.share()
 	for _, w := range n.writes {
-		n.view = applied(n.view, w)
+		n.view.apply(w)
 	}
-	n.view = extended(n.view, n.size) // the length is file-system metadata; the journal has it
+	n.view.extend(n.size) // the length is file-system metadata; the journal has it
 	n.lost = nil
 }
 

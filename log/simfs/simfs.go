@@ -58,33 +58,21 @@ var _ log.FS = (*FS)(nil)
 // node is a file or, with dir set, a directory.
 type node struct {
 	dir     bool
-	disk    []byte  // durable content
+	disk    content // durable
 	writes  []write // not durable, in order
 	lost    []write // a failed sync forgot them: visible until DropCache, never durable
 	size    int64   // as processes see it
 	written int64   // above it nothing was ever written
-	view    []byte  // disk with lost and writes applied
+	view    content // disk with lost and writes applied
 	removed bool
-	// Another node, of a copy of this FS, has the same slice: it is copied before it is changed.
-	diskShared, viewShared bool
 }
 
-func (n *node) ownDisk() {
-	if n.diskShared {
-		n.disk, n.diskShared = append([]byte(nil), n.disk...), false
-	}
-}
-
-func (n *node) ownView() {
-	if n.viewShared {
-		n.view, n.viewShared = append([]byte(nil), n.view...), false
-	}
-}
-
+// write is one write: bytes, and zeros behind them, length in all.
 type write struct {
-	at    int64
-	bytes []byte
-	size  int64 // length of the file after it
+	at     int64
+	bytes  []byte
+	length int64
+	size   int64 // length of the file after it
 }
 
 // change is one change of names: every entry of set happens, or none. A nil node removes the name.
@@ -248,7 +236,7 @@ func (f *FS) Create(label log.Label, name string) (log.File, error) {
 	if parent := f.names[filepath.Dir(name)]; parent == nil || !parent.dir {
 		return nil, fmt.Errorf("%s: %s: %w", label, name, fs.ErrNotExist)
 	}
-	n := &node{}
+	n := newNode(content{self: new(owner)})
 	f.apply(binding{name, n})
 	return &file{fs: f, node: n, name: name, writable: true}, f.leave(v, label)
 }
