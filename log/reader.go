@@ -14,6 +14,7 @@ import (
 const (
 	maxReaderFiles = 4 // files that a Reader keeps open
 	minReadBuffer  = 4 << 10
+	maxMetaKept    = 64 << 10 // bytes of metadata for which a Reader keeps memory
 )
 
 // Reader reads the stream beside the writer, also from another process. One goroutine at a time uses it. It holds no
@@ -23,6 +24,7 @@ type Reader struct {
 	dir    string
 	files  []*readFile // the one used last comes first
 	page   []byte
+	meta   []byte // memory for the metadata of a file that is opened
 	closed bool
 }
 
@@ -202,7 +204,8 @@ func (r *Reader) open(lsn smr.LSN) (*readFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	f, _, err := readHeader(file, LabelReaderOpen, base)
+	f, meta, err := readHeader(file, LabelReaderOpen, base, r.meta)
+	r.meta = meta[:min(cap(meta), maxMetaKept)]
 	if err == nil && lsn >= f.end() {
 		err = fmt.Errorf("no file holds it; %s ends at %d", name, f.end())
 	}

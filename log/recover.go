@@ -192,15 +192,16 @@ func (l *Log) reread(file File, base smr.LSN) (*found, error) {
 // readMeta reads and checks the metadata part of the file at base. Errors: ErrNewerFormat, damageError, or what the
 // file system says.
 func readMeta(file File, base smr.LSN) (*found, error) {
-	f, slots, err := readHeader(file, LabelReadMeta, base)
+	f, meta, err := readHeader(file, LabelReadMeta, base, nil)
 	if err != nil {
 		return nil, err
 	}
-	return f, f.takeSlots(slots)
+	return f, f.takeSlots(meta[:2*blockSize])
 }
 
-// readHeader reads and checks the metadata part but for the slots, which it returns as they are.
-func readHeader(file File, label Label, base smr.LSN) (f *found, slots []byte, err error) {
+// readHeader reads and checks the metadata part but for the slots, with which meta begins. It reads into buffer, or into new
+// memory if that is too small; nothing of found refers to it.
+func readHeader(file File, label Label, base smr.LSN, buffer []byte) (f *found, meta []byte, err error) {
 	length, err := file.Size(label)
 	if err != nil {
 		return nil, nil, err
@@ -208,7 +209,10 @@ func readHeader(file File, label Label, base smr.LSN) (f *found, slots []byte, e
 	if length < 2*blockSize {
 		return nil, nil, damage(base, 0, "%d bytes are too few for a log file", length)
 	}
-	block := make([]byte, blockSize)
+	if len(buffer) < blockSize {
+		buffer = make([]byte, blockSize)
+	}
+	block := buffer[:blockSize]
 	if _, err := file.ReadAt(label, block, length-blockSize); err != nil {
 		return nil, nil, err
 	}
@@ -223,7 +227,11 @@ func readHeader(file File, label Label, base smr.LSN) (f *found, slots []byte, e
 		return nil, nil, damage(base, 0, "it says that it begins at %d", h.base)
 	}
 	f = &found{header: h, layout: h.layout()}
-	meta := make([]byte, length-blockSize-h.dataSize)
+	if size := length - blockSize - h.dataSize; int64(len(buffer)) < size {
+		meta = make([]byte, size)
+	} else {
+		meta = buffer[:size]
+	}
 	if _, err := file.ReadAt(label, meta, h.dataSize); err != nil {
 		return nil, nil, err
 	}
@@ -231,7 +239,7 @@ func readHeader(file File, label Label, base smr.LSN) (f *found, slots []byte, e
 		return nil, nil, damage(base, 0, "%v", err)
 	}
 	f.seal = decodeSeal(meta[2*blockSize:f.layout.historyAt-h.dataSize], base, f.layout.pages)
-	return f, meta[:2*blockSize], nil
+	return f, meta, nil
 }
 
 func (f *found) takeSlots(blocks []byte) error {
@@ -319,8 +327,8 @@ func (l *Log) verifySealed(files []*found) error {
 				return nil
 			}
 		}
-		if len(buf) == 0 {
-			buf = make([]byte, 16*maxPageSize)
+		if size := min(16*maxPageSize, f.dataSize); int64(len(buf)) < size {
+			buf = make([]byte, size)
 		}
 		if err := l.verifyPages(f, buf); err != nil {
 			return err

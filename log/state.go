@@ -58,7 +58,11 @@ type StateFile struct {
 	sequence uint64
 	damaged  bool
 	failure  error
+	block    stateBlock
 }
+
+// stateBlock is memory for one slot.
+type stateBlock []byte
 
 // OpenState reads the hard state in dir, which is made if missing. found is false if there is none. On ErrCorrupt the
 // StateFile is usable all the same: the caller takes a new incarnation, and Save keeps the damaged file beside the new one.
@@ -173,7 +177,7 @@ func (s *StateFile) write(file File, st State) error {
 	for range 2 {
 		s.sequence++
 		at := int64(s.sequence%2) * blockSize
-		if err := file.WriteAt(LabelStateWrite, encodeState(st, s.sequence), at); err != nil {
+		if err := file.WriteAt(LabelStateWrite, s.block.encode(st, s.sequence), at); err != nil {
 			return err
 		}
 		if mutant.On(mutant.StateUnsynced) {
@@ -271,9 +275,13 @@ func (s *StateFile) Close() error {
 	return err
 }
 
-// encodeState returns one slot, drawn in doc.go.
-func encodeState(st State, sequence uint64) []byte {
-	b := make([]byte, stateFixed, blockSize)
+// encode returns one slot, drawn in doc.go. It is overwritten by the next one.
+func (k *stateBlock) encode(st State, sequence uint64) []byte {
+	if *k == nil {
+		*k = make([]byte, blockSize)
+	}
+	clear(*k)
+	b := (*k)[:stateFixed]
 	copy(b, stateMagic[:])
 	binary.LittleEndian.PutUint32(b[8:], stateVersion)
 	binary.LittleEndian.PutUint64(b[16:], sequence)

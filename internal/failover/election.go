@@ -165,10 +165,10 @@ func (d *Driver) elect(g *Group, p *plan, out *Effects) {
 	case c.counted+c.pending < c.needed && c.counted+c.pending+c.stale >= c.needed:
 		// A restarted replica never answers the same epoch again (S2): only a higher one helps.
 		d.begin(g, p, BeginElection{Kind: g.Election.Kind, Target: g.Election.Target, Without: g.Election.Without,
-			Reason: clip(fmt.Sprintf("the election of epoch %d cannot be finished: %s", g.Election.Epoch, c.missing))}, out)
+			Reason: clip(fmt.Sprintf("the election of epoch %d cannot be finished: %s", g.Election.Epoch, d.missing(g, p)))}, out)
 	case c.counted+c.pending < c.needed || d.ticks-t.began >= uint64(d.o.LeadTicks):
 		d.unavailable(g, p, fmt.Sprintf("no election: %d answers of the %d members of epoch %d are needed, %d came; missing: %s",
-			c.needed, len(g.Established.Members), g.Established.Epoch, c.counted, c.missing), out)
+			c.needed, len(g.Established.Members), g.Established.Epoch, c.counted, d.missing(g, p)), out)
 	}
 }
 
@@ -231,43 +231,81 @@ type count struct {
 	stale           int  // will not answer this epoch, but a higher one
 	awaits          bool // a pending one is being asked right now
 	awaitsTarget    bool
-	missing         string // who did not answer, and why
+}
+
+// response says how a member of the last established configuration has answered.
+type response uint8
+
+const (
+	responseCounts response = iota
+	responseUnasked
+	responseLost
+	responseDown
+	responseStale
+	responsePending
+)
+
+func (d *Driver) responseOf(g *Group, p *plan, m smr.Member) response {
+	if p.tally.leavesOut(g, m.Node) {
+		return responseUnasked
+	}
+	if a := p.tally.of(m.Node); a != nil && (a.Incarnation == m.Incarnation || mutant.On(mutant.CountWiped)) {
+		return responseCounts
+	}
+	r := d.replica(g.Name, m.Node)
+	o := p.orderOf(m.Node, CallFence)
+	switch {
+	case p.tally.of(m.Node) != nil || r.seen && r.view.Incarnation != m.Incarnation:
+		return responseLost
+	case !d.up(r):
+		return responseDown
+	case o != nil && o.times > 0 && !o.done && o.code == AnswerStale:
+		return responseStale
+	}
+	return responsePending
 }
 
 func (d *Driver) count(g *Group, p *plan) count {
 	c := count{needed: g.AnswersNeeded()}
-	missing := make([]string, 0, len(g.Established.Members))
 	for _, m := range g.Established.Members {
-		if p.tally.leavesOut(g, m.Node) {
-			missing = append(missing, fmt.Sprintf("%s (not asked: it was cut from the others)", m.Node))
-			continue
-		}
-		if a := p.tally.of(m.Node); a != nil && (a.Incarnation == m.Incarnation || mutant.On(mutant.CountWiped)) {
+		switch d.responseOf(g, p, m) {
+		case responseCounts:
 			c.counted++
-			continue
-		}
-		r := d.replica(g.Name, m.Node)
-		o := p.orderOf(m.Node, CallFence)
-		asked := o != nil && o.times > 0
-		switch {
-		case p.tally.of(m.Node) != nil || r.seen && r.view.Incarnation != m.Incarnation:
-			missing = append(missing, fmt.Sprintf("%s (it lost its log)", m.Node))
-		case !d.up(r):
-			missing = append(missing, fmt.Sprintf("%s (%s)", m.Node, d.complaint(r)))
-		case asked && !o.done && o.code == AnswerStale:
+		case responseStale:
 			c.stale++
-			missing = append(missing, fmt.Sprintf("%s (it restarted after its promise)", m.Node))
-		default:
+		case responsePending:
 			c.pending++
-			if !asked || o.id != 0 {
+			if o := p.orderOf(m.Node, CallFence); o == nil || o.times == 0 || o.id != 0 {
 				c.awaits = true
 				c.awaitsTarget = c.awaitsTarget || m.Node == g.Election.Target
 			}
-			missing = append(missing, fmt.Sprintf("%s (has not answered)", m.Node))
 		}
 	}
-	c.missing = strings.Join(missing, ", ")
 	return c
+}
+
+// missing says who has not answered, and why.
+func (d *Driver) missing(g *Group, p *plan) string {
+	missing := make([]string, 0, len(g.Established.Members))
+	for _, m := range g.Established.Members {
+		why := ""
+		switch d.responseOf(g, p, m) {
+		case responseCounts:
+			continue
+		case responseUnasked:
+			why = "not asked: it was cut from the others"
+		case responseLost:
+			why = "it lost its log"
+		case responseDown:
+			why = d.complaint(d.replica(g.Name, m.Node))
+		case responseStale:
+			why = "it restarted after its promise"
+		default:
+			why = "has not answered"
+		}
+		missing = append(missing, fmt.Sprintf("%s (%s)", m.Node, why))
+	}
+	return strings.Join(missing, ", ")
 }
 
 // complaint says why a replica is thought down.

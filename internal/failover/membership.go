@@ -2,6 +2,7 @@ package failover
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"lockstep/smr"
@@ -177,7 +178,7 @@ func (d *Driver) assessPolicy(a *assessment, g *Group, c *PolicyChange) {
 		return
 	}
 	master := d.replica(g.Name, g.Reign.Master)
-	present := len(d.present(g, master, current))
+	present := d.presence(g, master, current.Members)
 	a.check("%d members of epoch %d are there", present, current.Epoch)
 	if p.Copies <= present {
 		a.step("give out an epoch with %d copies in place of %d; the master goes on meanwhile (S8)", p.Copies, current.Copies)
@@ -216,7 +217,7 @@ func (d *Driver) assessBegin(a *assessment, g *Group, asked *BeginChange) {
 			rest.Members = append(rest.Members, m)
 		}
 	}
-	present := len(d.present(g, master, rest))
+	present := d.presence(g, master, rest.Members)
 	_, member := current.Find(c.Node)
 	switch {
 	case c.Kind == ChangeReplace:
@@ -382,16 +383,20 @@ func (g *Group) drained(node smr.NodeID) bool {
 
 // release leaves out members that are drained, as long as Copies of the others are there.
 func (d *Driver) release(g *Group, master *replica, current smr.Config) (BeginReconfigure, bool) {
+	leaving := func(m smr.Member) bool { return m.Node != master.node && g.drained(m.Node) }
+	if !slices.ContainsFunc(current.Members, leaving) {
+		return BeginReconfigure{}, false
+	}
 	kept := make([]smr.Member, 0, len(current.Members))
 	released := make([]string, 0, len(current.Members))
 	for _, m := range current.Members {
-		if m.Node != master.node && g.drained(m.Node) {
+		if leaving(m) {
 			released = append(released, string(m.Node))
 		} else {
 			kept = append(kept, m)
 		}
 	}
-	if len(released) == 0 || len(d.present(g, master, smr.Config{Members: kept})) < current.Copies {
+	if d.presence(g, master, kept) < current.Copies {
 		return BeginReconfigure{}, false
 	}
 	return BeginReconfigure{Kind: EntryDrop, Copies: current.Copies, Members: kept,

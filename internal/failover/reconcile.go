@@ -2,6 +2,7 @@ package failover
 
 import (
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 
@@ -70,7 +71,7 @@ func (d *Driver) reconcile(g *Group, p *plan, master *replica, out *Effects) {
 	}
 	// A provisional configuration is waited for, unless too few of its members are there: if one has lost its log, only
 	// its new incarnation helps.
-	if !ok && (g.Provisional.Epoch == 0 || len(d.present(g, master, current)) < current.Copies) {
+	if !ok && (g.Provisional.Epoch == 0 || d.presence(g, master, current.Members) < current.Copies) {
 		next, ok = d.admit(g, p, master, current)
 	}
 	if !ok && g.Provisional.Epoch == 0 {
@@ -96,11 +97,21 @@ func (d *Driver) present(g *Group, master *replica, config smr.Config) []smr.Mem
 	return members
 }
 
+// presence counts the members among some that hold new bytes.
+func (d *Driver) presence(g *Group, master *replica, members []smr.Member) int {
+	count := 0
+	for _, m := range members {
+		if m.Node == master.node || d.streams(g, master, m) {
+			count++
+		}
+	}
+	return count
+}
+
 // lower reduces copies to the members that are there, never below MinCopies, after LowerTicks. The others are dropped
 // at the same time: they would not count, but elections would need their answers.
 func (d *Driver) lower(g *Group, p *plan, master *replica, current smr.Config) (BeginReconfigure, bool) {
-	present := d.present(g, master, current)
-	if len(present) >= current.Copies || len(present) < g.Policy.MinCopies {
+	if count := d.presence(g, master, current.Members); count >= current.Copies || count < g.Policy.MinCopies {
 		return BeginReconfigure{}, false
 	}
 	possible := len(current.Members)
@@ -112,23 +123,29 @@ func (d *Driver) lower(g *Group, p *plan, master *replica, current smr.Config) (
 	if possible >= current.Copies {
 		return BeginReconfigure{}, false
 	}
+	present := d.present(g, master, current)
 	return BeginReconfigure{Kind: EntryCopies, Copies: len(present), Members: present, Witnesses: d.absentees(g, current, present),
 		Reason: fmt.Sprintf("only %d members are there: copies lowered from %d to %d", len(present), current.Copies, len(present))}, true
 }
 
 // drop leaves out members that have been gone for DropTicks, as long as Copies of the others are there.
 func (d *Driver) drop(g *Group, p *plan, master *replica, current smr.Config) (BeginReconfigure, bool) {
+	gone := func(m smr.Member) bool {
+		return m.Node != master.node && d.lasted(p.upkeepOf(m.Node).goneSince, d.o.DropTicks)
+	}
+	if !slices.ContainsFunc(current.Members, gone) {
+		return BeginReconfigure{}, false
+	}
 	kept := make([]smr.Member, 0, len(current.Members))
 	dropped := make([]string, 0, len(current.Members))
 	for _, m := range current.Members {
-		if m.Node != master.node && d.lasted(p.upkeepOf(m.Node).goneSince, d.o.DropTicks) {
+		if gone(m) {
 			dropped = append(dropped, string(m.Node))
 		} else {
 			kept = append(kept, m)
 		}
 	}
-	rest := smr.Config{Members: kept}
-	if len(dropped) == 0 || len(d.present(g, master, rest)) < current.Copies {
+	if d.presence(g, master, kept) < current.Copies {
 		return BeginReconfigure{}, false
 	}
 	return BeginReconfigure{Kind: EntryDrop, Copies: current.Copies, Members: kept, Witnesses: d.absentees(g, current, kept),
@@ -137,14 +154,17 @@ func (d *Driver) drop(g *Group, p *plan, master *replica, current smr.Config) (B
 
 // admit makes learners that have caught up members, and raises copies with them, up to the policy.
 func (d *Driver) admit(g *Group, p *plan, master *replica, current smr.Config) (BeginReconfigure, bool) {
-	members := append([]smr.Member(nil), current.Members...)
-	admitted := make([]string, 0, len(g.Replicas))
+	members := current.Members // a copy once somebody is admitted
+	var admitted []string
 	for i := range g.Replicas {
 		node := g.Replicas[i].Node
 		learner, near := d.nearLearner(g, master, node)
 		if node == master.node || !near || current.Has(learner) || !d.lasted(p.upkeepOf(node).nearSince, d.o.AdmitTicks) ||
 			!d.keptUp(g, p.upkeepOf(node)) || g.Outcast(learner) != 0 {
 			continue
+		}
+		if len(admitted) == 0 {
+			members = append([]smr.Member(nil), members...)
 		}
 		at := sort.Search(len(members), func(i int) bool { return members[i].Node >= node })
 		if at < len(members) && members[at].Node == node {
@@ -158,9 +178,12 @@ func (d *Driver) admit(g *Group, p *plan, master *replica, current smr.Config) (
 		}
 		admitted = append(admitted, string(node))
 	}
-	present := len(d.present(g, master, smr.Config{Members: members}))
+	if len(admitted) == 0 {
+		return BeginReconfigure{}, false
+	}
+	present := d.presence(g, master, members)
 	copies := max(current.Copies, min(g.Policy.Copies, present))
-	if len(admitted) == 0 || present < copies {
+	if present < copies {
 		return BeginReconfigure{}, false
 	}
 	reason := fmt.Sprintf("%s admitted: caught up with %s", strings.Join(admitted, ", "), master.node)
@@ -173,7 +196,7 @@ func (d *Driver) admit(g *Group, p *plan, master *replica, current smr.Config) (
 // adjustCopies follows the policy when the members for it are there.
 func (d *Driver) adjustCopies(g *Group, master *replica, current smr.Config) (BeginReconfigure, bool) {
 	copies := g.Policy.Copies
-	present := len(d.present(g, master, current))
+	present := d.presence(g, master, current.Members)
 	if copies > current.Copies {
 		copies = max(current.Copies, min(copies, present))
 	}

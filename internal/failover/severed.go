@@ -32,7 +32,7 @@ func (d *Driver) severance(g *Group, p *plan, master *replica) (why string, cut 
 		return "", nil
 	}
 	current := g.Current()
-	streaming := len(d.present(g, master, current))
+	streaming := d.presence(g, master, current.Members)
 	enough := streaming >= current.Copies
 	d.since(&s.whole, enough)
 	if d.lasted(s.whole, wholeFactor*d.o.SuspectTicks) {

@@ -2,6 +2,7 @@ package failover
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"lockstep/smr"
@@ -96,17 +97,21 @@ func (d *Driver) keptUp(g *Group, u *upkeep) bool {
 // MinCopies are.
 func (d *Driver) dropSlow(g *Group, p *plan, master *replica, current smr.Config) (BeginReconfigure, bool) {
 	for times := 1; times <= 2; times++ {
+		slow := func(m smr.Member) bool { return m.Node != master.node && d.tooSlow(g, p.upkeepOf(m.Node), times) }
+		if !slices.ContainsFunc(current.Members, slow) {
+			continue
+		}
 		kept := make([]smr.Member, 0, len(current.Members))
 		var dropped []*upkeep
 		for _, m := range current.Members {
-			if u := p.upkeepOf(m.Node); m.Node != master.node && d.tooSlow(g, u, times) {
-				dropped = append(dropped, u)
+			if slow(m) {
+				dropped = append(dropped, p.upkeepOf(m.Node))
 			} else {
 				kept = append(kept, m)
 			}
 		}
 		present := d.present(g, master, smr.Config{Members: kept})
-		if len(dropped) == 0 || times == 1 && len(present) < current.Copies || len(present) < min(current.Copies, g.Policy.MinCopies) {
+		if times == 1 && len(present) < current.Copies || len(present) < min(current.Copies, g.Policy.MinCopies) {
 			continue
 		}
 		next := BeginReconfigure{Kind: EntryDrop, Copies: current.Copies, Members: kept}

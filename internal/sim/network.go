@@ -18,6 +18,8 @@ type network struct {
 	// Messages that cross as bytes: written here, read by reader.
 	crossing bytes.Buffer
 	reader   *wire.Reader
+	arriving bytes.Reader // a part of a message, read by parts
+	parts    *wire.Reader
 }
 
 func (n *network) init(w *world, places int) {
@@ -137,7 +139,12 @@ func (n *network) part(message any) {
 	}
 	n.scratch = wire.AppendMessage(n.scratch[:0], message)
 	arrived := n.scratch[:n.w.draw.network.IntN(len(n.scratch))]
-	decoded, err := wire.NewReader(bytes.NewReader(arrived), wire.StreamLimit).Next()
+	n.arriving.Reset(arrived)
+	if n.parts == nil {
+		n.parts = wire.NewReader(&n.arriving, wire.StreamLimit)
+	}
+	n.parts.Reset(&n.arriving)
+	decoded, err := n.parts.Next()
 	if err == nil {
 		n.w.violate("a part of a message was taken for one", "%T: %d of %d bytes: %+v", message, len(arrived), len(n.scratch), decoded)
 	}

@@ -75,7 +75,9 @@ func (l *link) hear(_ *end, message any) {
 	up := true
 	switch m := message.(type) {
 	case *smr.Ack:
-		in.input, up = &replica.PeerAck{Conn: l.id, Ack: *m}, false
+		ack := takeSpare(&r.spare.acks)
+		*ack = replica.PeerAck{Conn: l.id, Ack: *m}
+		in.input, up = ack, false
 	case *smr.SlaveStart:
 		in.input, up = &replica.PeerStart{Conn: l.id, Start: *m}, false
 	case *smr.MasterHello:
@@ -85,9 +87,13 @@ func (l *link) hear(_ *end, message any) {
 		l.greeted = true
 		in.input = &replica.MasterHello{Conn: l.id, Hello: *m}
 	case *smr.Append:
-		in.input = &replica.Received{Conn: l.id, Append: *m}
+		received := takeSpare(&r.spare.received)
+		*received = replica.Received{Conn: l.id, Append: *m}
+		in.input = received
 	case *smr.Heartbeat:
-		in.input = &replica.Beat{Conn: l.id, Heartbeat: *m}
+		beat := takeSpare(&r.spare.beats)
+		*beat = replica.Beat{Conn: l.id, Heartbeat: *m}
+		in.input = beat
 	case *smr.Reject:
 		in.input = &replica.Rejected{Conn: l.id, Reject: *m}
 	default:

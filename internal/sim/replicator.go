@@ -47,6 +47,8 @@ type replicator struct {
 	roundPlanned                 bool
 	lastRound                    int64
 	propose                      replica.Propose
+	tickInput                    replica.Tick
+	spare                        spareInputs
 
 	lastConn  replica.ConnID
 	links     []*link
@@ -72,6 +74,35 @@ type replicator struct {
 	ticks      int
 	heldTicks  int
 	probedView uint64
+}
+
+// spareInputs are inputs that come often, for use again: the core keeps none.
+type spareInputs struct {
+	acks     []*replica.PeerAck
+	received []*replica.Received
+	beats    []*replica.Beat
+}
+
+func (s *spareInputs) put(in replica.Input) {
+	switch in := in.(type) {
+	case *replica.PeerAck:
+		s.acks = append(s.acks, in)
+	case *replica.Received:
+		s.received = append(s.received, in)
+	case *replica.Beat:
+		s.beats = append(s.beats, in)
+	}
+}
+
+// takeSpare returns an input for use again, or a new one.
+func takeSpare[T any](spare *[]*T) *T {
+	n := len(*spare)
+	if n == 0 {
+		return new(T)
+	}
+	in := (*spare)[n-1]
+	*spare = (*spare)[:n-1]
+	return in
 }
 
 type pendingOrder struct {
@@ -276,7 +307,8 @@ func (r *replicator) step(in replica.Input) { r.core.Step(in, &r.out) }
 
 func (r *replicator) tick() {
 	r.ticks++
-	r.step(&replica.Tick{Stamp: r.h.stamp()})
+	r.tickInput.Stamp = r.h.stamp()
+	r.step(&r.tickInput)
 	if r.disk.behind() {
 		if r.heldTicks++; r.heldTicks%reassureTicks == 0 {
 			for _, c := range r.clients {
@@ -342,6 +374,7 @@ func (r *replicator) take(in item) {
 		return
 	}
 	r.step(in.input)
+	r.spare.put(in.input)
 }
 
 // admit decides whether an input of a slave connection still counts.
@@ -537,13 +570,13 @@ func (r *replicator) publish() {
 		return
 	}
 	before := r.status
-	status := r.core.Status()
+	r.core.Observe(&r.status)
+	status := &r.status
 	if status.Leading && r.disk.full {
 		status.Writable = false
 	}
-	r.status = status
 	r.lastRound = r.w.now
-	r.w.check.status(r, &before, &status)
+	r.w.check.status(r, &before, status)
 	r.tellKV()
 	if before.Role != status.Role || before.Leading != status.Leading || before.Epoch != status.Epoch || before.Promise != status.Promise ||
 		before.Master != status.Master || before.Reportable != status.Reportable || before.Attached != status.Attached ||

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"fmt"
+	"slices"
 
 	"lockstep/internal/invariant"
 	"lockstep/internal/mutant"
@@ -324,8 +325,15 @@ func (r *Replica) stop(why string, out *Effects) {
 
 // Status returns what the shell shows to the KV node, the configuration master and people. Config and Base share memory
 // with the core, which replaces but never changes them.
-func (r *Replica) Status() Status {
-	s := Status{
+func (r *Replica) Status() (s Status) {
+	r.Observe(&s)
+	return s
+}
+
+// Observe makes s what Status returns, with the memory that its Peers have.
+func (r *Replica) Observe(s *Status) {
+	peers := s.Peers[:0]
+	*s = Status{
 		Role: r.role(), Leading: r.mode == modeMaster, Epoch: r.currentEpoch(), Promise: r.promise,
 		Config: r.cfg, Base: r.base,
 		Start: min(r.start, r.Safe()), End: r.end, Durable: r.durable, Commit: r.commit, Safe: r.Safe(),
@@ -335,7 +343,7 @@ func (r *Replica) Status() Status {
 	switch r.mode {
 	case modeMaster:
 		s.Master, s.Writable, s.Reportable = r.o.Self.Node, r.writable(), r.reportable()
-		s.Peers = make([]PeerStatus, 0, len(r.lead.peers))
+		s.Peers = slices.Grow(peers, len(r.lead.peers))
 		for _, p := range r.lead.peers {
 			s.Peers = append(s.Peers, PeerStatus{Member: p.member, Streams: p.streams, Durable: p.durable, InConfig: r.cfg.Has(p.member)})
 		}
@@ -345,7 +353,6 @@ func (r *Replica) Status() Status {
 		s.Joined = r.follow.state == followStreams
 		s.Writable = s.Joined && r.follow.writable
 	}
-	return s
 }
 
 func (r *Replica) role() smr.Role {

@@ -27,6 +27,9 @@ func NewReader(source io.Reader, limit int) *Reader {
 	return &Reader{source: bufio.NewReaderSize(source, readBuffer), limit: limit}
 }
 
+// Reset makes r read another source from its beginning, with the memory that it has.
+func (r *Reader) Reset(source io.Reader) { r.source.Reset(source) }
+
 // SetLimit changes the limit, as the peer is trusted with more.
 func (r *Reader) SetLimit(limit int) { r.limit = limit }
 
