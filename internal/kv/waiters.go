@@ -143,6 +143,17 @@ func (m *Machine) Waiters(session smr.SessionID) int {
 	return 0
 }
 
+// Waiting returns the requests of a session that wait, in the order in which they came.
+func (m *Machine) Waiting(session smr.SessionID) (sequences []uint64) {
+	m.waiters.each(func(n *node[waiter]) bool {
+		if n.value.session == session {
+			sequences = append(sequences, n.value.sequence)
+		}
+		return true
+	})
+	return sequences
+}
+
 // AllWaiters returns how many commands of all sessions wait.
 func (m *Machine) AllWaiters() int { return m.waiters.size }
 

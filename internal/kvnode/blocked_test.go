@@ -1,12 +1,14 @@
 package kvnode
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
 
 	"lockstep/internal/kv"
+	"lockstep/internal/resp"
 	"lockstep/smr"
 )
 
@@ -220,4 +222,26 @@ func TestWaitersOfSilentSessionEnd(t *testing.T) {
 	if got := string(c.next()); !strings.HasPrefix(got, "-UNBLOCKED force unblock ") {
 		t.Errorf("reply %q", got)
 	}
+}
+
+// A node goes on with the image of a peer, in which a command of its own waits that it had only sent: its client was told that
+// the outcome is unknown, so nobody waits for the reply. It is ended, and takes no element for as long as the node lives.
+func TestImageWithAWaiterOfNobody(t *testing.T) {
+	g := newFakeGroup(t, 1, nil)
+	g.serve(t, 0)
+	node := g.nodes[0].node
+	g.set(func() { g.held = true })
+	machine := kv.New()
+	blpop := smr.Request{Session: node.session, Sequence: 1, Slot: smr.NoSlot,
+		Payload: kv.AppendCommand(nil, [][]byte{[]byte("BLPOP"), []byte("l"), []byte("0")})}
+	var reply resp.Reply
+	machine.Apply(kv.Instant{LSN: 1, Stamp: 1}, blpop, &reply)
+	machine.Advance(1, 100)
+	node.become(machine)
+	end := kv.Envelope{}.AppendRecord(nil, kv.WaiterRecord(kv.WaiterGone, 1))
+	eventually(t, "the end of the command is submitted", func() bool {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		return bytes.Contains(g.pending, end)
+	})
 }

@@ -418,6 +418,11 @@ func (n *Node) become(machine *kv.Machine) {
 			b.set(&b.done)
 		}
 	}
+	for _, sequence := range machine.Waiting(n.session) {
+		if n.blocked.find(sequence) == nil { // its client is told, or was, that the outcome is unknown
+			n.blocked.abandon(sequence)
+		}
+	}
 	n.shell.tracker.flush(n)
 	for _, c := range n.clients.list() {
 		if c.about.listening() {
