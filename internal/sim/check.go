@@ -27,6 +27,7 @@ type checker struct {
 	digests   map[smr.LSN][32]byte
 	owners    map[requestID]*operation
 	writers   map[smr.Epoch]smr.Life
+	model     model
 }
 
 type requestID struct {
@@ -35,7 +36,7 @@ type requestID struct {
 }
 
 func newChecker(w *world) *checker {
-	return &checker{w: w, lists: make([][]uint64, len(listKeys)), floors: make([]int, len(listKeys)),
+	return &checker{w: w, model: model{w: w}, lists: make([][]uint64, len(listKeys)), floors: make([]int, len(listKeys)),
 		digests: make(map[smr.LSN][32]byte), owners: make(map[requestID]*operation), writers: make(map[smr.Epoch]smr.Life)}
 }
 
@@ -51,7 +52,7 @@ func (c *checker) recovered(h *host, m *home) ([]byte, error) {
 	if start > c.end() {
 		w.violate("a log begins above commit", "%s begins at %d, committed is %d", h.id, start, c.end())
 	}
-	shadow := make([]byte, end, end+4096)
+	shadow := make([]byte, end, max(end, c.end())+16<<10)
 	copy(shadow, c.committed[:start])
 	reader, err := log.OpenReader(h.disk, dirLog)
 	if err == nil {
@@ -253,19 +254,29 @@ func (c *checker) applying(k *kvnode, f smr.Frame, raw []byte) {
 }
 
 // executed is called with every result of every KV node.
-func (c *checker) executed(k *kvnode, at kv.Instant, request smr.Request, admission smr.Admission, reply []byte) {
-	hash := hashOf(reply) ^ uint64(admission)
-	if k.requests == len(c.results) {
+func (c *checker) executed(k *kvnode, request smr.Request, admission smr.Admission, reply []byte) {
+	first := c.result(k, hashOf(reply)^uint64(admission))
+	if _, blocked := k.machine.Blocked(); first && admission == smr.Execute && !blocked {
+		c.model.done(c.owners[requestID{request.Session, request.Sequence}], reply)
+	}
+	c.model.flush()
+}
+
+// result takes what a node has come to next, a reply or a message, as a hash, and reports whether it is the first to come there.
+func (c *checker) result(k *kvnode, hash uint64) (first bool) {
+	first = k.requests == len(c.results)
+	if first {
 		c.results = append(c.results, hash)
 	} else if c.results[k.requests] != hash {
-		c.w.violate("nodes give different replies", "%s: request %d of session %x at %d: admission %d, %q", k.h.id, request.Sequence,
-			request.Session, at.LSN, admission, reply)
+		c.w.violate("nodes give different replies", "%s: result %d, at %d", k.h.id, k.requests, k.at.LSN)
 	}
 	k.requests++
+	return first
 }
 
 // applied is called when a KV node has executed a frame.
 func (c *checker) applied(k *kvnode) {
+	c.model.flush()
 	if (uint64(k.applied)*0x9E3779B97F4A7C15)>>57 == 0 {
 		c.digest(k)
 	}
@@ -301,6 +312,9 @@ func (c *checker) acknowledged(k *kvnode, op *operation, at kv.Instant, reply []
 		}
 		c.floors[op.key] = max(c.floors[op.key], op.floor+1)
 	}
+	if op.done != nil {
+		op.done(true)
+	}
 	c.succeeded(op)
 }
 
@@ -310,6 +324,9 @@ func (c *checker) answered(_ *kvnode, op *operation, result outcome) {
 		c.w.violate("answered twice", "operation %d", op.id)
 	}
 	op.outcome = result
+	if op.done != nil {
+		op.done(false)
+	}
 	switch result {
 	case outcomeRefused:
 		c.w.stats.Refused++

@@ -114,7 +114,10 @@ func (k *kvnode) load(i *image) {
 	if err != nil {
 		k.w.violate("an image cannot be loaded", "%s at %d: %v", k.h.id, i.lsn, err)
 	}
+	k.machine.SetHost(nil)
+	machine.SetHost((*kvHost)(k))
 	k.machine, k.applied, k.requests = machine, i.lsn, i.requests
+	k.heard, k.heardFrom = 0, i.lsn
 	k.images.running, k.images.stored = false, i.rows
 	k.w.check.digest(k)
 	if k.w.trace != nil {
@@ -304,6 +307,7 @@ func (k *kvnode) jump(i *image) {
 			k.answered(op, outcomeUncertain)
 		}
 	}
+	k.jumped()
 	k.answerReads()
 	k.wake()
 	k.applySoon()

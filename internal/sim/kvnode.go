@@ -65,7 +65,11 @@ type kvnode struct {
 	reads      []*operation // in order of tickets
 	waiting    []*operation // reads that have an LSN and wait for Applied
 	count      int          // operations that nobody has answered
-	requests   int          // in the log so far
+	requests   int          // results in the log so far: replies and messages
+	at         kv.Instant   // of the request that is executed
+	waits      blocking
+	heard      int // messages since heardFrom
+	heardFrom  smr.LSN
 	reply      resp.Reply
 	ticks      int
 	executedIn session.Executed
@@ -84,7 +88,10 @@ func startKV(h *host) *kvnode {
 		RefuseAfterTicks: w.o.RefuseTicks, TimeoutTicks: w.o.TimeoutTicks, AskTicks: w.o.SessionDeadTicks / 3,
 		DeadTicks: w.o.SessionDeadTicks,
 	})
+	k.machine.SetHost((*kvHost)(k))
 	k.loadOwn()
+	k.heardFrom = k.applied
+	k.waits.announce = w.o.Mix&(mixQueues|mixStreams) != 0
 	if w.trace != nil {
 		w.say(string(h.id), "kv node starts: session %x", uint64(k.id)&0xffff)
 	}
@@ -165,6 +172,9 @@ func (k *kvnode) tick() {
 	}
 	if k.w.o.ImageBytes > 0 {
 		k.tickImage()
+	}
+	if k.w.o.Mix&(mixQueues|mixStreams) != 0 {
+		k.keepBlocked()
 	}
 	k.flush()
 }
@@ -388,8 +398,9 @@ func (k *kvnode) frame(f smr.Frame, raw []byte) {
 
 func (k *kvnode) request(at kv.Instant, request smr.Request) {
 	k.reply.Reset()
+	k.at = at
 	admission := k.machine.Apply(at, request, &k.reply)
-	k.w.check.executed(k, at, request, admission, k.reply.Buf)
+	k.w.check.executed(k, request, admission, k.reply.Buf)
 	if request.Session != k.id {
 		return
 	}
@@ -402,6 +413,9 @@ func (k *kvnode) request(at kv.Instant, request smr.Request) {
 		k.executed++
 		op := k.sent[0]
 		k.sent = k.sent[1:]
+		if k.noteBlocked(op, request.Sequence) {
+			return
+		}
 		if op != nil {
 			k.count--
 			k.w.check.acknowledged(k, op, at, k.reply.Buf)

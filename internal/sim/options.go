@@ -42,6 +42,8 @@ type Options struct {
 	Keys      int
 	ReadShare float64
 	Large     float64 // share of large payloads
+	Mix       int     // groups of operations of clients.go, bits
+	Mixed     float64 // share of them among the writes
 
 	// Images and trimming; ImageBytes 0: neither. A KV node takes an image every so many bytes of log, in steps of about
 	// ImageStep bytes of rows. KeepBytes of the log stay in files, LagBytes for others. KeepOldest: of its two images the node
@@ -97,7 +99,17 @@ func drawOptions(seed uint64, full bool) Options {
 		o.DiskHigh *= 10
 	}
 	drawImages(&o)
+	drawMix(&o)
 	return o
+}
+
+// drawMix draws what clients do beside lists, from a stream of its own.
+func drawMix(o *Options) {
+	r := rand.New(rand.NewPCG(o.Seed, 11))
+	if r.IntN(2) == 0 {
+		return
+	}
+	o.Mix, o.Mixed = 1+r.IntN(mixAll), 0.2+0.6*r.Float64()
 }
 
 // drawImages draws what concerns images from a stream of its own: schedules without them stay as they were.

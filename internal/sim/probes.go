@@ -57,6 +57,16 @@ const (
 	probeBegunAgain
 	probeJumped
 	probeTrimmedFeed
+	probeBlocked
+	probeBlockedOrphan
+	probeClientLeft
+	probeJumpedWaiter
+	probeServed
+	probeWatchFailed
+	probeWatchHeld
+	probeConfirmed
+	probeFetched
+	probeScriptFailed
 	probeCount // behind it one for each kind of fault
 )
 
@@ -67,6 +77,8 @@ var probeNames = [probeCount]string{
 	"switch-over", "copies-lowered", "admitted", "dropped", "superseded-report", "stale-order", "other-life", "confmaster-change",
 	"unavailable", "beyond-repair", "raft-snapshot", "write-failed", "sync-failed", "two-connections", "state-lost", "image", "image-failed", "image-loaded-at-start", "image-damaged", "image-fetched", "fetch-failed", "image-late",
 	"trim", "need-image", "log-begun", "log-begun-over-another", "jumped-over-own-requests", "feed-below-start",
+	"command-waits", "waits-for-nobody", "client-left", "jumped-over-waiting", "waiting-served", "watch-failed", "watch-held", "entry-confirmed", "entry-fetched",
+	"script-failed",
 }
 
 // probeSet counts the hits in one schedule.

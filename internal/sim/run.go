@@ -116,7 +116,7 @@ func kindOfPanic(text string) string {
 func (w *world) build(masters int) {
 	w.net.init(w, w.o.Replicas+masters)
 	w.check = newChecker(w)
-	w.work.w = w
+	w.work.init(w)
 	for i := range w.o.Replicas {
 		h := &host{w: w, place: i, drive: &drive{home: i}, id: nodeName(i), disk: simfs.New(), powered: true, rate: 1}
 		if w.o.Drift > 0 {
@@ -211,6 +211,7 @@ func (w *world) converge() {
 			if w.settled() {
 				for _, h := range w.hosts {
 					w.check.digest(h.kv)
+					w.check.model.settled(h.kv)
 					w.fold(uint64(h.kv.applied))
 				}
 				return
@@ -275,7 +276,7 @@ func (w *world) failedFinal() bool {
 // settled reports whether all nodes have executed all that there is.
 func (w *world) settled() bool {
 	for _, h := range w.hosts {
-		if h.kv == nil || h.kv.applied != w.check.end() || h.kv.count > 0 {
+		if h.kv == nil || h.kv.applied != w.check.end() || h.kv.count > 0 || len(h.kv.waits.abandoned) > 0 {
 			return false
 		}
 	}

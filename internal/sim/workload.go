@@ -34,6 +34,15 @@ type operation struct {
 	outcome  outcome
 	executed bool // seen in the committed log
 	final    bool // of the last phase: must succeed
+
+	// Of the kinds in clients.go.
+	kind   kind
+	left   bool // its client has gone
+	taken  bool // what it brought was popped, or delivered
+	which  int
+	number int64
+	entry  string
+	done   func(executed bool)
 }
 
 // workload is what clients do. Lists of unique numbers show what is lost, doubled or out of order.
@@ -42,6 +51,16 @@ type workload struct {
 	all    []*operation // by id-1
 	finals int          // operations of the last phase that have not succeeded
 	stop   bool
+	groups []int // of Options.Mix
+}
+
+func (l *workload) init(w *world) {
+	l.w = w
+	for group := 1; group < mixAll; group <<= 1 {
+		if w.o.Mix&group != 0 {
+			l.groups = append(l.groups, group)
+		}
+	}
 }
 
 const maxOutstanding = 24
@@ -61,7 +80,12 @@ func (l *workload) operate(k *kvnode) {
 		return
 	}
 	key := r.IntN(w.o.Keys)
-	switch p := r.Float64(); {
+	p := r.Float64()
+	if p >= w.o.ReadShare && chance(r, w.o.Mixed) {
+		l.mixed(k)
+		return
+	}
+	switch {
 	case p < w.o.ReadShare:
 		op := l.newOperation(k.h, key)
 		op.reading = true
