@@ -316,6 +316,9 @@ func (a *applying) beginReconfigure(c *BeginReconfigure) error {
 		if g.Replica(m.Node) == nil {
 			return fmt.Errorf("member %s is not registered", m.Node)
 		}
+		if epoch := g.Outcast(m); epoch != 0 {
+			return fmt.Errorf("member %s was left out by the forced recovery of epoch %d", m.Node, epoch)
+		}
 	}
 	g.Epoch++
 	g.Provisional = config
