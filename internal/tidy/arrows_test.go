@@ -79,7 +79,7 @@ var arrows = map[string][]string{
 	// Proof: whatever exists may be taken apart.
 	"internal/sim": {
 		"smr", "smr/replica", "smr/session", "smr/wire", "log", "log/simfs", "internal/failover", "internal/kv", "internal/resp",
-		"internal/invariant", "internal/mutant",
+		"internal/acl", "internal/invariant", "internal/mutant",
 	},
 	"internal/explore": {"smr", "smr/replica", "internal/failover", "internal/invariant", "internal/mutant"},
 	"internal/score":   {"internal/sim", "internal/explore", "internal/mutant"},
