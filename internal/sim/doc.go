@@ -44,7 +44,10 @@
 //   - no replica stops because its log contradicts its master's;
 //   - nothing is trimmed above the image that the KV node beside can start from, or above Safe; a log that begins at an image gives
 //     up nothing that it had in common with what is committed; its digest is that of the whole stream;
-//   - a state that was loaded from an image, at whatever LSN, equals that of the other nodes, and goes on equal.
+//   - a state that was loaded from an image, at whatever LSN, equals that of the other nodes, and goes on equal;
+//   - an element that was pushed to a queue is popped exactly once or still there; no EXEC passes whose keys have changed since WATCH;
+//     entries of a stream are delivered to a consumer group in turn and once; what scripts have written agrees; every listener hears
+//     every message, in one order on all nodes; no command waits on behalf of nobody.
 //
 // One schedule in two takes images and trims. An image is the rows of the real machine (kv.BeginImage), in memory; what pebble
 // makes of them is tested with package checkpoint.
@@ -54,6 +57,7 @@
 //	world.go       time, events, hash of events          network.go    connections, datagrams, cuts
 //	options.go     what a seed draws                     replicator.go shell of smr/replica; disk.go, home.go, feed.go
 //	image.go       images of KV nodes: taken in steps, loaded, fetched from others
+//	clients.go     clients that wait, watch, take from groups, run scripts, listen; model.go: what they must see
 //	faults.go      faults as a list with identities      kvnode.go     shell of smr/session and internal/kv
 //	workload.go    what clients do                       confmaster.go oracle; raft.go: three etcd-raft members
 //	check.go       the checks above                      shrink.go     fewer faults, same violation; regressions
