@@ -74,13 +74,21 @@ type Heartbeat struct {
 	Commit   LSN
 	Round    uint64 // the slave echoes the highest it has seen in its next Ack (S11, index round)
 	Writable bool   // enough copies are attached for new writes to commit
+	// Lease asks not to answer a fence for so many ticks (replica.TickMillis) from the arrival of this Round on (S11); 0 asks for
+	// nothing. LeaseOver: this master leads no more, and reads under no lease that it was ever granted.
+	Lease     uint64
+	LeaseOver bool
 }
+
+// MaxLeaseTicks bounds Heartbeat.Lease: ten seconds.
+const MaxLeaseTicks = 1000
 
 // Ack of a slave: everything below Durable is durable there.
 type Ack struct {
 	Epoch   Epoch
 	Durable LSN
 	Round   uint64 // highest Heartbeat.Round seen on this connection
+	Leased  uint64 // highest Heartbeat.Round whose Lease was granted on this connection, 0: none
 }
 
 // ClientHello opens a client connection of a KV node to the master's replicator.
@@ -144,6 +152,7 @@ type LocalWelcome struct {
 	Handshake
 	Incarnation Incarnation
 	LogDir      string
+	Page        string // file to be mapped, see smr/page; "" if there is none
 }
 
 // Status of a replica as its KV node needs it; sent whenever it changes (coalesced) and when idle.

@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"strings"
+	"time"
 
 	"lockstep/internal/bytesize"
 	"lockstep/internal/daemon"
@@ -60,6 +61,11 @@ func describe() (*daemon.Program, *replicator.Config) {
 	set.IntVar(&cfg.SyncMillis, "sync-interval-ms", replicator.DefaultSyncMillis, "with --sync interval: most `milliseconds` that bytes stay unsynced")
 	cfg.SyncBytes = replicator.DefaultSyncBytes
 	set.Var(bytesize.Flag(&cfg.SyncBytes, maxSize), "sync-bytes", "with --sync interval: most `bytes` that stay unsynced, or with KiB, MiB, GiB")
+	set.Func("lease", "`time` for which slaves are asked not to elect another master, so that this one is read without asking them: a fail-over after its death waits for it; 100ms to 10s, or 0 for none (default 200ms)", func(s string) (err error) {
+		cfg.Lease, err = time.ParseDuration(s)
+		cfg.NoLease = err == nil && cfg.Lease == 0
+		return err
+	})
 	cfg.Keep = replicator.Keep{Bytes: replicator.DefaultKeepBytes, LagBytes: replicator.DefaultLagBytes}
 	set.Var(bytesize.Flag(&cfg.Keep.Bytes, maxSize), "log-keep-bytes", "newest part of the log that always stays, in `bytes`, or with KiB, MiB, GiB; what is older goes in whole files once the KV node beside has an image above it")
 	set.DurationVar(&cfg.Keep.Age, "log-keep-age", 0, "least `time` that a part of the log stays, as 90m or 24h")

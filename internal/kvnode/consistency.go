@@ -82,17 +82,8 @@ func (c *conn) mayReadNow() bool {
 		at := c.node.fresh.at.Load()
 		return at > 0 && c.node.now()-time.Duration(at) <= k.bound
 	}
-	log, leases := c.node.log.(leaser)
-	if !leases {
-		return false
-	}
-	lsn, leased := log.ReadLease()
+	lsn, leased := c.node.log.ReadLease()
 	return leased && c.node.applied.reached(lsn)
-}
-
-// leaser is a Log that may know without asking anybody at which LSN a read that has arrived is linearizable.
-type leaser interface {
-	ReadLease() (index smr.LSN, ok bool)
 }
 
 // readable is prepareRead for commands of the shell: it replies why they cannot read, and reports whether they can.

@@ -235,6 +235,9 @@ func (l *fakeLog) pending() int {
 
 var errFakeNoMaster = errors.New("no master answers")
 
+// ReadLease: a fake group grants none.
+func (l *fakeLog) ReadLease() (smr.LSN, bool) { return 0, false }
+
 func (l *fakeLog) ReadIndex(done func(smr.LSN, error)) {
 	l.group.mu.Lock()
 	end, none := l.group.end, l.group.noReads

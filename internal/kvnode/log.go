@@ -30,6 +30,8 @@ type Log interface {
 	// Take returns, and forgets, the submission of a request of the own session that is about to be executed; nil if
 	// nobody waits for it. Called from Node.ApplyFrame only, in the order of the sequences.
 	Take(sequence uint64) Submission
+	// ReadLease returns such an LSN as ReadIndex does, at once, if this node stands beside a master that holds a read lease.
+	ReadLease() (index smr.LSN, ok bool)
 	// ReadIndex calls done with an LSN at which a read that arrived before this call is linearizable, or with the
 	// reason why there is none within the read timeout. done is called once, from any goroutine, and does not block.
 	ReadIndex(done func(index smr.LSN, err error))

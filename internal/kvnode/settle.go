@@ -132,6 +132,12 @@ func (c *conn) answerRest() {
 
 // linearize waits until this node has executed everything that was acknowledged before now.
 func (c *conn) linearize() error {
+	if lsn, ok := c.node.log.ReadLease(); ok {
+		if c.node.Applied() >= lsn {
+			return nil
+		}
+		return c.node.waitApplied(lsn, c.caughtUp)
+	}
 	began := c.node.now()
 	c.node.log.ReadIndex(c.onIndex)
 	if !c.await() {

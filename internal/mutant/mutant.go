@@ -128,6 +128,21 @@ const (
 	ImageUnasked
 	// ImageCountedEarly: what lies below an image counts as durable before the log has begun there (S6).
 	ImageCountedEarly
+	// LeaseNotAwaited: a fence is answered while a lease that this replica granted still runs (S2, S11).
+	LeaseNotAwaited
+	// LeaseForgotten: a replica that was started again does not hold its first answer back (S11, F4).
+	LeaseForgotten
+	// LeaseFromReceipt: a master counts a lease from when the grant arrived (S11).
+	LeaseFromReceipt
+	// LeaseNoJointRule: in a provisional configuration its own members alone grant a lease (S11).
+	LeaseNoJointRule
+	// LeaseNoBound: a master relies on a lease for longer than it was granted for, as if clocks did not differ (S11).
+	LeaseNoBound
+	// LeaseSleeps: the clock of leases stands still while the machine is suspended (S11). In the simulator's copy of the shell.
+	LeaseSleeps
+	// LeaseAtSafe: under a lease it is read at what the KV node has executed, in place of the master's Commit (S11, F12). In the
+	// simulator's copy of the shell.
+	LeaseAtSafe
 	// LogStartUnsaved: the log is trimmed, or begins at an image, and the hard state does not know. In the simulator's copy of the shell.
 	LogStartUnsaved
 	// LostLogKept: a replica whose log was taken away keeps its incarnation (S10). In the simulator's copy of the shell.
@@ -153,6 +168,8 @@ var names = [count]string{
 	StateUnsynced: "state-unsynced", StateOlderWins: "state-older-wins", StateUnchecked: "state-unchecked", LostLogKept: "lost-log-kept",
 	TrimAboveCheckpoint: "trim-above-checkpoint", ImageUnasked: "image-unasked", ImageCountedEarly: "image-counted-early",
 	LogStartUnsaved: "log-start-unsaved",
+	LeaseNotAwaited: "lease-not-awaited", LeaseForgotten: "lease-forgotten", LeaseFromReceipt: "lease-from-receipt",
+	LeaseNoJointRule: "lease-no-joint-rule", LeaseNoBound: "lease-no-bound", LeaseSleeps: "lease-sleeps", LeaseAtSafe: "lease-at-safe",
 }
 
 func (n Name) String() string {

@@ -50,6 +50,11 @@ type Config struct {
 	// Archive says where what is committed is archived; default nowhere.
 	Archive Archive
 
+	// Lease is how long slaves are asked not to answer a fence, so that a master may be read without asking anybody (S11):
+	// a fail-over after the death of a master's process waits for it. Default DefaultLease; NoLease: every read asks the members.
+	Lease   time.Duration
+	NoLease bool
+
 	// MaxClients and MaxSlaves bound the connections on the data port; defaults 256 and 64.
 	MaxClients int
 	MaxSlaves  int
@@ -95,6 +100,7 @@ const (
 	DefaultSyncBytes  = 4 << 20
 	DefaultMaxClients = 256
 	DefaultMaxSlaves  = 64
+	DefaultLease      = 200 * time.Millisecond
 
 	DefaultKeepBytes       = 256 << 20
 	DefaultLagBytes        = 1 << 30
@@ -109,6 +115,20 @@ const (
 	maxKeepBytes = 1 << 50
 	maxKeepAge   = 366 * 24 * time.Hour
 )
+
+// A lease below minLease would lapse between two heartbeats; one above maxLease is refused by slaves.
+const (
+	minLease = 100 * time.Millisecond
+	maxLease = smr.MaxLeaseTicks * replica.TickMillis * time.Millisecond
+)
+
+// leaseTicks is Lease as the core takes it.
+func (c Config) leaseTicks() int {
+	if c.NoLease {
+		return 0
+	}
+	return int(c.Lease / (replica.TickMillis * time.Millisecond))
+}
 
 // trimPolicy is Keep as the core takes it.
 func (c Config) trimPolicy() replica.TrimPolicy {
@@ -134,6 +154,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.SyncBytes == 0 {
 		c.SyncBytes = DefaultSyncBytes
+	}
+	if c.Lease == 0 {
+		c.Lease = DefaultLease
 	}
 	if c.MaxClients == 0 {
 		c.MaxClients = DefaultMaxClients
@@ -206,6 +229,9 @@ func (c Config) Validate() error {
 	}
 	if c.SyncBytes < 1 || c.SyncBytes > 1<<30 {
 		bad("sync-bytes: %d: use 1 to %d", c.SyncBytes, 1<<30)
+	}
+	if c.Lease < minLease || c.Lease > maxLease {
+		bad("lease: %v: use %v to %v, or 0 for none", c.Lease, minLease, maxLease)
 	}
 	if c.Keep.Bytes < 1 || c.Keep.Bytes > maxKeepBytes {
 		bad("log-keep-bytes: %d: use 1 to %d", c.Keep.Bytes, int64(maxKeepBytes))

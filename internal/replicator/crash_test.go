@@ -23,7 +23,7 @@ func firstSteps(cfg Config, told func(incarnation smr.Incarnation, promise smr.E
 	defer h.log.Close()
 	told(h.saved.Incarnation, 0, 0)
 	d := newDisk(h)
-	if err := d.savePromise(7); err != nil {
+	if err := d.save(&replica.Saved{Promise: 7}); err != nil {
 		return err
 	}
 	told(h.saved.Incarnation, 7, 0)

@@ -222,7 +222,7 @@ func (d *disk) execute(ctx context.Context, batch []replica.DiskOp) error {
 				return err
 			}
 		case op.Save != nil:
-			if err := d.savePromise(op.Save.Promise); err != nil {
+			if err := d.save(op.Save); err != nil {
 				return err
 			}
 		case op.Rewind != nil:
@@ -332,10 +332,10 @@ func (d *disk) trimAhead(behind []replica.DiskOp) error {
 	return nil
 }
 
-func (d *disk) savePromise(promise smr.Epoch) error {
+func (d *disk) save(saved *replica.Saved) error {
 	st := d.home.saved
-	invariant.Assert(promise >= st.Promise, "a promise goes back", st.Promise, promise)
-	st.Promise = promise
+	invariant.Assert(saved.Promise >= st.Promise, "a promise goes back", st.Promise, saved.Promise)
+	st.Promise, st.LeaseHoldTicks = saved.Promise, max(st.LeaseHoldTicks, saved.LeaseHold)
 	return d.home.save(st)
 }
 

@@ -32,6 +32,7 @@ const (
 //	DIR/log/        log files
 //	DIR/quarantine/ logs of earlier incarnations, kept as evidence
 //	DIR/local.sock  unix socket for the KV node
+//	DIR/page        memory shared with the KV node (smr/page), made anew by each process
 //
 // Invariant: nobody has heard that the log holds a byte before saved.LogBegun is true on disk, and the mark is written
 // after the first byte. So of a log that is there without the mark nothing counts (it is an earlier incarnation's, or a
@@ -85,7 +86,7 @@ func checkForeign(dir string) error {
 		switch entry.Name() {
 		case "state":
 			return nil
-		case "lock", "log", "quarantine", "lost+found":
+		case "lock", "log", "quarantine", "lost+found", "page", "page.new":
 		default:
 			if entry.Type()&os.ModeSocket == 0 {
 				foreign = entry.Name()

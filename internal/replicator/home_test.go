@@ -12,6 +12,7 @@ import (
 	"lockstep/log"
 	"lockstep/proto"
 	"lockstep/smr"
+	"lockstep/smr/replica"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -37,7 +38,7 @@ func grown(t *testing.T, sync smr.SyncMode, clean bool) (Config, smr.Incarnation
 	cfg.Sync = sync
 	h := openTestHome(t, cfg)
 	d := newDisk(h)
-	if err := d.savePromise(7); err != nil {
+	if err := d.save(&replica.Saved{Promise: 7}); err != nil {
 		t.Fatal(err)
 	}
 	member := smr.Member{Node: "n1", Incarnation: h.saved.Incarnation}

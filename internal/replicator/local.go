@@ -164,7 +164,7 @@ func (n *node) serveLocal(ctx context.Context, conn net.Conn) {
 // attach serves the KV node until it goes, falls silent or is replaced.
 func (n *node) attach(ctx context.Context, s *localSession, r *wire.Reader, hello *smr.LocalHello) {
 	l := n.local
-	welcome := &smr.LocalWelcome{Handshake: n.handshake(), Incarnation: n.home.incarnation, LogDir: n.logDir}
+	welcome := &smr.LocalWelcome{Handshake: n.handshake(), Incarnation: n.home.incarnation, LogDir: n.logDir, Page: n.loop.pagePath}
 	if _, err := s.conn.Write(wire.AppendMessage(nil, welcome)); err != nil {
 		return
 	}

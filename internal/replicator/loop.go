@@ -8,6 +8,7 @@ import (
 
 	"lockstep/internal/invariant"
 	"lockstep/smr"
+	"lockstep/smr/page"
 	"lockstep/smr/replica"
 )
 
@@ -68,6 +69,8 @@ type loop struct {
 	reads     []replica.ReadIndex
 	diskDone  replica.DiskDone
 	heldTicks int           // for which requests have been held back
+	page      *page.Writer  // shared with the KV node beside; nil if there is none
+	pagePath  string        // "" if there is none; never changed while the loop runs
 	countDone atomic.Uint64 // inputs handled so far
 	lastRound atomic.Int64  // process time in milliseconds
 }
@@ -87,6 +90,7 @@ func newLoop(n *node, core *replica.Replica) *loop {
 func (l *loop) run(ctx context.Context) error {
 	ticker := time.NewTicker(replica.TickMillis * time.Millisecond)
 	defer ticker.Stop()
+	defer l.closePage()
 	for {
 		proposals, upstream := l.proposals, l.upstream
 		if l.node.disk.behind() {
@@ -96,7 +100,7 @@ func (l *loop) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-ticker.C:
-			l.step(&replica.Tick{Stamp: time.Now().UnixMilli()})
+			l.tick()
 			l.reassure(proposals == nil)
 		case <-l.node.disk.done:
 		case in := <-l.control:
@@ -146,6 +150,7 @@ func (l *loop) drain(flowing bool) {
 		l.propose.Batches = l.propose.Batches[:0]
 	}
 	for i := range l.reads {
+		l.reads[i].Clock = page.Boot()
 		l.step(&l.reads[i])
 	}
 	l.reads = l.reads[:0]
@@ -199,8 +204,11 @@ func (l *loop) take(in item) {
 	case in.link != nil && !l.admit(in):
 		return
 	case in.client != nil:
-		if ask, ok := in.input.(*replica.ReadIndex); ok && !in.client.asks(ask.ID) {
-			return
+		if ask, ok := in.input.(*replica.ReadIndex); ok {
+			if !in.client.asks(ask.ID) {
+				return
+			}
+			ask.Clock = page.Boot()
 		}
 	}
 	l.step(in.input)
@@ -250,11 +258,15 @@ func (l *loop) takeOrder(in item) {
 	l.step(in.input)
 }
 
-// carryOut does what the core noted in Effects. The order matters in three places: hung-up connections are closed
+// carryOut does what the core noted in Effects. The order matters in four places: the page shows the end of a lease and the new
+// Commit before anybody else can hear of what they depend on; hung-up connections are closed
 // before the stream gets its new label; the stream has the bytes before feeders are woken; a connection is fed before
 // later messages to it are queued.
 func (l *loop) carryOut() error {
 	out := &l.out
+	if l.page != nil {
+		l.page.Show(l.core.LeaseUntil(), l.core.Commit())
+	}
 	for _, id := range out.Hangup {
 		if link := l.links[id]; link != nil {
 			delete(l.links, id)

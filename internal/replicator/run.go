@@ -141,8 +141,9 @@ func newNode(cfg Config, h *home, ports listeners) (*node, error) {
 		Blank: h.saved.Promise == 0, Promise: h.saved.Promise,
 		Start: h.log.Start(), End: h.log.End(), History: h.log.History(),
 		Commit: h.log.LastCommit(), Stamp: h.log.LastStamp(), Config: h.config,
-		Trim: cfg.trimPolicy(),
+		Trim: cfg.trimPolicy(), LeaseHold: h.saved.LeaseHoldTicks, LeaseTicks: cfg.leaseTicks(),
 	}))
+	n.loop.openPage()
 	n.loop.publish() // who asks before the loop's first round must not be shown a replica that holds nothing and is stuck
 	return n, nil
 }

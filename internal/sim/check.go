@@ -112,7 +112,13 @@ func (c *checker) event(r *replicator, e *replica.Event) {
 	if w.trace != nil {
 		w.say(string(r.h.id), "%s epoch %d lsn %d %s %s", e.Name, e.Epoch, e.LSN, e.Node, e.Text)
 	}
+	if e.Name == replica.EventReconfigure && w.cutReconfigured > 0 && !w.healing {
+		w.cutOff(r.h.place, w.now+w.cutReconfigured*millisecond)
+		w.cutReconfigured = 0
+	}
 	switch e.Name {
+	case replica.EventAwaitsLease:
+		w.hit(probeLeaseAwaited)
 	case replica.EventBroken:
 		w.violate("a log contradicts its master's", "%s: %s", r.h.id, e.Text)
 	case replica.EventLeading, replica.EventReconfigure:
@@ -157,6 +163,9 @@ func (c *checker) status(r *replicator, before, after *replica.Status) {
 	case after.Commit < before.Commit:
 		w.violate("commit went back", "%s: %d after %d", r.h.id, after.Commit, before.Commit)
 	}
+	if after.Leading && after.Commit != before.Commit {
+		c.leases(r, after)
+	}
 	if after.Leading && after.Commit > after.Durable {
 		w.hit(probeMasterLags)
 	}
@@ -164,6 +173,20 @@ func (c *checker) status(r *replicator, before, after *replica.Status) {
 		w.fold(uint64(after.Commit)<<32 ^ uint64(after.End))
 		from := min(before.Commit, before.End)
 		c.agree(r.h, r.shadow, min(from, after.End), min(after.Commit, after.End))
+	}
+}
+
+// leases holds S11 against what a master has just committed: nobody who is not its KV node may still read under a lease of an
+// earlier reign.
+func (c *checker) leases(r *replicator, status *replica.Status) {
+	for _, h := range c.w.hosts {
+		if h.kv == nil || h.kv.page == nil || h.kv.page == r.page {
+			continue
+		}
+		if p := h.kv.page; p.epoch < status.Config.Reign && h.clock() < p.until {
+			c.w.violate("a lease outlives an election", "%s may read under epoch %d for %d microseconds more, %s commits in epoch %d",
+				h.id, p.epoch, p.until-h.clock(), r.h.id, status.Config.Epoch)
+		}
 	}
 }
 

@@ -97,7 +97,7 @@ func (d *diskWriter) write() error {
 			if op.Save.Promise < st.Promise {
 				w.violate("a promise goes back", "%s: %d after %d", h.id, op.Save.Promise, st.Promise)
 			}
-			st.Promise = op.Save.Promise
+			st.Promise, st.LeaseHoldTicks = op.Save.Promise, max(st.LeaseHoldTicks, op.Save.LeaseHold)
 			err = d.r.home.save(st)
 		case op.Rewind != nil:
 			v := h.drive // what is above goes by order

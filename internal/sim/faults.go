@@ -80,7 +80,7 @@ var imageFaults = []FaultKind{FaultLoseImages, FaultDamageImage, FaultDamageImag
 
 // FaultKinds returns all kinds, each once.
 func FaultKinds() []FaultKind {
-	all := slices.Concat(gentleFaults, harmfulFaults, imageFaults)
+	all := slices.Concat(gentleFaults, harmfulFaults, imageFaults, leaseFaults)
 	slices.Sort(all)
 	return slices.Compact(all)
 }
@@ -113,6 +113,7 @@ func drawFaults(o *Options, masters int) []Fault {
 		faults = append(faults, f)
 	}
 	faults = append(faults, drawImageFaults(o)...)
+	faults = append(faults, drawLeaseFaults(o)...)
 	slices.SortStableFunc(faults, func(a, b Fault) int { return cmp.Compare(a.At, b.At) })
 	for i := range faults {
 		faults[i].ID = i + 1
@@ -175,6 +176,10 @@ func (w *world) strike(f *Fault) {
 		w.strikeDecision(f)
 		return
 	}
+	if slices.Contains(leaseFaults, f.Kind) {
+		w.strikeLease(f)
+		return
+	}
 	h := w.hosts[f.Node]
 	draw := f.draw()
 	switch f.Kind {
@@ -196,8 +201,7 @@ func (w *world) strike(f *Fault) {
 	case FaultPause, FaultPauseKV, FaultPauseHost:
 		w.strikePause(f, h)
 	case FaultSuspend:
-		w.strikePause(f, h)
-		w.cutOff(h.place, w.now+f.Millis*millisecond)
+		w.suspend(f, h)
 	case FaultClock:
 		jump := (int64(f.Number%4000) - 2000) * millisecond
 		h.setClock(jump, 1+w.o.Drift*(2*draw.Float64()-1))
@@ -453,12 +457,7 @@ func (w *world) switchOver(to *host) {
 // strikeDecision has a configuration master decide something that nothing calls for. State.Apply refuses what is unsafe.
 func (w *world) strikeDecision(f *Fault) {
 	draw := f.draw()
-	for _, m := range w.masters {
-		g := m.state.Group(groupName)
-		if !m.up || !m.driver.Leading() || g == nil || g.Reign.Epoch == 0 {
-			continue
-		}
-		cmd := &failover.Command{ID: 1<<40 + f.Number, Confmaster: m.id, StampMillis: m.stamp()}
+	w.decide(f, func(cmd *failover.Command, g *failover.Group) {
 		switch f.Kind {
 		case FaultElect:
 			cmd.BeginElection = &failover.BeginElection{Group: groupName, Expect: g.Epoch, Kind: failover.ElectionFailover, Reason: "wrong suspicion"}
@@ -470,6 +469,18 @@ func (w *world) strikeDecision(f *Fault) {
 			copies := 1 + draw.IntN(min(len(w.hosts), 3))
 			cmd.SetPolicy = &failover.SetPolicy{Group: groupName, Policy: failover.Policy{Copies: copies, MinCopies: 1 + draw.IntN(copies)}}
 		}
+	})
+}
+
+// decide has the configuration master that leads propose something, if there is one and the group has a master.
+func (w *world) decide(f *Fault, what func(cmd *failover.Command, g *failover.Group)) {
+	for _, m := range w.masters {
+		g := m.state.Group(groupName)
+		if !m.up || !m.driver.Leading() || g == nil || g.Reign.Epoch == 0 {
+			continue
+		}
+		cmd := &failover.Command{ID: 1<<40 + f.Number, Confmaster: m.id, StampMillis: m.stamp()}
+		what(cmd, g)
 		m.propose(cmd)
 		m.carryOut()
 		return

@@ -70,7 +70,8 @@ func (m *home) openState() error {
 
 func (m *home) becomeNew(why string) error {
 	m.renewd = why
-	return m.save(log.State{Incarnation: smr.Incarnation(m.h.w.name()), Cluster: clusterName, Group: groupName, Node: m.h.id})
+	return m.save(log.State{Incarnation: smr.Incarnation(m.h.w.name()), Cluster: clusterName, Group: groupName, Node: m.h.id,
+		LeaseHoldTicks: m.saved.LeaseHoldTicks})
 }
 
 func (m *home) save(st log.State) error {

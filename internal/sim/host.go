@@ -3,6 +3,7 @@ package sim
 import (
 	"strings"
 
+	"lockstep/internal/mutant"
 	"lockstep/log"
 	"lockstep/log/simfs"
 	"lockstep/smr"
@@ -25,6 +26,9 @@ type host struct {
 	// rate is how fast the clock runs, base where it stood at since.
 	rate        float64
 	since, base int64
+	// turned is how far the wall clock was turned in all, slept how long the machine was suspended; asleepFrom since when it is,
+	// 0 if it is not.
+	turned, slept, asleepFrom int64
 
 	replicator *replicator // nil while it is down
 	kv         *kvnode
@@ -62,9 +66,34 @@ func (h *host) stamp() int64 {
 	return epochStamp + (h.base+int64(float64(h.w.now-h.since)*h.rate))/millisecond
 }
 
+// clock returns microseconds on the clock of leases, which nobody turns and which goes on while the machine is suspended.
+func (h *host) clock() int64 {
+	clock := 1 + h.base + int64(float64(h.w.now-h.since)*h.rate) - h.turned
+	if mutant.On(mutant.LeaseSleeps) {
+		clock -= h.slept
+		if h.asleepFrom > 0 {
+			clock -= h.w.now - h.asleepFrom
+		}
+	}
+	return clock
+}
+
+// fallAsleep suspends the machine for a while.
+func (h *host) fallAsleep(micros int64) {
+	if h.asleepFrom > 0 {
+		return
+	}
+	h.asleepFrom = h.w.now
+	h.w.after(micros, later(func() {
+		h.slept += h.w.now - h.asleepFrom
+		h.asleepFrom = 0
+	}), 0)
+}
+
 // setClock makes the clock jump and run at another rate.
 func (h *host) setClock(jump int64, rate float64) {
 	h.base += int64(float64(h.w.now-h.since)*h.rate) + jump
+	h.turned += jump
 	h.since, h.rate = h.w.now, rate
 }
 

@@ -4,6 +4,7 @@ import (
 	"hash/maphash"
 
 	"lockstep/internal/kv"
+	"lockstep/internal/mutant"
 	"lockstep/internal/resp"
 	"lockstep/log"
 	"lockstep/smr"
@@ -43,6 +44,7 @@ type kvnode struct {
 
 	local      *end
 	attached   bool
+	page       *page // of the life of the replicator that it is attached to
 	status     smr.Status
 	localPause int64
 
@@ -276,6 +278,16 @@ func (k *kvnode) submit(op *operation) {
 }
 
 func (k *kvnode) read(op *operation) {
+	if p := k.page; p != nil && k.h.clock() < p.until {
+		k.w.hit(probeLeaseRead)
+		k.count++
+		op.index = p.commit
+		if mutant.On(mutant.LeaseAtSafe) {
+			op.index = k.applied
+		}
+		k.readAt(op)
+		return
+	}
 	k.lastTicket++
 	op.ticket = k.lastTicket
 	k.reads = append(k.reads, op)
@@ -305,14 +317,19 @@ func (k *kvnode) readsDone(done session.ReadDone) {
 			continue
 		}
 		op.index = done.LSN
-		if k.applied >= op.index {
-			k.execute(op)
-		} else {
-			k.w.hit(probeReadWaits)
-			k.waiting = append(k.waiting, op)
-		}
+		k.readAt(op)
 	}
 	k.reads = append(k.reads[:0], k.reads[n:]...)
+}
+
+// readAt carries out a read that has its LSN, once that is executed.
+func (k *kvnode) readAt(op *operation) {
+	if k.applied >= op.index {
+		k.execute(op)
+		return
+	}
+	k.w.hit(probeReadWaits)
+	k.waiting = append(k.waiting, op)
 }
 
 // execute carries out a read on the machine as it is.
@@ -467,6 +484,7 @@ func (b *beside) hear(_ *end, message any) {
 	switch m := message.(type) {
 	case *smr.LocalWelcome:
 		k.attached, k.localPause, k.status.Safe = true, 0, 0
+		k.page = k.h.replicator.page // whoever has said this is alive: a dead one's connection is closed, or it vanished with the host
 		k.status.Start, k.status.NeedImage, k.images.sources = 0, 0, nil
 		k.lateBase()
 		k.closeReader()
@@ -492,7 +510,7 @@ func (b *beside) gone(*end) {
 	if k.attached && k.status.Writable {
 		k.session.Step(&session.Writable{Writable: false}, &k.out)
 	}
-	k.local, k.attached = nil, false
+	k.local, k.attached, k.page = nil, false, nil
 	k.status.Role, k.status.Writable = smr.RoleNone, false
 	k.w.after(k.localPause, k, whatAttach)
 }

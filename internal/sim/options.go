@@ -35,6 +35,8 @@ type Options struct {
 	SuspectTicks, DropTicks, LowerTicks, DeadTicks int
 	RefuseTicks, TimeoutTicks, SessionDeadTicks    int
 
+	LeaseTicks int // for which a master asks; 0: none
+
 	Drift float64 // clocks run between 1-Drift and 1+Drift times as fast
 
 	// Workload.
@@ -100,7 +102,18 @@ func drawOptions(seed uint64, full bool) Options {
 	}
 	drawImages(&o)
 	drawMix(&o)
+	drawLease(&o)
 	return o
+}
+
+// drawLease draws what concerns read leases from a stream of its own. They rely on clocks that differ by less than a seventh.
+func drawLease(o *Options) {
+	r := rand.New(rand.NewPCG(o.Seed, 13))
+	if r.IntN(2) == 0 {
+		return
+	}
+	o.LeaseTicks = []int{10, 40, 100, 200}[r.IntN(4)]
+	o.Drift = min(o.Drift, 0.12)
 }
 
 // drawMix draws what clients do beside lists, from a stream of its own.

@@ -67,6 +67,9 @@ const (
 	probeConfirmed
 	probeFetched
 	probeScriptFailed
+	probeLeaseRead
+	probeLeaseAwaited
+	probeLeaseReturned
 	probeCount // behind it one for each kind of fault
 )
 
@@ -79,13 +82,14 @@ var probeNames = [probeCount]string{
 	"trim", "need-image", "log-begun", "log-begun-over-another", "jumped-over-own-requests", "feed-below-start",
 	"command-waits", "waits-for-nobody", "client-left", "jumped-over-waiting", "waiting-served", "watch-failed", "watch-held", "entry-confirmed", "entry-fetched",
 	"script-failed",
+	"read-under-lease", "fence-awaits-lease", "lease-returned",
 }
 
 // probeSet counts the hits in one schedule.
 type probeSet [probeCount + maxFaultKinds]uint32
 
 // maxFaultKinds bounds the kinds of faults.
-const maxFaultKinds = 32
+const maxFaultKinds = 48
 
 // probeName names a probe, "" if there is none with this number.
 func probeName(i int) string {

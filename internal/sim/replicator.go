@@ -71,6 +71,7 @@ type replicator struct {
 	told       []smr.ImageSource // what it was told of them
 	begun      []smr.LSN         // common ends of the logs that are about to be replaced
 	kvHeard    int64
+	page       *page
 	ticks      int
 	heldTicks  int
 	probedView uint64
@@ -151,7 +152,7 @@ func startReplicator(h *host) *replicator {
 		}
 		return nil
 	}
-	r := &replicator{w: w, h: h, life: smr.Life(w.name()), alive: true, home: m}
+	r := &replicator{w: w, h: h, life: smr.Life(w.name()), alive: true, home: m, page: &page{}}
 	r.disk.r, r.cutTo = r, 1<<62
 	r.shadow = shadow
 	r.stream.end = m.log.End()
@@ -159,7 +160,7 @@ func startReplicator(h *host) *replicator {
 		Self: smr.Member{Node: h.id, Incarnation: m.saved.Incarnation}, Life: r.life, Cluster: clusterName, Group: groupName,
 		Blank: m.saved.Promise == 0, Promise: m.saved.Promise, Start: m.log.Start(), End: m.log.End(), History: m.log.History(),
 		Commit: m.log.LastCommit(), Stamp: m.log.LastStamp(), Config: m.config, DeadTicks: w.o.DeadTicks,
-		Trim: w.trimPolicy(),
+		Trim: w.trimPolicy(), LeaseHold: m.saved.LeaseHoldTicks, LeaseTicks: w.o.LeaseTicks,
 	})
 	r.status = r.core.Status()
 	r.lastRound = w.now
@@ -275,6 +276,13 @@ func (r *replicator) fire(what uint64) {
 	}
 }
 
+// page is the memory that a life of a replicator shares with the KV node beside.
+type page struct {
+	until  int64
+	commit smr.LSN
+	epoch  smr.Epoch // for the checker
+}
+
 // stalled is an event that waits for a stopped process.
 type stalled struct {
 	who  actor
@@ -307,7 +315,7 @@ func (r *replicator) step(in replica.Input) { r.core.Step(in, &r.out) }
 
 func (r *replicator) tick() {
 	r.ticks++
-	r.tickInput.Stamp = r.h.stamp()
+	r.tickInput.Stamp, r.tickInput.Clock = r.h.stamp(), r.h.clock()
 	r.step(&r.tickInput)
 	if r.disk.behind() {
 		if r.heldTicks++; r.heldTicks%reassureTicks == 0 {
@@ -370,8 +378,11 @@ func (r *replicator) take(in item) {
 	case in.link != nil && !r.admit(in):
 		return
 	}
-	if ask, ok := in.input.(*replica.ReadIndex); ok && !in.client.asks(ask.ID) {
-		return
+	if ask, ok := in.input.(*replica.ReadIndex); ok {
+		if !in.client.asks(ask.ID) {
+			return
+		}
+		ask.Clock = r.h.clock()
 	}
 	r.step(in.input)
 	r.spare.put(in.input)
@@ -458,6 +469,7 @@ func (r *replicator) order(in item) {
 func (r *replicator) carryOut() {
 	out := &r.out
 	w := r.w
+	r.page.until, r.page.commit, r.page.epoch = r.core.LeaseUntil(), r.core.Commit(), r.core.Epoch()
 	for _, id := range out.Hangup {
 		if l := r.findLink(id); l != nil {
 			r.forget(l)
@@ -482,8 +494,11 @@ func (r *replicator) carryOut() {
 	}
 	for _, send := range out.Send {
 		if l := r.findLink(send.Conn); l != nil {
-			if beat, ok := send.Message.(*smr.Heartbeat); ok && r.disk.full {
-				beat.Writable = false
+			if beat, ok := send.Message.(*smr.Heartbeat); ok {
+				beat.Writable = beat.Writable && !r.disk.full
+				if beat.LeaseOver {
+					w.hit(probeLeaseReturned)
+				}
 			}
 			l.send(send.Message)
 		}

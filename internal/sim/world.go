@@ -49,11 +49,13 @@ type world struct {
 
 	hosts   []*host
 	masters []*confmaster
-	net     network
-	check   *checker
-	work    workload
-	faults  []Fault
-	healing bool // the second phase
+	// cutReconfigured: for so many milliseconds the next master that reconfigures is cut off; 0: it is not.
+	cutReconfigured int64
+	net             network
+	check           *checker
+	work            workload
+	faults          []Fault
+	healing         bool // the second phase
 
 	hash    uint64
 	events  uint64

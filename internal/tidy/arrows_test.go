@@ -30,7 +30,8 @@ var arrows = map[string][]string{
 	"smr/replica":        {"smr", "internal/invariant", "internal/mutant"},
 	"smr/session":        {"smr", "internal/invariant", "internal/mutant"},
 	"smr/wire":           {"smr", "internal/invariant"},
-	"smr/client":         {"smr", "smr/session", "smr/wire", "log", "internal/invariant", "internal/obs"},
+	"smr/page":           {"smr", "internal/view"},
+	"smr/client":         {"smr", "smr/session", "smr/wire", "smr/page", "log", "internal/invariant", "internal/obs"},
 	"log":                {"smr", "internal/invariant", "internal/mutant"},
 	"proto":              {},
 	"internal/invariant": {},
@@ -47,7 +48,7 @@ var arrows = map[string][]string{
 	"internal/eventloop": {},
 	"internal/obs":       {"smr"},
 	"internal/replicator": {
-		"smr", "smr/replica", "smr/wire", "log", "proto", "internal/archive", "internal/archive/s3", "internal/invariant", "internal/obs",
+		"smr", "smr/replica", "smr/wire", "smr/page", "log", "proto", "internal/archive", "internal/archive/s3", "internal/invariant", "internal/obs",
 	},
 	"internal/kvnode": {
 		"smr", "smr/client", "smr/session", "log", "proto", "internal/eventloop", "internal/kv", "internal/checkpoint", "internal/resp", "internal/acl", "internal/invariant", "internal/obs", "internal/transfer", "internal/nearest",

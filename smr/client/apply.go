@@ -213,6 +213,7 @@ type applied struct {
 	// doubted is the attachment whose log may be of another stream than what was executed, 0 if none is: nobody is told meanwhile
 	// that an LSN is reached.
 	doubted uint64
+	inDoubt atomic.Bool // doubted is not 0: for who does not hold mu
 }
 
 // lsnWait is somebody who waits for an LSN.
@@ -280,6 +281,7 @@ func (a *applied) doubt(attachment uint64) {
 	defer a.mu.Unlock()
 	if a.load() > 0 {
 		a.doubted = attachment
+		a.inDoubt.Store(true)
 	}
 }
 
@@ -288,6 +290,7 @@ func (a *applied) trust(attachment uint64) {
 	a.mu.Lock()
 	if a.doubted <= attachment {
 		a.doubted = 0
+		a.inDoubt.Store(false)
 	}
 	ready := a.takeReady()
 	a.mu.Unlock()

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"lockstep/smr"
+	"lockstep/smr/page"
 	"lockstep/smr/session"
 
 	"golang.org/x/sync/errgroup"
@@ -74,6 +75,7 @@ type Client struct {
 	owners     owners
 	applied    applied
 	view       view
+	page       atomic.Pointer[page.Reader] // of the replicator beside; nil while there is none
 	links      links
 	checkpoint atomic.Uint64
 	// saved wakes the local writer (1): there is a new checkpoint, base or transfer.
@@ -141,6 +143,15 @@ func (c *Client) TrySubmit(slot uint16, flags uint8, payload []byte, waiter Wait
 // Take returns the Waiter of the request of the own session with that sequence, or nil if it was told Uncertain
 // before. The Machine calls it for each such request that it executes, from ApplyFrame.
 func (c *Client) Take(sequence uint64) Waiter { return c.owners.take(sequence) }
+
+// ReadLease returns an LSN without asking anybody, if the replicator beside leads and holds a read lease: what is read at Applied >=
+// LSN is linearizable, if the read arrived before this call. Otherwise ReadIndex tells.
+func (c *Client) ReadLease() (lsn smr.LSN, ok bool) {
+	if p := c.page.Load(); p != nil && !c.applied.inDoubt.Load() {
+		return p.Lease()
+	}
+	return 0, false
+}
 
 // ReadIndex calls done once with an LSN: what is read at Applied >= LSN is linearizable, if the read arrived before
 // this call. Or with ErrNoAnswer, ErrOverloaded or ErrClosed. done is called from the session loop, or from within

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"lockstep/smr"
+	"lockstep/smr/page"
 	"lockstep/smr/session"
 	"lockstep/smr/wire"
 
@@ -87,8 +88,10 @@ func (c *Client) attachOnce(ctx context.Context) (welcomed bool, err error) {
 		"lsn", uint64(c.Applied()), "log", welcome.LogDir)
 	_, before := c.view.load()
 	c.applied.doubt(before.attachments + 1) // before anybody can know of it
+	c.openPage(welcome.Page)
 	c.view.attach(welcome.LogDir)
 	defer func() {
+		c.page.Store(nil)
 		if c.view.detach() {
 			c.inbox.post(event{input: &session.Writable{Writable: false}})
 		}
@@ -100,6 +103,19 @@ func (c *Client) attachOnce(ctx context.Context) (welcomed bool, err error) {
 		return c.hearStatus(conn, reader)
 	})
 	return true, group.Wait()
+}
+
+// openPage maps the page that the replicator shares. Without it reads ask.
+func (c *Client) openPage(path string) {
+	if path == "" {
+		return
+	}
+	p, err := page.Open(path)
+	if err != nil {
+		c.config.Logger.Warn("no page of the replicator: reads ask it", "group", c.config.Group, "node", string(c.config.Node), "why", err.Error())
+		return
+	}
+	c.page.Store(p)
 }
 
 func (c *Client) greetReplicator(conn net.Conn, reader *wire.Reader) (*smr.LocalWelcome, error) {

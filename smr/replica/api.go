@@ -19,8 +19,9 @@ type Input interface{ input() }
 
 type (
 	// Tick passes time. The shell sends one every TickMillis; Stamp is the wall clock in milliseconds. It may jump:
-	// log time never goes back all the same.
-	Tick struct{ Stamp int64 }
+	// log time never goes back all the same. Clock is for leases (S11): microseconds on a clock of this machine that never jumps
+	// and does not stand still while the machine is suspended, read before Step is called; 0 if there is none.
+	Tick struct{ Stamp, Clock int64 }
 
 	// Fence orders a promise (S2). Answered with FenceAnswer.
 	Fence struct {
@@ -79,10 +80,12 @@ type (
 
 	// Propose: requests of KV nodes, to be appended in this order. Ignored unless master.
 	Propose struct{ Batches []smr.Propose }
-	// ReadIndex: a KV node asks for an LSN to read at.
+	// ReadIndex: a KV node asks for an LSN to read at. Clock as in Tick, read after the question arrived; 0 if there is none: a
+	// lease is not relied on then.
 	ReadIndex struct {
 		Client ClientID
 		ID     uint64
+		Clock  int64
 	}
 	// ClientDown: a client connection is gone.
 	ClientDown struct{ Client ClientID }
@@ -176,8 +179,12 @@ type Begin struct {
 // removed. It may be carried out before appends and saves that stand in front of it.
 type Trim struct{ To smr.LSN }
 
-// Saved is the part of the hard state that the core decides.
-type Saved struct{ Promise smr.Epoch }
+// Saved is the part of the hard state that the core decides. LeaseHold, in ticks, is the longest lease that this replica may
+// have granted or relied on: the next life begins with it (Options.LeaseHold).
+type Saved struct {
+	Promise   smr.Epoch
+	LeaseHold uint64
+}
 
 // Send is a message for a slave connection. Message is *smr.SlaveHello, *smr.MasterHello, *smr.SlaveStart,
 // *smr.Heartbeat, *smr.Ack or *smr.Reject. After a Reject the connection is closed by the shell when it has left.
@@ -258,6 +265,7 @@ type Event struct {
 // Names of events.
 const (
 	EventFenced      EventName = "fenced"
+	EventAwaitsLease EventName = "fence-awaits-lease" // the answer is held back until a lease that was granted has run out
 	EventLeading     EventName = "leading"
 	EventFollowing   EventName = "following"
 	EventAttached    EventName = "slave-attached" // at the master: Node streams from LSN
@@ -304,8 +312,12 @@ type Options struct {
 	// (slave or learner) before the master's stream tells the current one.
 	Config smr.Config
 
-	// HoldTicks: for so long after the start the first fence answer is held back (S11; 0 while no leases exist).
-	HoldTicks int
+	// LeaseHold as it was saved last: for so long after the start the first fence answer is held back, and no lease is granted
+	// (S11). 0 if no lease was ever granted or relied on.
+	LeaseHold uint64
+	// LeaseTicks that a master asks its slaves for; 0: it reads under no lease. It relies on three quarters of it, counted from
+	// before it asked, so that clocks may differ by a seventh in rate. Several times HeartbeatTicks, or it lapses in between.
+	LeaseTicks int
 	// HeartbeatTicks between heartbeats of an idle master (default 5), CommitTicks of quiet before a commit
 	// frame (default 20), TimeTicks between time tick frames of an idle master (default 100), DeadTicks after
 	// which a silent connection is given up (default 150).
@@ -350,6 +362,10 @@ type Status struct {
 	NeedImage bool
 	// ImageFrom: with NeedImage, the least LSN of an image that helps.
 	ImageFrom smr.LSN
+
+	// LeaseUntil: at a master: before this time, of the clock that Tick carries, it may be read at Commit without asking anybody
+	// (S11). 0: no lease.
+	LeaseUntil int64
 
 	Peers []PeerStatus // at a master, sorted by Node
 }

@@ -25,6 +25,7 @@ func (r *Replica) Clone() *Replica {
 	c.lead.peers = slices.Clone(r.lead.peers)
 	c.lead.active = slices.Clone(r.lead.active)
 	c.lead.asked = slices.Clone(r.lead.asked)
+	c.lead.asks.at = slices.Clone(r.lead.asks.at)
 	return &c
 }
 
@@ -52,7 +53,8 @@ func (r *Replica) AppendState(b []byte, names Naming) []byte {
 	e.facts(r.blank, r.attached)
 	e.numbers(uint64(r.mode), uint64(r.promise), uint64(r.start), uint64(r.end), uint64(r.durable), uint64(r.commit))
 	e.history(r.history)
-	e.numbers(uint64(r.lastStamp), uint64(r.stampFloor), uint64(r.now), min(r.ticks, uint64(r.o.HoldTicks)))
+	e.numbers(uint64(r.lastStamp), uint64(r.stampFloor), uint64(r.now), uint64(r.clock), min(r.ticks, r.o.LeaseHold+leaseSlack))
+	e.grant(&r.grant)
 	e.trim(&r.trim)
 	e.numbers(uint64(r.applied), uint64(r.checkpoint), r.ticket-r.done, e.ticket(r.rewind.ticket))
 	if r.rewind.ticket > r.done {
@@ -175,7 +177,7 @@ func (e *encoder) lead(l *lead) {
 		p := &l.peers[i]
 		m := e.member(p.member)
 		e.facts(p.streams)
-		e.numbers(m.node, m.incarnation, e.conn(p.conn), uint64(p.durable), p.round)
+		e.numbers(m.node, m.incarnation, e.conn(p.conn), uint64(p.durable), p.round, uint64(p.leased))
 		if p.conn != 0 {
 			e.numbers(e.age(p.heard))
 		}
@@ -183,13 +185,28 @@ func (e *encoder) lead(l *lead) {
 	if !e.names.Still {
 		e.numbers(uint64(l.lastKind), uint64(l.lastCommit), e.age(l.lastFrame), e.age(l.lastBeat))
 	}
-	e.numbers(l.round, uint64(l.activeIndex))
+	e.numbers(l.round, l.activeRound, uint64(l.activeIndex), uint64(len(l.asks.at)))
+	if len(l.asks.at) > 0 {
+		e.numbers(e.age(l.asks.last))
+	}
+	for _, at := range l.asks.at {
+		e.numbers(uint64(at))
+	}
 	for _, reads := range [][]read{l.active, l.asked} {
 		e.numbers(uint64(len(reads)))
 		for _, q := range reads {
 			e.numbers(uint64(q.client), q.id)
 		}
 	}
+}
+
+// grant of a lease: only how long it still runs counts.
+func (e *encoder) grant(g *grant) {
+	left := uint64(0)
+	if g.until > e.r.ticks {
+		left = g.until - e.r.ticks
+	}
+	e.numbers(left, g.recorded, g.wanted, e.ticket(g.ticket))
 }
 
 func (e *encoder) trim(t *trim) {
@@ -200,7 +217,7 @@ func (e *encoder) trim(t *trim) {
 }
 
 func (e *encoder) follow(f *follow) {
-	e.numbers(e.names.Node(f.master), uint64(f.state), e.ticket(f.ticket), e.conn(f.conn), e.age(f.acked), f.round)
+	e.numbers(e.names.Node(f.master), uint64(f.state), e.ticket(f.ticket), e.conn(f.conn), e.age(f.acked), f.round, f.leased)
 	if f.conn != 0 {
 		e.numbers(e.age(f.heard))
 	}

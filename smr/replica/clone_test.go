@@ -27,9 +27,10 @@ func full(t *testing.T, m mode) *Replica {
 	next := uint64(1)
 	fill(t, reflect.ValueOf(r).Elem(), &next)
 	r.mode = m
-	// What the encoding asks for: tickets that are not done, ticks below now, kinds that are not answers, names in order.
+	// What the encoding asks for: tickets that are not done, ticks below now (that of a grant above it), kinds that are not answers, names in order.
 	r.ticks, r.done = 1<<20, 0
-	r.o.HoldTicks = 1 << 30
+	r.o.LeaseHold = 1 << 30
+	r.grant.until += r.ticks
 	for i := range r.held {
 		r.held[i].kind = heldDial
 	}

@@ -29,8 +29,11 @@ type lead struct {
 	lastFrame  uint64  // tick of the last frame
 	lastBeat   uint64  // tick of the last round of heartbeats
 
-	// Reads: asked wait for the next round; active were asked before round went out.
-	round       uint64
+	// Rounds are numbered; asks has when the last ones were begun (see lease.go).
+	round uint64
+	asks  asks
+	// Reads: asked wait for the next round; active were asked before activeRound went out.
+	activeRound uint64
 	activeIndex smr.LSN
 	active      []read
 	asked       []read
@@ -48,7 +51,8 @@ type peer struct {
 	conn    ConnID // 0: not connected
 	streams bool
 	durable smr.LSN // acknowledged in this reign
-	round   uint64  // highest read round echoed on this connection
+	round   uint64  // highest round echoed on this connection
+	leased  int64   // Tick.Clock before the last round whose lease it granted on this connection was begun, 0: none
 	heard   uint64  // tick
 }
 
@@ -235,6 +239,10 @@ func (r *Replica) readIndex(in *ReadIndex, out *Effects) {
 	if r.mode != modeMaster || len(r.lead.asked) >= maxReads {
 		return // the KV node asks again on its next connection
 	}
+	if r.leaseHolds(in.Clock) {
+		out.Reads = append(out.Reads, ReadReady{Client: in.Client, ID: in.ID, LSN: r.commit})
+		return
+	}
 	r.lead.asked = append(r.lead.asked, read{client: in.Client, id: in.ID})
 	r.startRound(out)
 }
@@ -245,9 +253,9 @@ func (r *Replica) startRound(out *Effects) {
 	if len(r.lead.active) > 0 || len(r.lead.asked) == 0 || r.commit < r.lead.reignStart && !mutant.On(mutant.ReadBeforeOwn) {
 		return
 	}
-	r.lead.round++
+	r.nextRound()
 	r.lead.active, r.lead.asked = r.lead.asked, r.lead.active
-	r.lead.activeIndex = r.commit
+	r.lead.activeRound, r.lead.activeIndex = r.lead.round, r.commit
 	if mutant.On(mutant.ReadAtSafe) {
 		r.lead.activeIndex = r.Safe()
 	}
@@ -262,7 +270,7 @@ func (r *Replica) confirmReads(out *Effects) bool {
 	if len(r.lead.active) == 0 {
 		return false
 	}
-	echoed := func(p *peer) bool { return p.streams && p.round >= r.lead.round }
+	echoed := func(p *peer) bool { return p.streams && p.round >= r.lead.activeRound }
 	confirmed := r.count(r.cfg, echoed) >= r.cfg.Copies && (r.base.Epoch == r.cfg.Epoch || r.count(r.base, echoed) >= r.base.Copies)
 	if !confirmed && !mutant.On(mutant.ReadUnconfirmed) {
 		return false
@@ -305,7 +313,8 @@ func (r *Replica) tickMaster(out *Effects) {
 		r.lead.lastKind != smr.KindCommit && r.lead.lastKind != smr.KindTick:
 		r.appendFrame(smr.Frame{Kind: smr.KindCommit}, out)
 	}
-	if r.ticks-r.lead.lastBeat >= uint64(r.o.HeartbeatTicks) {
+	if r.ticks-r.lead.lastBeat >= uint64(r.o.HeartbeatTicks) || r.leaseDue() {
+		r.askLease(out)
 		r.sendBeats(out)
 	}
 	r.startRound(out)
@@ -321,7 +330,7 @@ func (r *Replica) sendBeats(out *Effects) {
 		if !p.streams && !(mutant.On(mutant.CommitBeforeRewind) && p.conn != 0) {
 			continue
 		}
-		beat := smr.Heartbeat{Epoch: r.cfg.Epoch, Commit: r.commit, Round: r.lead.round, Writable: writable}
+		beat := smr.Heartbeat{Epoch: r.cfg.Epoch, Commit: r.commit, Round: r.lead.round, Writable: writable, Lease: r.leaseAsked()}
 		if last := lastSend(out, p.conn); last != nil {
 			if earlier, ok := last.(*smr.Heartbeat); ok {
 				*earlier = beat

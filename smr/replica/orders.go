@@ -62,6 +62,7 @@ func (r *Replica) orderFence(in *Fence, out *Effects) error {
 		// Connections of slaves stay open: what was appended still reaches them, so that a planned hand-over ends
 		// with equal logs. Their acknowledgements no longer count here.
 		r.abdicate(out)
+		r.returnLease(out)
 	} else {
 		r.leaveReign(out)
 		r.leaveMaster(out)
@@ -72,16 +73,20 @@ func (r *Replica) orderFence(in *Fence, out *Effects) error {
 	r.fence = fence{epoch: in.Epoch, waiting: []OrderID{in.Order}}
 	r.hold(held{ticket: ticket, kind: heldFence}, out)
 	r.event(out, EventFenced, r.end, "", "")
+	if r.leaseRuns() {
+		r.event(out, EventAwaitsLease, r.end, "", "")
+	}
 	return nil
 }
 
-// releaseFence answers the waiting fence orders, if the promise is durable and the hold after the start is over.
+// releaseFence answers the waiting fence orders, if the promise is durable and every lease that this replica granted, in this
+// life or in the one before, has run out.
 func (r *Replica) releaseFence(out *Effects) {
 	if r.mode != modeFenced && !fenceUnheeded() || r.fence.epoch != r.promise || len(r.fence.waiting) == 0 {
 		return
 	}
 	if !r.fence.ready {
-		if r.ticks < uint64(r.o.HoldTicks) || r.heldKind(heldFence) {
+		if r.leaseRuns() || r.heldKind(heldFence) {
 			return
 		}
 		r.fence.ready = true

@@ -67,7 +67,7 @@ func (r *Replica) peerHello(in *PeerHello, out *Effects) {
 	if p.member != member {
 		*p = peer{member: member} // a new incarnation: what the old one held counts for nothing
 	}
-	p.conn, p.streams, p.round, p.heard = in.Conn, false, 0, r.ticks
+	p.conn, p.streams, p.round, p.leased, p.heard = in.Conn, false, 0, 0, r.ticks
 	if mutant.On(mutant.CommitBeforeRewind) {
 		r.sendBeats(out)
 	}
@@ -126,6 +126,7 @@ func (r *Replica) peerAck(in *PeerAck, out *Effects) {
 	p.heard = r.ticks
 	p.durable = max(p.durable, in.Ack.Durable)
 	p.round = max(p.round, min(in.Ack.Round, r.lead.round))
+	p.leased = max(p.leased, r.askedAt(in.Ack.Leased))
 	r.advanceCommit(out)
 	r.confirmReads(out)
 }
@@ -137,7 +138,7 @@ func (r *Replica) peerDown(conn ConnID, out *Effects) {
 		return
 	}
 	streamed := p.streams
-	p.conn, p.streams, p.round = 0, false, 0
+	p.conn, p.streams, p.round, p.leased = 0, false, 0, 0
 	if streamed {
 		r.event(out, EventPeerGone, p.durable, p.member.Node, "")
 	}

@@ -46,6 +46,7 @@ type Replica struct {
 	commit smr.LSN
 
 	now   int64  // wall clock of the last tick, milliseconds
+	clock int64  // Tick.Clock of the last tick, microseconds
 	ticks uint64 // since the start
 
 	attached            bool
@@ -67,6 +68,7 @@ type Replica struct {
 	fence  fence
 	lead   lead
 	follow follow
+	grant  grant
 }
 
 // fence is the state of the answer to the last fence accepted in this process life (S2).
@@ -107,7 +109,7 @@ func New(o Options) *Replica {
 		o: o, blank: o.Blank, promise: o.Promise,
 		start: o.Start, end: o.End, durable: o.End, history: o.History.Clone(),
 		commit: max(o.Commit, o.Start), lastStamp: o.Stamp, stampFloor: o.Stamp, now: o.Stamp,
-		cfg: o.Config.Clone(),
+		cfg: o.Config.Clone(), grant: grant{recorded: o.LeaseHold},
 	}
 	// A byte of an epoch is stored only after that epoch was promised; the save of it came first (S7).
 	r.promise = max(r.promise, r.position().Epoch)
@@ -126,6 +128,7 @@ func (r *Replica) Step(in Input, out *Effects) {
 	safe := r.Safe()
 	switch in := in.(type) {
 	case *Tick:
+		r.clock = in.Clock
 		r.tick(in.Stamp, out)
 	case *DiskDone:
 		r.diskDone(in, out)
@@ -220,9 +223,14 @@ func (r *Replica) raisePromise(epoch smr.Epoch, out *Effects) uint64 {
 		if mutant.On(mutant.PromiseUnsaved) {
 			return r.ticket
 		}
-		return r.disk(out, DiskOp{Save: &Saved{Promise: epoch}})
+		return r.save(out)
 	}
 	return r.ticket
+}
+
+// save gives out the hard state to be saved.
+func (r *Replica) save(out *Effects) uint64 {
+	return r.disk(out, DiskOp{Save: &Saved{Promise: r.promise, LeaseHold: max(r.grant.recorded, r.grant.wanted)}})
 }
 
 // hold keeps h until its ticket is done.
@@ -343,6 +351,7 @@ func (r *Replica) Observe(s *Status) {
 	switch r.mode {
 	case modeMaster:
 		s.Master, s.Writable, s.Reportable = r.o.Self.Node, r.writable(), r.reportable()
+		s.LeaseUntil = r.leaseUntil()
 		s.Peers = slices.Grow(peers, len(r.lead.peers))
 		for _, p := range r.lead.peers {
 			s.Peers = append(s.Peers, PeerStatus{Member: p.member, Streams: p.streams, Durable: p.durable, InConfig: r.cfg.Has(p.member)})

@@ -26,7 +26,8 @@ type follow struct {
 	conn      ConnID // the connection of the last hello: bytes come from no other (S7)
 	heard     uint64 // tick
 	acked     uint64 // tick of the last acknowledgement
-	round     uint64 // highest read round seen on conn
+	round     uint64 // highest round seen on conn
+	leased    uint64 // highest round on conn whose lease was granted
 	writable  bool
 	needImage bool
 	imageFrom smr.LSN // with needImage: the master's Start
@@ -35,7 +36,7 @@ type follow struct {
 // dial orders a connection to the master.
 func (r *Replica) dial(out *Effects) {
 	r.follow.state = followDialing
-	r.follow.conn, r.follow.round = 0, 0
+	r.follow.conn, r.follow.round, r.follow.leased = 0, 0, 0
 	out.Dial = &Dial{Master: r.follow.master, Epoch: r.promise}
 }
 
@@ -243,6 +244,7 @@ func (r *Replica) beat(in *Beat, out *Effects) {
 	}
 	r.learnCommit(in.Heartbeat.Commit)
 	r.follow.writable = in.Heartbeat.Writable
+	r.grantLease(&in.Heartbeat, out)
 	// A heartbeat that only brings a commit LSN needs no answer of its own: acknowledgements come with every sync.
 	if in.Heartbeat.Round > r.follow.round || r.ticks-r.follow.acked >= ackTicks {
 		r.follow.round = max(r.follow.round, in.Heartbeat.Round)
@@ -272,7 +274,7 @@ func (r *Replica) acknowledge(out *Effects) {
 		return
 	}
 	r.follow.acked = r.ticks
-	ack := smr.Ack{Epoch: r.promise, Durable: r.durable, Round: r.follow.round}
+	ack := smr.Ack{Epoch: r.promise, Durable: r.durable, Round: r.follow.round, Leased: r.follow.leased}
 	if mutant.On(mutant.AckBeforeSync) {
 		ack.Durable = r.end
 	}

@@ -128,16 +128,16 @@ func (s *script) run(words []string) string {
 	case "new":
 		s.self = smr.Member{Node: smr.NodeID(a.str("node")), Incarnation: smr.Incarnation(a.num("inc"))}
 		s.r = New(Options{Self: s.self, Life: smr.Life(a.num("life")), Blank: a.str("blank") == "true", Promise: smr.Epoch(a.num("promise")),
-			Start: smr.LSN(a.num("start")), End: smr.LSN(a.num("end")), History: a.history("history"), Commit: smr.LSN(a.num("commit")), HoldTicks: int(a.num("hold")),
+			Start: smr.LSN(a.num("start")), End: smr.LSN(a.num("end")), History: a.history("history"), Commit: smr.LSN(a.num("commit")), LeaseHold: a.num("hold"), LeaseTicks: int(a.num("lease")),
 			Trim: TrimPolicy{Grain: smr.LSN(a.num("grain")), KeepBytes: smr.LSN(a.num("keep")), LagBytes: smr.LSN(a.num("lag")), KeepTicks: a.num("age")}})
 		return s.state()
 	case "tick":
-		in = &Tick{Stamp: int64(a.num("stamp"))}
+		in = &Tick{Stamp: int64(a.num("stamp")), Clock: int64(a.num("clock"))}
 	case "ticks": // all but the last one
 		for range a.num("n") - 1 {
-			s.r.Step(&Tick{Stamp: int64(a.num("stamp"))}, &s.out)
+			s.r.Step(&Tick{Stamp: int64(a.num("stamp")), Clock: int64(a.num("clock"))}, &s.out)
 		}
-		in = &Tick{Stamp: int64(a.num("stamp"))}
+		in = &Tick{Stamp: int64(a.num("stamp")), Clock: int64(a.num("clock"))}
 	case "attached":
 		in = &Attached{Applied: smr.LSN(a.num("applied")), Checkpoint: smr.LSN(a.num("checkpoint"))}
 	case "progress":
@@ -164,7 +164,7 @@ func (s *script) run(words []string) string {
 		body := smr.AppendRequest(nil, smr.Request{Session: 1, Sequence: a.num("seq"), Slot: smr.NoSlot, Payload: make([]byte, a.num("bytes"))})
 		in = &Propose{Batches: []smr.Propose{{Count: 1, Requests: body}}}
 	case "read":
-		in = &ReadIndex{Client: ClientID(a.num("client")), ID: a.num("id")}
+		in = &ReadIndex{Client: ClientID(a.num("client")), ID: a.num("id"), Clock: int64(a.num("clock"))}
 	case "hello":
 		h := smr.SlaveHello{Epoch: smr.Epoch(a.num("epoch")), Incarnation: smr.Incarnation(a.num("inc"))}
 		h.Node = smr.NodeID(a.str("node"))
@@ -172,7 +172,7 @@ func (s *script) run(words []string) string {
 	case "start":
 		in = &PeerStart{Conn: conn, Start: smr.SlaveStart{Epoch: smr.Epoch(a.num("epoch")), From: smr.LSN(a.num("from"))}}
 	case "ack":
-		in = &PeerAck{Conn: conn, Ack: smr.Ack{Epoch: smr.Epoch(a.num("epoch")), Durable: smr.LSN(a.num("durable")), Round: a.num("round")}}
+		in = &PeerAck{Conn: conn, Ack: smr.Ack{Epoch: smr.Epoch(a.num("epoch")), Durable: smr.LSN(a.num("durable")), Round: a.num("round"), Leased: a.num("leased")}}
 	case "connected":
 		in = &Connected{Conn: conn}
 	case "down":
@@ -189,7 +189,7 @@ func (s *script) run(words []string) string {
 		}
 		in = &Received{Conn: conn, Append: smr.Append{Epoch: smr.Epoch(a.num("epoch")), Commit: smr.LSN(a.num("commit")), From: f.LSN, Frames: smr.AppendFrame(nil, f)}}
 	case "beat":
-		in = &Beat{Conn: conn, Heartbeat: smr.Heartbeat{Epoch: smr.Epoch(a.num("epoch")), Commit: smr.LSN(a.num("commit")), Round: a.num("round"), Writable: true}}
+		in = &Beat{Conn: conn, Heartbeat: smr.Heartbeat{Epoch: smr.Epoch(a.num("epoch")), Commit: smr.LSN(a.num("commit")), Round: a.num("round"), Writable: true, Lease: a.num("lease"), LeaseOver: a.str("over") == "true"}}
 	default:
 		s.t.Fatalf("unknown input %q", words[0])
 	}
@@ -205,6 +205,9 @@ func (s *script) state() string {
 	if st.Leading {
 		text += fmt.Sprintf(" base %d reportable %d writable %v", st.Base.Epoch, st.Reportable, st.Writable)
 	}
+	if st.LeaseUntil > 0 {
+		text += fmt.Sprintf(" lease until %d", st.LeaseUntil)
+	}
 	if st.Start > 0 || s.r.start > 0 {
 		text += fmt.Sprintf(" start %d", s.r.start)
 	}
@@ -212,6 +215,14 @@ func (s *script) state() string {
 		text += fmt.Sprintf(" needs an image from %d on", st.ImageFrom)
 	}
 	return text + "\n"
+}
+
+// also is shown where there is something to show.
+func also(what string, n uint64) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%s %d", what, n)
 }
 
 func modeName(m mode) string {
@@ -227,7 +238,7 @@ func effects(out *Effects) string {
 		case op.Append != nil:
 			line("disk %d: append %d bytes", op.Ticket, len(op.Append))
 		case op.Save != nil:
-			line("disk %d: save promise %d", op.Ticket, op.Save.Promise)
+			line("disk %d: save promise %d%s", op.Ticket, op.Save.Promise, also(" hold", op.Save.LeaseHold))
 		case op.Rewind != nil:
 			line("disk %d: rewind to %d", op.Ticket, op.Rewind.To)
 		case op.Begin != nil:
@@ -245,9 +256,13 @@ func effects(out *Effects) string {
 		case *smr.SlaveStart:
 			line("send %d: start epoch %d from %d", s.Conn, m.Epoch, m.From)
 		case *smr.Heartbeat:
-			line("send %d: beat epoch %d commit %d round %d writable %v", s.Conn, m.Epoch, m.Commit, m.Round, m.Writable)
+			over := ""
+			if m.LeaseOver {
+				over = " lease over"
+			}
+			line("send %d: beat epoch %d commit %d round %d writable %v%s%s", s.Conn, m.Epoch, m.Commit, m.Round, m.Writable, also(" lease", m.Lease), over)
 		case *smr.Ack:
-			line("send %d: ack epoch %d durable %d round %d", s.Conn, m.Epoch, m.Durable, m.Round)
+			line("send %d: ack epoch %d durable %d round %d%s", s.Conn, m.Epoch, m.Durable, m.Round, also(" leased", m.Leased))
 		case *smr.Reject:
 			line("send %d: reject %d epoch %d: %s", s.Conn, m.Code, m.Epoch, m.Reason)
 		}

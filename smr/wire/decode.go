@@ -74,9 +74,9 @@ func (d *decoder) slaveMessage(k kind) any {
 	case kindAppend:
 		return &smr.Append{Epoch: smr.Epoch(d.uint64()), Commit: d.lsn(), From: d.lsn(), Frames: d.batch()}
 	case kindHeartbeat:
-		return &smr.Heartbeat{Epoch: smr.Epoch(d.uint64()), Commit: d.lsn(), Round: d.uint64(), Writable: d.bool()}
+		return &smr.Heartbeat{Epoch: smr.Epoch(d.uint64()), Commit: d.lsn(), Round: d.uint64(), Writable: d.bool(), Lease: d.lease(), LeaseOver: d.bool()}
 	case kindAck:
-		return &smr.Ack{Epoch: smr.Epoch(d.uint64()), Durable: d.lsn(), Round: d.uint64()}
+		return &smr.Ack{Epoch: smr.Epoch(d.uint64()), Durable: d.lsn(), Round: d.uint64(), Leased: d.uint64()}
 	}
 	panic("unreachable")
 }
@@ -119,7 +119,7 @@ func (d *decoder) localMessage(k kind) any {
 		}
 		return m
 	case kindLocalWelcome:
-		return &smr.LocalWelcome{Handshake: d.handshake(), Incarnation: smr.Incarnation(d.uint64()), LogDir: d.string(maxPath)}
+		return &smr.LocalWelcome{Handshake: d.handshake(), Incarnation: smr.Incarnation(d.uint64()), LogDir: d.string(maxPath), Page: d.string(maxPath)}
 	case kindStatus:
 		m := &smr.Status{Role: smr.Role(d.byte()), Epoch: smr.Epoch(d.uint64()), Master: smr.NodeID(d.string(maxName)),
 			MasterAddr: d.string(maxName), Start: d.lsn(), Safe: d.lsn(), Commit: d.lsn(), Writable: d.bool(), NeedImage: d.lsn()}
@@ -291,6 +291,15 @@ func (d *decoder) uint64() uint64 {
 	v := binary.LittleEndian.Uint64(d.rest)
 	d.rest = d.rest[8:]
 	return v
+}
+
+// lease bounds what a peer may ask for, so that no mistake of its can keep a group without a master for long.
+func (d *decoder) lease() uint64 {
+	ticks := d.uint64()
+	if ticks > smr.MaxLeaseTicks {
+		d.fail("a lease of %d ticks: %d are possible", ticks, smr.MaxLeaseTicks)
+	}
+	return ticks
 }
 
 func (d *decoder) lsn() smr.LSN { return smr.LSN(d.uint64()) }

@@ -30,8 +30,8 @@
 //	                  (smr.AppendConfig; length 0: none), 4 count of spans, each span: 8 epoch, 8 from
 //	 4 SlaveStart     8 epoch, 8 from
 //	 5 Append         8 epoch, 8 commit, 8 from, frames to the end of the message
-//	 6 Heartbeat      8 epoch, 8 commit, 8 round, writable bool
-//	 7 Ack            8 epoch, 8 durable, 8 round
+//	 6 Heartbeat      8 epoch, 8 commit, 8 round, writable bool, 8 lease in ticks of 10 ms, lease over bool
+//	 7 Ack            8 epoch, 8 durable, 8 round, 8 leased round
 //	16 ClientHello    handshake, 8 session
 //	17 ClientWelcome  handshake, 8 epoch
 //	18 Propose        4 count, requests (smr.AppendRequest) to the end of the message
@@ -41,7 +41,7 @@
 //	22 CopiesCounted  8 id, 4 copies
 //	32 LocalHello     handshake, 8 session, 4 pid, KV address string, administration address string,
 //	                  8 applied, 8 checkpoint
-//	33 LocalWelcome   handshake, 8 incarnation, log directory string
+//	33 LocalWelcome   handshake, 8 incarnation, log directory string, page string
 //	34 Status         1 role, 8 epoch, master string, master address string, 8 start, 8 safe, 8 commit,
 //	                  writable bool, 8 LSN that an image is needed at or above
 //	35 Progress       8 applied, 8 checkpoint

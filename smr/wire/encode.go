@@ -72,11 +72,14 @@ func appendSlaveMessage(b []byte, message any) ([]byte, kind) {
 		b = append64(b, m.Epoch)
 		b = append64(b, m.Commit)
 		b = append64(b, m.Round)
-		return appendBool(b, m.Writable), kindHeartbeat
+		b = appendBool(b, m.Writable)
+		b = append64(b, m.Lease)
+		return appendBool(b, m.LeaseOver), kindHeartbeat
 	case *smr.Ack:
 		b = append64(b, m.Epoch)
 		b = append64(b, m.Durable)
-		return append64(b, m.Round), kindAck
+		b = append64(b, m.Round)
+		return append64(b, m.Leased), kindAck
 	}
 	panic("unreachable")
 }
@@ -121,7 +124,8 @@ func appendLocalMessage(b []byte, message any) ([]byte, kind) {
 	case *smr.LocalWelcome:
 		b = appendHandshake(b, m.Handshake)
 		b = append64(b, m.Incarnation)
-		return appendString(b, m.LogDir, maxPath), kindLocalWelcome
+		b = appendString(b, m.LogDir, maxPath)
+		return appendString(b, m.Page, maxPath), kindLocalWelcome
 	case *smr.Status:
 		b = append(b, byte(m.Role))
 		b = append64(b, m.Epoch)

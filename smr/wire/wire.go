@@ -10,7 +10,7 @@ import (
 )
 
 // Version of the wire format.
-const Version = 2
+const Version = 3
 
 const (
 	// PrefixSize is the size of what stands before the checksummed rest: length and checksum.
