@@ -152,9 +152,18 @@ func TestKVNodeOfAnotherHistoryIsRefused(t *testing.T) {
 		t.Errorf("it ended without saying what to do:\n%s", tail)
 	}
 	w.operate(t, "node", "stop", "n1")
-	for _, node := range []string{"n1", "n2"} {
+	for _, node := range []string{"n2", "n1"} { // the replicator of n1 may be a member again: another one has to be there first
 		w.operate(t, "node", "wipe", node)
 		w.operate(t, "node", "start", node)
+		eventually(t, node+" is a member", func() error {
+			group, err := w.group()
+			for _, r := range group.GetReplicas() {
+				if r.GetNode() == node && r.GetMember() && r.GetUp() && group.GetEpoch() == group.GetEstablished() {
+					return err
+				}
+			}
+			return fmt.Errorf("%s: %s, error %v", group.GetState(), group.GetDetail(), err)
+		})
 	}
 	w.healthy(t)
 	for _, node := range []string{"n1", "n2", "n3"} {

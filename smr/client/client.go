@@ -154,10 +154,17 @@ func (c *Client) ReadLease() (lsn smr.LSN, ok bool) {
 }
 
 // ReadIndex calls done once with an LSN: what is read at Applied >= LSN is linearizable, if the read arrived before
-// this call. Or with ErrNoAnswer, ErrOverloaded or ErrClosed. done is called from the session loop, or from within
-// ReadIndex, and must not block.
+// this call. Or with ErrNoAnswer, ErrOverloaded or ErrClosed. done is called from the session loop, from the apply loop if
+// the log beside had first to be held against what was executed, or from within ReadIndex, and must not block.
 func (c *Client) ReadIndex(done func(lsn smr.LSN, err error)) {
-	if !c.inbox.read(done) {
+	trusted := func(lsn smr.LSN, err error) {
+		if err != nil {
+			done(0, err)
+			return
+		}
+		c.applied.wait(0, func(err error) { done(lsn, err) }) // what was executed may be of another stream
+	}
+	if !c.inbox.read(trusted) {
 		done(0, ErrClosed)
 	}
 }

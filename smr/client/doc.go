@@ -40,7 +40,8 @@
 //     once it has been away for Config.RefuseAfter, because nobody here would see them executed.
 //   - Replicator back with another log: it is held against what was executed, byte for byte (a running digest) at Applied, by its
 //     epochs while it does not reach as far. Until it was found to be of the same stream nothing is executed and nobody is told
-//     that an LSN is reached; if it is of another one Run ends with ErrOtherStream.
+//     an LSN to read at or that one is reached; if it is of another one Run ends with ErrOtherStream. While the replicator is away
+//     reads go on: a master that leads another history after a forced recovery is not told from one that does not, until it is back.
 //   - Log begins behind Applied, or the master's behind the end of the one beside: Config.FetchImage gets an image, while
 //     reads of the state as it is go on. If the image lies above Applied it is loaded between two frames, and requests of
 //     this node below it that are not answered yet get Uncertain; then the replicator is told where its log can begin.

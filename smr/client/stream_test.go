@@ -66,8 +66,10 @@ func TestNodeRefusesTheLogOfAnotherStream(t *testing.T) {
 				return
 			}
 			until(t, "the other replicator is there", func() bool { return r.Stats().Attached && r.Stats().Safe > 0 })
-			read := make(chan error, 1)
+			read := make(chan error, 2)
 			r.WaitApplied(g.end(), func(err error) { read <- err })
+			r.ReadIndex(func(_ smr.LSN, err error) { read <- err })
+			until(t, "the master there is asked", func() bool { return r.Stats().Master == "n2" })
 			select {
 			case err := <-read:
 				t.Errorf("a read was answered (%v) although the log does not reach what was executed", err)
@@ -77,8 +79,10 @@ func TestNodeRefusesTheLogOfAnotherStream(t *testing.T) {
 			other.breakAll()
 			until(t, "it is away", func() bool { return !r.Stats().Attached })
 			g.serveLocal()
-			if err := <-read; err != nil {
-				t.Errorf("beside the log of its own stream a read ends with %v", err)
+			for range cap(read) {
+				if err := <-read; err != nil {
+					t.Errorf("beside the log of its own stream a read ends with %v", err)
+				}
 			}
 			last := newCall()
 			r.Submit(1, 0, number(1), last)
