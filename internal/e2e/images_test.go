@@ -124,6 +124,13 @@ func TestKVNodeOfAnotherHistoryIsRefused(t *testing.T) {
 		}
 		return err
 	})
+	eventually(t, "the lost replicas have been silent for long enough", func() error {
+		_, stderr, code := smrctl(t, w.Dir, "group", "recover", "g1", "--dry-run", "--dir", w.Dir)
+		if code != 0 {
+			return fmt.Errorf("exit code %d: %s", code, stderr)
+		}
+		return nil
+	})
 	ended := w.Ended(kvnode("n1"))
 	w.operate(t, "group", "recover", "g1", "--force", "--accept-loss", "--confirm", "g1")
 	eventually(t, "n3 serves what is left", func() error {
