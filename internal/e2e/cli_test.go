@@ -72,7 +72,7 @@ func TestUpRefusesWhatCannotWork(t *testing.T) {
 		{"more copies than replicas", []string{"up", "--copies", "4"}, 2, "use 1 to 3"},
 		{"sync mode unknown", []string{"up", "--sync", "never"}, 2, "always, interval or os"},
 		{"port too high", []string{"up", "--port", "60000"}, 2, "port 60000"},
-		{"output unknown", []string{"status", "-o", "xml"}, 2, "table or json"},
+		{"output unknown", []string{"status", "-o", "xml"}, 2, "use table, wide, json or yaml"},
 		{"foreign directory", []string{"up", "--dir", foreign}, 1, "holiday.jpg"},
 		{"damaged description", []string{"up", "--dir", damaged}, 1, "cluster.json cannot be used"},
 		{"newer format", []string{"up", "--dir", newer}, 1, "newer smrctl"},
@@ -82,7 +82,7 @@ func TestUpRefusesWhatCannotWork(t *testing.T) {
 		{"status of nothing", []string{"status", "--dir", filepath.Join(dir, "none")}, 1, "smrctl up"},
 		{"down of nothing", []string{"down", "--dir", filepath.Join(dir, "none")}, 1, "no cluster here"},
 		{"confmaster without port", []string{"status", "--confmaster", "localhost"}, 2, "host:port"},
-		{"nobody answers", []string{"status", "--confmaster", loopback(port)}, 1, "no configuration master answers"},
+		{"nobody answers", []string{"status", "--confmaster", loopback(port)}, 4, "no configuration master answers"},
 		{"log of nothing", []string{"log", "verify", filepath.Join(dir, "none")}, 1, "none"},
 	}
 	for _, c := range cases {
