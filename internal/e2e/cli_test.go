@@ -51,12 +51,12 @@ func TestUpRefusesWhatCannotWork(t *testing.T) {
 	file := filepath.Join(dir, "file")
 	mustWrite(t, file, "x")
 	port := freePort(t, local.Options{})
-	listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", "0"))
+	busy := strconv.Itoa(freePort(t, local.Options{})) // not any that the system gives: ports of a cluster end below its highest ones
+	listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", busy))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer listener.Close()
-	_, busy, _ := net.SplitHostPort(listener.Addr().String())
 
 	cases := []struct {
 		name string
