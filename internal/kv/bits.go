@@ -336,7 +336,7 @@ func bitOp(c call) {
 
 // storeBits gives a key a string without expiry; an empty one only takes the old value out.
 func (c call) storeBits(key, text []byte) {
-	old := c.find(key)
+	old := c.peek(key)
 	if len(text) == 0 {
 		if old != nil {
 			c.drop(old)

@@ -36,6 +36,7 @@ type database struct {
 	marks   numberMarks // rows are keys, by their number
 	cleared uint64      // keys up to this number are gone since the last image was begun
 	checked uint64      // the last key that an image compared
+	since   bitmap      // rows that changed between the pinned image and the last that was begun (tier.go)
 }
 
 // version returns what WATCH remembers of a key (Machine.Version).
@@ -53,6 +54,7 @@ func (d *database) version(m *Machine, key []byte) smr.LSN {
 // remove takes a key out and leaves its version with the slot.
 func (d *database) remove(m *Machine, e *entry, version smr.LSN) {
 	d.goes(m, e)
+	m.letGo(e)
 	d.due.remove(e)
 	d.keys.remove(e)
 	if d.deleted == nil {
@@ -71,6 +73,7 @@ func (d *database) remove(m *Machine, e *entry, version smr.LSN) {
 // flush takes all keys out. The numbers of keys go on, so that a cursor of SCAN stays valid.
 func (d *database) flush(m *Machine, version smr.LSN) {
 	d.keys.each(func(e *entry) bool {
+		m.uncount(e)
 		m.used -= e.value.size()
 		return true
 	})
@@ -136,10 +139,13 @@ func copyKey(c call) {
 		c.reply.Error(errSameObject)
 		return
 	}
-	source, old := c.find(c.args[1]), target.find(c.args[2])
+	source, old := c.peek(c.args[1]), target.peek(c.args[2])
 	if source == nil || old != nil && !replace {
 		c.reply.Int(0)
 		return
+	}
+	if source.value.held&heldCold != 0 {
+		source = c.readBack(source)
 	}
 	if old != nil {
 		target.drop(old)
@@ -173,7 +179,7 @@ func moveKey(c call) {
 	}
 	target := c.in(d)
 	source := c.find(c.args[1])
-	if source == nil || target.find(c.args[1]) != nil {
+	if source == nil || target.peek(c.args[1]) != nil {
 		c.reply.Int(0)
 		return
 	}

@@ -59,13 +59,13 @@ func (m *Machine) Digest() [32]byte {
 	d.number(uint64(m.used))
 	m.digestWaiters(&d)
 	for _, database := range &m.databases {
-		database.digest(&d)
+		database.digest(m, &d)
 	}
 	d.flush()
 	return [32]byte(d.hash.Sum(nil))
 }
 
-func (b *database) digest(d *digester) {
+func (b *database) digest(m *Machine, d *digester) {
 	d.number(uint64(b.flushed))
 	d.number(uint64(b.swapped))
 	b.deleted.each(func(slot uint16, version smr.LSN) {
@@ -78,7 +78,7 @@ func (b *database) digest(d *digester) {
 	b.keys.each(func(e *entry) bool {
 		d.number(e.id)
 		d.text(e.key)
-		b.digestEntry(d, e)
+		b.digestEntry(m, d, e)
 		return true
 	})
 }
@@ -91,9 +91,12 @@ func (d *digester) flag(truth bool) {
 	d.number(n)
 }
 
-func (b *database) digestEntry(d *digester, e *entry) {
+func (b *database) digestEntry(m *Machine, d *digester, e *entry) {
 	d.number(uint64(e.value.version))
 	d.number(uint64(e.value.size()))
+	if e.value.held&heldCold != 0 {
+		e = &entry{value: m.valueOf(b, e), key: e.key, id: e.id}
+	}
 	d.number(uint64(e.value.used) | uint64(e.value.uses)<<32 | uint64(e.value.held)<<40)
 	if e.value.due != 0 {
 		d.number(uint64(b.due.at(e)))

@@ -67,7 +67,7 @@ func (m *Machine) KeySize(database int, key []byte) (size int, ok bool) {
 	if e == nil || !m.visible(d, e) {
 		return 0, false
 	}
-	return entrySize(e), true
+	return int(e.value.size()), true
 }
 
 // Glob reports whether text matches a pattern of KEYS.

@@ -66,7 +66,7 @@ func restore(c call) {
 		return
 	}
 	key := c.args[1]
-	old := c.find(key)
+	old := c.peek(key)
 	if old != nil && !o.replace {
 		c.reply.Error("BUSYKEY Target key name already exists.")
 		return

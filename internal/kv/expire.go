@@ -77,7 +77,7 @@ func (c call) setExpiry(command string, unit, base int64) {
 		return
 	}
 	at = at*unit + base
-	e := c.find(c.args[1])
+	e := c.peek(c.args[1])
 	if e == nil || !o.admit(e.value.due != 0, c.expiryOf(e), at) {
 		c.reply.Int(0)
 		return
@@ -93,7 +93,7 @@ func (c call) setExpiry(command string, unit, base int64) {
 }
 
 func persist(c call) {
-	if e := c.find(c.args[1]); e != nil && c.persist(e) {
+	if e := c.peek(c.args[1]); e != nil && c.persist(e) {
 		c.notify(EventGeneric, "persist", c.args[1])
 		c.reply.Int(1)
 		return
@@ -108,7 +108,7 @@ func pexpireTime(c call) { c.replyExpiry(1, 0) }
 
 // replyExpiry replies the expiry counted from base in units, -1 if there is none, -2 if there is no key.
 func (c call) replyExpiry(unit, base int64) {
-	e := c.find(c.args[1])
+	e := c.peek(c.args[1])
 	switch {
 	case e == nil:
 		c.reply.Int(-2)

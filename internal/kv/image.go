@@ -18,6 +18,7 @@ type imaging struct {
 	tracking bool // changes are noted: an image was begun or loaded
 	running  bool // an image is being taken
 	failed   bool // the last one was not stored: the next one begins anew
+	pinned   bool // cold values are read from an earlier one
 
 	lineage uint32 // counts the full images; parts of large objects that were written in another one are not there
 	object  uint64 // the last large object that was given a number
@@ -53,7 +54,7 @@ func (m *Machine) BeginImage(full bool) ImageStart {
 		i.lineage++
 		i.users = nil
 	}
-	i.tracking, i.running, i.failed = true, true, false
+	i.tracking, i.running, i.failed, i.pinned = true, true, false, m.tier.rows != nil
 	i.early.Reset()
 	i.heads.Reset()
 	i.work = i.work[:0]
@@ -138,6 +139,9 @@ func (d *database) beginImage(i *imaging, full bool) {
 		i.heads.removeRange(rowKey{space: spaceKeys, part: d.tag}, rowKey{space: spaceKeys, part: d.tag, number: d.cleared + 1})
 	}
 	d.cleared = 0
+	if i.pinned {
+		d.since.add(&d.marks.now)
+	}
 	d.marks.begin(full, rowID(d.keys.lastID))
 	w := &keysWork{tag: d.tag, keys: &d.keys, due: &d.due, marks: &d.marks}
 	if !full {
@@ -199,8 +203,23 @@ func (w *keysWork) check(i *imaging, rows *ImageRows) bool {
 	return false
 }
 
+// takeFront appends what an image has to know of a key whose value is cold.
+func (i *imaging) takeFront(op RowOp, tag byte, expiries *dueHeap, e *entry, rows *ImageRows) {
+	head := rows.begin(op, rowKey{space: spaceKeys, part: tag, number: e.id})
+	expires := byte(0)
+	if e.value.due != 0 {
+		expires = entryDue
+	}
+	rows.data = appendFront(append(rows.data, expires), expiries, e)
+	rows.end(head)
+}
+
 // takeKey appends the row of a key. If it holds a large object, its parts come later.
 func (i *imaging) takeKey(tag byte, expiries *dueHeap, e *entry, rows *ImageRows) {
+	if e.value.held&heldCold != 0 {
+		i.takeFront(RowFront, tag, expiries, e, rows)
+		return
+	}
 	large := i.beginObject(e)
 	head := rows.begin(RowPut, rowKey{space: spaceKeys, part: tag, number: e.id})
 	rows.data = appendEntry(rows.data, expiries, e, large)
@@ -213,6 +232,10 @@ func (i *imaging) takeKey(tag byte, expiries *dueHeap, e *entry, rows *ImageRows
 }
 
 func (i *imaging) checkKey(d *database, e *entry, rows *ImageRows) {
+	if e.value.held&heldCold != 0 {
+		i.takeFront(RowCheckFront, d.tag, &d.due, e, rows)
+		return
+	}
 	var large *objectImage
 	if content := largeOf(e); content != nil {
 		if large = *content.imageOf(); large == nil || large.lineage != i.lineage {

@@ -18,6 +18,10 @@ type imageStore struct {
 	released, used map[uint64]bool // objects that a key ceased to mention, and those that one mentions
 	written        int             // bytes of the rows of the last image
 	checked        int
+
+	full   bool     // the image that is taken
+	pinned coldRows // from which cold values are read; nil: nobody does
+	fronts [2]int   // rows of cold values written and compared
 }
 
 func (s *imageStore) take(t testing.TB, rows *ImageRows) {
@@ -40,6 +44,26 @@ func (s *imageStore) take(t testing.TB, rows *ImageRows) {
 					delete(s.rows, at)
 				}
 			}
+		case RowFront:
+			s.fronts[0]++
+			row, err := JoinRow(nil, value, []byte(s.pinned[string(key)]))
+			if err != nil {
+				t.Fatalf("row %x: %v", key, err)
+			}
+			s.release(string(key))
+			s.rows[string(key)] = string(row)
+			if object, ok := RowObject(key, row); ok {
+				s.used[object] = true
+				if s.full {
+					s.copy(object)
+				}
+			}
+		case RowCheckFront:
+			s.fronts[1]++
+			held := s.rows[string(key)]
+			if row, err := JoinRow(nil, value, []byte(held)); err != nil || string(row) != held {
+				t.Fatalf("row %x holds %q, the machine has %q, %v", key, held, row, err)
+			}
 		case RowCheck:
 			s.checked++
 			if held := s.rows[string(key)]; held != string(value) {
@@ -52,6 +76,16 @@ func (s *imageStore) take(t testing.TB, rows *ImageRows) {
 		t.Fatal(err)
 	}
 	rows.Reset()
+}
+
+// copy takes the rows of a large object from those that are pinned.
+func (s *imageStore) copy(object uint64) {
+	from, end := ObjectRows(object)
+	for key, value := range s.pinned {
+		if key >= string(from) && key < string(end) {
+			s.rows[key] = value
+		}
+	}
 }
 
 func (s *imageStore) release(key string) {
@@ -109,6 +143,8 @@ type imager struct {
 	digest [32]byte
 	rows   ImageRows
 	log    []logged // from start on
+
+	also func(logged) // is shown every request behind its execution; nil: nobody is
 }
 
 func newImager(t testing.TB, seed uint64) *imager {
@@ -129,6 +165,9 @@ func (i *imager) submit(payload []byte) {
 	entry.reply = applyLogged(i.m, entry)
 	i.lsn = entry.end
 	i.log = append(i.log, entry)
+	if i.also != nil {
+		i.also(entry)
+	}
 }
 
 func applyLogged(m *Machine, entry logged) string {
@@ -149,7 +188,7 @@ func (i *imager) begin() {
 		i.store.rows = make(map[string]string)
 	}
 	i.store.released, i.store.used = make(map[uint64]bool), make(map[uint64]bool)
-	i.store.written = 0
+	i.store.written, i.store.full = 0, i.start.Full
 	i.taking, i.full = true, false
 }
 

@@ -45,6 +45,7 @@ const (
 	entryOwnText
 )
 
+// kindOfEntry is that of a value in memory.
 func kindOfEntry(e *entry) byte {
 	switch o := e.value.object().(type) {
 	case nil:
@@ -91,34 +92,43 @@ func appendEntry(b []byte, expiries *dueHeap, e *entry, large *objectImage) []by
 	} else {
 		b = append(b, flags)
 	}
+	return appendContent(appendFront(b, expiries, e), e, large != nil)
+}
+
+// appendFront appends what stands in a row between kind and number of a large object, and the content.
+func appendFront(b []byte, expiries *dueHeap, e *entry) []byte {
 	b = binary.LittleEndian.AppendUint64(b, uint64(e.value.used)|uint64(e.value.uses)<<32)
 	b = binary.AppendUvarint(b, uint64(e.value.version))
 	b = binary.AppendVarint(b, e.value.size())
 	if e.value.due != 0 {
 		b = binary.AppendVarint(b, expiries.at(e))
 	}
-	b = appendRowText(b, e.key)
+	return appendRowText(b, e.key)
+}
+
+// appendContent appends what the entry holds.
+func appendContent(b []byte, e *entry, large bool) []byte {
 	switch o := e.value.object().(type) {
 	case *hashObject:
 		if o.big == nil {
 			return appendPack(b, o.pack, o.count)
 		}
-		return appendTable(b, o.rows(), large != nil)
+		return appendTable(b, o.rows(), large)
 	case *setObject:
 		if o.big == nil {
 			b = appendRowFlag(b, o.mixed)
 			return appendPack(b, o.pack, o.count)
 		}
-		return appendTable(b, o.rows(), large != nil)
+		return appendTable(b, o.rows(), large)
 	case *zsetObject:
 		if o.big == nil {
 			return appendPack(b, o.pack, o.count)
 		}
-		return appendTable(b, o.rows(), large != nil)
+		return appendTable(b, o.rows(), large)
 	case *list:
-		return appendList(b, o, large != nil)
+		return appendList(b, o, large)
 	case *stream:
-		return appendStream(b, o, large != nil)
+		return appendStream(b, o, large)
 	}
 	return append(b, e.value.text()...)
 }

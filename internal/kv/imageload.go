@@ -3,6 +3,7 @@ package kv
 import (
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"math"
 	"slices"
 
@@ -18,6 +19,10 @@ type ImageLoader struct {
 	objects map[uint64]*objectLoader
 	order   []*objectLoader
 	last    *objectLoader // the one that the last row was of
+	lineage uint32        // of the image
+	// lazy: values stay cold of those keys that would make more than keep bytes resident.
+	lazy bool
+	keep int64
 }
 
 // objectLoader fills a large object.
@@ -29,8 +34,15 @@ type objectLoader struct {
 
 // LoadImage returns a loader of rows for a new machine.
 func LoadImage(m *Machine) *ImageLoader {
-	l := &ImageLoader{m: m, objects: make(map[uint64]*objectLoader)}
 	m.image.tracking = true
+	return &ImageLoader{m: m}
+}
+
+// LoadCold is LoadImage for a machine whose values are cold as soon as keep bytes are resident. The rows must then be pinned before the
+// machine is used.
+func LoadCold(m *Machine, keep int64) *ImageLoader {
+	l := LoadImage(m)
+	l.lazy, l.keep = true, keep
 	return l
 }
 
@@ -59,6 +71,19 @@ func (l *ImageLoader) Row(key, value []byte) error {
 	return nil
 }
 
+// part takes the next row of a large object.
+func (l *ImageLoader) part(key, value []byte) error {
+	at, err := parseRowKey(key)
+	if err != nil {
+		return err
+	}
+	r := rowReader{rest: value}
+	if l.objectRow(at, &r); r.err == nil && len(r.rest) > 0 {
+		r.fail()
+	}
+	return r.err
+}
+
 func (l *ImageLoader) machineRow(at rowKey, r *rowReader) {
 	part := at.part
 	if part >= rowDatabases {
@@ -78,6 +103,7 @@ func (l *ImageLoader) machineRow(at rowKey, r *rowReader) {
 	switch part {
 	case rowMachine:
 		r.machine(l.m)
+		l.lineage = l.m.image.lineage
 	case rowSessions:
 		sessions, rest, err := smr.DecodeSessionTable(r.rest)
 		if l.m.sessions, r.rest = sessions, rest; err != nil {
@@ -110,7 +136,12 @@ func (l *ImageLoader) keyRow(at rowKey, r *rowReader) {
 		return
 	}
 	var v value
-	l.content(s, &v, r)
+	asleep := l.lazy && l.m.used-l.m.tier.bytes+s.size > l.keep
+	if asleep {
+		l.leave(s, &v, r)
+	} else {
+		l.content(s, &v, r)
+	}
 	v.version, v.used, v.uses = s.version, s.used, s.uses
 	v.setSize(s.size)
 	if r.err != nil {
@@ -124,6 +155,72 @@ func (l *ImageLoader) keyRow(at rowKey, r *rowReader) {
 	if s.expires {
 		d.due.add(d.keys.at(at.number), s.due)
 	}
+	if asleep {
+		l.m.count(d.keys.at(at.number))
+	}
+}
+
+// leave makes a value cold.
+func (l *ImageLoader) leave(s storedEntry, v *value, r *rowReader) {
+	is, as := cold{large: s.large}, heldText
+	shows := func(kind held, encoding string) {
+		as, is.shown = kind, coldShown(slices.Index(coldEncodings[:], encoding))
+	}
+	switch flag := len(r.rest) > 0 && r.rest[0] == 1; s.kind {
+	case entryPackedHash:
+		shows(heldHash, "listpack")
+	case entryHash:
+		shows(heldHash, "hashtable")
+	case entryPackedSet:
+		shows(heldSet, "intset")
+		if flag {
+			shows(heldSet, "listpack")
+		}
+	case entrySet:
+		shows(heldSet, "hashtable")
+	case entryPackedZset:
+		shows(heldZset, "listpack")
+	case entryZset:
+		shows(heldZset, "skiplist")
+	case entryList:
+		shows(heldList, "listpack")
+		if flag {
+			shows(heldList, "quicklist")
+		}
+	case entryStream:
+		shows(heldStream, "stream")
+	case entryText, entryRawText, entryFloatText, entryOwnText:
+		if s.large {
+			r.fail()
+			return
+		}
+		l.leaveText(s, v, r)
+		return
+	default:
+		r.fail()
+		return
+	}
+	if s.large {
+		if s.kind < entryHash || s.kind > entryStream || s.object == 0 || l.objects[s.object] != nil {
+			r.fail()
+			return
+		}
+		l.large(s, nil, func(_ rowKey, r *rowReader) { r.rest = nil }, func() bool { return true })
+	} else {
+		is.sum = crc32.Checksum(r.rest, castagnoli)
+	}
+	r.rest = nil
+	v.setCold(as, is)
+}
+
+func (l *ImageLoader) leaveText(s storedEntry, v *value, r *rowReader) {
+	is := cold{sum: crc32.Checksum(r.rest, castagnoli)}
+	l.content(s, v, r)
+	e := entry{value: *v}
+	if is.shown = coldShown(slices.Index(coldEncodings[:], encodingOf(&e))); references(&e) != 1 {
+		is.shown = showsShared
+	}
+	v.setCold(v.held, is)
 }
 
 // content reads what a key holds.
@@ -191,9 +288,14 @@ func (l *ImageLoader) content(s storedEntry, v *value, r *rowReader) {
 
 // large notes a large object, whose rows come later.
 func (l *ImageLoader) large(s storedEntry, content largeContent, row func(rowKey, *rowReader), complete func() bool) *objectImage {
-	o := &objectImage{image: &l.m.image, object: s.object, lineage: l.m.image.lineage, content: content}
-	l.m.image.object = max(l.m.image.object, s.object)
+	o := &objectImage{image: &l.m.image, object: s.object, lineage: l.lineage, content: content}
+	if s.object > l.m.image.object { // not where a cold value is read back: others read
+		l.m.image.object = s.object
+	}
 	loader := &objectLoader{o: o, row: row, complete: complete}
+	if l.objects == nil {
+		l.objects = make(map[uint64]*objectLoader)
+	}
 	l.objects[s.object], l.order = loader, append(l.order, loader)
 	return o
 }

@@ -72,6 +72,21 @@ func (b *bitmap) lowest() (row streamID, ok bool) {
 	return streamID{}, false // no page is empty
 }
 
+// add puts in all rows of another set.
+func (b *bitmap) add(other *bitmap) {
+	other.pages.ascend(streamID{}, func(id streamID, page *bitPage) bool {
+		p := b.pages.find(id)
+		if p == nil {
+			b.pages.set(id, *page)
+			return true
+		}
+		for i := range p {
+			p[i] |= page[i]
+		}
+		return true
+	})
+}
+
 // idSet is a markSet for rows whose IDs may lie far apart.
 type idSet struct{ tree idTree[struct{}] }
 

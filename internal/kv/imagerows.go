@@ -17,6 +17,11 @@ const (
 	RowDeleteRange
 	// RowCheck says what a row that was written earlier must hold.
 	RowCheck
+	// RowFront writes the row of a key whose value is cold: what is given is its front; kind and content are those of the row of that
+	// key in the pinned image (JoinRow). If the image is full, and RowObject finds a large object in it, the rows of that come from there, too.
+	RowFront
+	// RowCheckFront says what the front of a row must be that was written earlier.
+	RowCheckFront
 )
 
 // ImageRows is a batch of changes to the rows of an image. The zero value is empty.
@@ -189,6 +194,29 @@ func parseRowKey(b []byte) (k rowKey, err error) {
 		return k, errRowKey
 	}
 	return k, nil
+}
+
+// JoinRow appends the row of a key to b: a front, as RowFront and RowCheckFront give it, with kind and content of another row of that key.
+func JoinRow(b, front, row []byte) ([]byte, error) {
+	f := rowReader{rest: front}
+	expires := f.byte()
+	f.rest = front[1:]
+	held := rowReader{rest: row}
+	s := held.entry()
+	if held.err != nil || f.err != nil {
+		return b, errRow
+	}
+	flags := row[0]&^entryDue | expires
+	b = append(b, flags)
+	if s.large {
+		b = binary.BigEndian.AppendUint64(b, s.object)
+	}
+	b = append(b, f.rest...)
+	at := len(b) - len(s.key)
+	if at < 0 || string(b[at:]) != s.key {
+		return b, errOtherRow
+	}
+	return append(b, held.rest...), nil
 }
 
 // RowObject returns the large object that a row mentions: that of a key whose parts have rows of their own. All rows of the object

@@ -31,7 +31,7 @@ func dbSize(c call) { c.reply.Int(int64(c.db.keys.size)) }
 func del(c call) {
 	var count int64
 	for _, key := range c.args[1:] {
-		if e := c.find(key); e != nil {
+		if e := c.peek(key); e != nil {
 			c.drop(e)
 			c.notify(EventGeneric, "del", key)
 			count++
@@ -44,7 +44,7 @@ func del(c call) {
 func exists(c call) {
 	var count int64
 	for _, key := range c.args[1:] {
-		if c.find(key) != nil {
+		if c.peek(key) != nil {
 			count++
 		}
 	}
@@ -52,7 +52,7 @@ func exists(c call) {
 }
 
 func typeOf(c call) {
-	e := c.find(c.args[1])
+	e := c.peek(c.args[1])
 	if e == nil {
 		c.reply.Simple("none")
 		return
@@ -124,7 +124,7 @@ func rename(c call) {
 }
 
 func renameNX(c call) {
-	if c.find(c.args[1]) != nil && c.find(c.args[2]) != nil {
+	if c.peek(c.args[1]) != nil && c.peek(c.args[2]) != nil {
 		c.reply.Int(0)
 		return
 	}
@@ -143,7 +143,7 @@ func (c call) move() bool {
 	if string(c.args[1]) == string(c.args[2]) {
 		return true
 	}
-	if target := c.find(c.args[2]); target != nil {
+	if target := c.peek(c.args[2]); target != nil {
 		c.drop(target)
 	}
 	v, expires := source.value, source.value.due != 0
@@ -315,7 +315,7 @@ func objectCommand(c call) {
 		}
 		return
 	}
-	e := c.find(c.args[2])
+	e := c.peek(c.args[2])
 	if e == nil {
 		c.reply.Null()
 		return
@@ -332,16 +332,24 @@ func objectCommand(c call) {
 
 // references answers OBJECT REFCOUNT: Redis shares the objects of small integers and says so by a fixed number.
 func references(e *entry) int64 {
+	if e.value.held&heldCold != 0 {
+		return coldOf(e).references()
+	}
 	if n, ok := resp.ParseInt(e.value.text()); ok && e.value.held == heldText && n >= 0 && n < 10_000 {
-		return math.MaxInt32
+		return sharedReferences
 	}
 	return 1
 }
+
+const sharedReferences = math.MaxInt32
 
 // embeddedText is the length in bytes up to which Redis keeps a string in encoding "embstr".
 const embeddedText = 44
 
 func encodingOf(e *entry) string {
+	if e.value.held&heldCold != 0 {
+		return coldOf(e).encoding()
+	}
 	switch e.value.held {
 	case heldText, heldOwn:
 	case heldRaw:

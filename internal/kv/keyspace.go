@@ -3,8 +3,18 @@ package kv
 // visible reports whether a key of the database has not expired by log time.
 func (m *Machine) visible(d *database, e *entry) bool { return e.value.due == 0 || m.now < d.due.at(e) }
 
-// find returns the entry of a key that is visible. A write takes an expired one out on the way.
+// find returns the entry of a key that is visible, with its value. A write takes an expired one out on the way. What a read gets of a
+// value that is not in memory belongs to it alone.
 func (c call) find(key []byte) *entry {
+	e := c.peek(key)
+	if e != nil && e.value.held&heldCold != 0 {
+		return c.readBack(e)
+	}
+	return e
+}
+
+// peek is find for those who do not use the value: if it is not in memory, it stays where it is.
+func (c call) peek(key []byte) *entry {
 	e := c.db.keys.find(key)
 	if e == nil {
 		return nil
@@ -20,6 +30,9 @@ func (c call) find(key []byte) *entry {
 	}
 	if c.writing && !c.noTouch {
 		e.value.use(c)
+	}
+	if c.m.tier.host != nil {
+		c.m.tier.host.Used(c.db.tag, e.id)
 	}
 	return e
 }
@@ -38,12 +51,25 @@ func (c call) create(key []byte) *entry {
 // touch notes that the entry has changed. It is called behind the change: it measures the value.
 func (c call) touch(e *entry) {
 	e.value.version = c.version
-	size := int64(entrySize(e))
+	c.resize(e, int64(entrySize(e)))
+}
+
+func (c call) resize(e *entry, size int64) {
 	c.m.used += size - e.value.size()
 	e.value.setSize(size)
 	if c.m.host != nil {
 		c.m.host.Changed(c.db.number, e.key)
 	}
+}
+
+// touchExpiry is touch for an entry whose value may be cold: its expiry has come (1) or gone (-1), or has another time (0).
+func (c call) touchExpiry(e *entry, came int64) {
+	if e.value.held&heldCold == 0 {
+		c.touch(e)
+		return
+	}
+	e.value.version = c.version
+	c.resize(e, e.value.size()+came*dueBytes)
 }
 
 // drop takes an entry out.
@@ -55,6 +81,7 @@ func (c call) setText(e *entry, text []byte) {
 }
 
 func (c call) setTextAs(e *entry, text []byte, as held) {
+	c.m.letGo(e)
 	e.value.setText(replaceBytes(e.value.text(), text), as)
 	c.touch(e)
 }
@@ -71,6 +98,7 @@ func replaceBytes(old, text []byte) []byte {
 
 // setObject makes the entry hold an object. Expiry stays.
 func (c call) setObject(e *entry, o object) {
+	c.m.letGo(e)
 	e.value.setObject(o)
 	c.touch(e)
 	if c.m.waiters.size > 0 {
@@ -82,10 +110,11 @@ func (c call) setObject(e *entry, o object) {
 func (c call) expireAt(e *entry, at int64) {
 	if e.value.due != 0 {
 		c.db.due.change(e, at)
+		c.touchExpiry(e, 0)
 	} else {
 		c.db.due.add(e, at)
+		c.touchExpiry(e, 1)
 	}
-	c.touch(e)
 }
 
 // expiryOf returns when an entry expires, in milliseconds since 1970 UTC; 0: never.
@@ -102,7 +131,7 @@ func (c call) persist(e *entry) bool {
 		return false
 	}
 	c.db.due.remove(e)
-	c.touch(e)
+	c.touchExpiry(e, -1)
 	return true
 }
 

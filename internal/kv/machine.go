@@ -71,6 +71,7 @@ type Machine struct {
 	host Host // nil: nobody
 
 	image imaging // no part of the state
+	tier  tiering // nor is this
 }
 
 // New returns the state before the first byte of the log.

@@ -106,7 +106,7 @@ func packedWork(size int64) int64 {
 // valueBytes returns what the key and its value take by the machine's estimate, in bytes; 0 if it is not there.
 func (c call) valueBytes(key []byte) int64 {
 	if e := c.db.keys.find(key); e != nil {
-		return int64(entrySize(e))
+		return e.value.size()
 	}
 	return 0
 }

@@ -501,7 +501,7 @@ func (c call) combineStore(operation func([]*setObject) [][]byte, event string) 
 
 // replace gives a key a new object without expiry and tells of the event; an empty one only takes the old out.
 func (c call) replace(key []byte, o object, size int, class EventClass, event string) {
-	old := c.find(key)
+	old := c.peek(key)
 	switch {
 	case size > 0 && old != nil: // no new key
 		c.persist(old)

@@ -125,9 +125,14 @@ func set(c call) {
 			return
 		}
 	}
-	e := c.find(key)
-	if o.get && !c.replyText(e) {
-		return
+	e := c.peek(key)
+	if o.get {
+		if e != nil && e.value.held&heldCold != 0 && isText(e) {
+			e = c.readBack(e)
+		}
+		if !c.replyText(e) {
+			return
+		}
 	}
 	if o.onlyNew && e != nil || o.onlyOld && e == nil {
 		if !o.get {
@@ -154,7 +159,7 @@ func set(c call) {
 
 // store sets a key to a string; without at, the key does not expire.
 func (c call) store(key, text []byte, at *int64) {
-	e := c.find(key)
+	e := c.peek(key)
 	if e == nil {
 		e = c.create(key)
 	}
@@ -181,7 +186,7 @@ func (c call) replyText(e *entry) bool {
 }
 
 func setNX(c call) {
-	if c.find(c.args[1]) != nil {
+	if c.peek(c.args[1]) != nil {
 		c.reply.Int(0)
 		return
 	}
@@ -278,7 +283,7 @@ func msetNX(c call) {
 		return
 	}
 	for i := 1; i < len(c.args); i += 2 {
-		if c.find(c.args[i]) != nil {
+		if c.peek(c.args[i]) != nil {
 			c.reply.Int(0)
 			return
 		}

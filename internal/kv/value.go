@@ -7,7 +7,7 @@ import (
 
 // value is what a key holds, in 40 bytes: with key and number an entry takes 64, a size in which the allocator has no loss.
 type value struct {
-	box     view.Box // a string, or a pointer to an object: held says which
+	box     view.Box // a string, a pointer to an object, or what is known of a cold value: held says which
 	version smr.LSN
 	// sizeLow and sizeHigh are the size as counted in Machine.used, of when the key was last touched.
 	sizeLow  uint32
@@ -34,6 +34,9 @@ const (
 	heldZset
 	heldList
 	heldStream
+
+	// heldCold is set beside another one while the value is not in memory (tier.go).
+	heldCold held = 0x80
 )
 
 // entry is a key of the keyspace.
@@ -53,18 +56,26 @@ type object interface {
 	digest(d *digester)
 }
 
-// text returns the string that the value is, nil if it is none. It may be changed in place.
+// text returns the string that the value is, nil if it is none. It may be changed in place. A cold value must have been read back.
 func (v *value) text() []byte {
 	if v.held > heldOwn {
+		v.mustBeHere()
 		return nil
 	}
 	return v.box.Bytes()
 }
 
+// mustBeHere stops who takes a cold value for one in memory: whatever it would say of it is wrong.
+func (v *value) mustBeHere() {
+	if v.held&heldCold != 0 {
+		panic("kv: a cold value was used without reading it back")
+	}
+}
+
 // setText makes the value a string, which is kept.
 func (v *value) setText(text []byte, as held) { v.box, v.held = view.BoxBytes(text), as }
 
-// object returns the object that the value is, nil if it is a string.
+// object returns the object that the value is, nil if it is a string. A cold value must have been read back.
 func (v *value) object() object {
 	switch v.held {
 	case heldHash:
@@ -78,6 +89,7 @@ func (v *value) object() object {
 	case heldStream:
 		return view.Open[stream](v.box)
 	}
+	v.mustBeHere()
 	return nil
 }
 
@@ -106,11 +118,21 @@ func (v *value) size() int64 { return int64(v.sizeHigh)<<32 | int64(v.sizeLow) }
 // setSize takes a size of up to 256 TB.
 func (v *value) setSize(size int64) { v.sizeLow, v.sizeHigh = uint32(size), uint16(size>>32) }
 
-func isText(e *entry) bool { return e.value.held <= heldOwn }
+func isText(e *entry) bool { return e.value.held&^heldCold <= heldOwn }
 
+// kindOf is the answer of TYPE, also of a cold value.
 func kindOf(e *entry) string {
-	if o := e.value.object(); o != nil {
-		return o.kind()
+	switch e.value.held &^ heldCold {
+	case heldHash:
+		return "hash"
+	case heldSet:
+		return "set"
+	case heldZset:
+		return "zset"
+	case heldList:
+		return "list"
+	case heldStream:
+		return "stream"
 	}
 	return "string"
 }

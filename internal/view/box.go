@@ -5,7 +5,7 @@ import (
 	"unsafe"
 )
 
-// Box refers to bytes of up to 4 GB, or to a value of some type, in 16 bytes. It does not know which: who opens it must ask for
+// Box refers to bytes of up to 4 GB, or to a value of some type, or is a number, in 16 bytes. It does not know which: who opens it must ask for
 // what was put in. The zero Box holds no bytes.
 //
 // The garbage collector follows a Box like any pointer.
@@ -30,6 +30,12 @@ func (b Box) Len() int { return int(b.length) }
 
 // BoxPointer returns a box with a pointer.
 func BoxPointer[T any](p *T) Box { return Box{at: unsafe.Pointer(p)} }
+
+// BoxNumber returns a box with a number.
+func BoxNumber(n uint64) Box { return Box{length: uint32(n), capacity: uint32(n >> 32)} }
+
+// Number returns what BoxNumber was given.
+func (b Box) Number() uint64 { return uint64(b.capacity)<<32 | uint64(b.length) }
 
 // Open returns the pointer that BoxPointer was given, which must have been of this type.
 func Open[T any](b Box) *T { return (*T)(b.at) }

@@ -32,6 +32,17 @@ func TestBoxOfBytes(t *testing.T) {
 	}
 }
 
+// A number must come back whole, and be nothing that the garbage collector follows.
+func TestBoxOfNumber(t *testing.T) {
+	for _, n := range []uint64{0, 1, 1 << 31, 1<<32 - 1, 1 << 32, 1<<64 - 1} {
+		box := BoxNumber(n)
+		runtime.GC()
+		if got := box.Number(); got != n || box.at != nil {
+			t.Errorf("%d came back as %d, at %v", n, got, box.at)
+		}
+	}
+}
+
 // A box must keep alive what it points to.
 func TestBoxOfPointer(t *testing.T) {
 	type thing struct{ text []byte }
