@@ -21,6 +21,7 @@ import (
 const (
 	imagesName = "images"
 	liveName   = "live"
+	coldName   = "cold"
 	newSuffix  = ".new"
 	// Keep is how many images are kept: the newest, and the one before, should the newest turn out damaged.
 	Keep = 2
@@ -55,6 +56,10 @@ type Options struct {
 	// Base returns what a log needs to begin at an LSN (log.Base, encoded). It is called when everything of the image is
 	// written; nil, or an error, and the image has none.
 	Base func(lsn smr.LSN) ([]byte, error)
+	// Cold keeps the last image open, so that values of the machine need not be in memory (kv.ColdRows). Of a machine that is loaded, values
+	// are in memory until it takes Warm bytes.
+	Cold bool
+	Warm int64
 }
 
 // Engine takes images. Its methods are called by one goroutine at a time.
@@ -81,6 +86,9 @@ type Engine struct {
 	unsettled bool
 	scratch   []byte // of held
 	batch     *pebble.Batch
+	cold      *coldRows   // from which the machine reads cold values; nil: it has none
+	former    []*coldRows // from which it did
+	pins      int
 	// flushedBefore is what flushed returned when the last image was made.
 	flushedBefore int64
 	written       int64 // bytes applied since the room on the disk was looked at
@@ -111,7 +119,7 @@ func Open(options Options) (*Engine, error) {
 		return nil, fmt.Errorf("list the data directory: %w", err)
 	}
 	for _, name := range others {
-		if strings.HasPrefix(name, liveName) {
+		if strings.HasPrefix(name, liveName) || strings.HasPrefix(name, coldName) {
 			if err := e.fs.RemoveAll(e.fs.PathJoin(options.Dir, name)); err != nil {
 				return nil, fmt.Errorf("remove the store of an earlier life: %w", err)
 			}
@@ -137,8 +145,18 @@ func (e *Engine) Images() string { return e.images }
 // Last returns the image that was taken or loaded last, nil if there is none.
 func (e *Engine) Last() *Manifest { return e.last }
 
-// Close gives the store up. What was not made an image of is lost.
+// Close gives the store up, and the images that are kept for cold values: the machine must not be used any more. What was not made an image of
+// is lost.
 func (e *Engine) Close() error {
+	if e.cold != nil {
+		e.former, e.cold = append(e.former, e.cold), nil
+	}
+	e.ReleaseCold()
+	return e.closeStore()
+}
+
+// closeStore gives the store up.
+func (e *Engine) closeStore() error {
 	if e.db == nil {
 		return nil
 	}
@@ -182,10 +200,22 @@ func (e *Engine) Take(ctx context.Context, state State) (*Manifest, error) {
 		return e.last, nil
 	}
 	made, err := e.write(ctx, state, start, created)
-	state.Between(func(m *kv.Machine) { m.EndImage(err == nil) })
+	var cold *coldRows
+	if err == nil && e.options.Cold {
+		var problem error
+		if cold, problem = e.pin(made); problem != nil { // the one before has all that is cold
+			e.options.Logger.Warn("no more values can leave the memory until the next image", "error", problem.Error())
+		}
+	}
+	state.Between(func(m *kv.Machine) {
+		if m.EndImage(err == nil); cold != nil {
+			e.exchange(m, cold)
+		}
+	})
+	e.ReleaseCold()
 	if err != nil {
 		// The store holds rows of different LSNs now.
-		_ = e.Close()
+		_ = e.closeStore()
 		_ = e.fs.RemoveAll(e.live)
 		_ = e.fs.RemoveAll(e.fs.PathJoin(e.images, Name(start.LSN)+newSuffix))
 		return nil, fmt.Errorf("take an image at LSN %d: %w", start.LSN, err)
@@ -269,7 +299,7 @@ func (e *Engine) apply(op kv.RowOp, key, value []byte, full bool) error {
 	if e.batch == nil {
 		e.batch = e.db.NewBatch()
 	}
-	e.unsettled = e.unsettled || op != kv.RowCheck
+	e.unsettled = e.unsettled || op != kv.RowCheck && op != kv.RowCheckFront
 	switch op {
 	case kv.RowPut:
 		if !full {
@@ -283,6 +313,8 @@ func (e *Engine) apply(op kv.RowOp, key, value []byte, full bool) error {
 		e.digest.add(e.hash.of(key, value))
 		e.rows++
 		return e.batch.Set(key, value, nil)
+	case kv.RowFront:
+		return e.applyFront(key, value, full)
 	case kv.RowDelete:
 		if err := e.forget(key); err != nil {
 			return err
@@ -290,13 +322,18 @@ func (e *Engine) apply(op kv.RowOp, key, value []byte, full bool) error {
 		return e.batch.Delete(key, nil)
 	case kv.RowDeleteRange:
 		return e.removeRange(key, value)
-	case kv.RowCheck: // of a row that this image may have written
+	case kv.RowCheck, kv.RowCheckFront: // of a row that this image may have written
 		if err := e.settle(); err != nil {
 			return err
 		}
 		held, found, err := e.held(key)
 		if err != nil {
 			return fmt.Errorf("compare the row %x of an earlier image: %w", key, err)
+		}
+		if op == kv.RowCheckFront && found {
+			if value, err = kv.JoinRow(nil, value, held); err != nil {
+				return fmt.Errorf("compare the row %x of an earlier image: %w", key, err)
+			}
 		}
 		if !found || !bytes.Equal(held, value) {
 			return fmt.Errorf("the row %x of an earlier image is not what the state has, though nothing changed it: a bug, please report it", key)

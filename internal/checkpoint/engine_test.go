@@ -313,6 +313,16 @@ func flip(b []byte, at int) []byte {
 // copied before every call as a crash would leave it, with nothing of what was not synced, and with some of it.
 func TestCrashAtEveryCall(t *testing.T) {
 	t.Parallel()
+	crashAtEveryCall(t, Options{})
+}
+
+// The same must hold where values are cold, of the machine that takes images and of the one that is loaded.
+func TestCrashAtEveryCallWithColdValues(t *testing.T) {
+	t.Parallel()
+	crashAtEveryCall(t, Options{Cold: true})
+}
+
+func crashAtEveryCall(t *testing.T, options Options) {
 	type crash struct {
 		fs          *vfs.MemFS
 		done, next  smr.LSN // the last image that was announced, and the one being taken
@@ -338,7 +348,12 @@ func TestCrashAtEveryCall(t *testing.T) {
 	}))
 	makeData(t, disk)
 	n := newNode()
-	e := engineAt(t, fs, "/data")
+	options.Dir, options.Cluster, options.Group, options.FS = "/data", "c", "g", fs
+	e, err := Open(options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.m.SetTier(allIdle{})
 	digests := map[smr.LSN][32]byte{}
 	for i := range 4 {
 		for j := range 30 {
@@ -352,13 +367,15 @@ func TestCrashAtEveryCall(t *testing.T) {
 		next.Store(uint64(n.lsn))
 		m := take(t, e, n)
 		done.Store(uint64(m.LSN))
+		n.m.Chill(0, 1000)
 	}
 	if err := e.Close(); err != nil {
 		t.Fatal(err)
 	}
 	fresh := [32]byte{}
 	for _, c := range crashes {
-		e, err := Open(Options{Dir: "/data", Cluster: "c", Group: "g", FS: c.fs})
+		options.FS = c.fs
+		e, err := Open(options)
 		if err != nil {
 			t.Fatalf("crash before %s: %v", c.description, err)
 		}

@@ -15,7 +15,8 @@ import (
 // one for each image that is tried. No image at all is no error: machine and manifest are nil. Images that cannot be loaded
 // are logged and passed over, and stay where they are; one of another cluster or group is an error (ErrForeign), and so is one of a newer
 // version (ErrNewer), since passing it over would lose what it holds. If there are images and none can be loaded, that is an error
-// that wraps ErrDamaged.
+// that wraps ErrDamaged. With Options.Cold the machine reads its cold values from that image; call ReleaseCold when the machine before it,
+// if there was one, is not used any more.
 func (e *Engine) Restore(fresh func() *kv.Machine) (*kv.Machine, *Manifest, error) {
 	found, err := list(e.fs, e.images)
 	if err != nil {
@@ -58,7 +59,7 @@ func (e *Engine) restore(image Image, fresh func() *kv.Machine) (*kv.Machine, *M
 			return nil, nil, err
 		}
 	}
-	if err := e.Close(); err != nil {
+	if err := e.closeStore(); err != nil {
 		return nil, nil, err
 	}
 	e.last = nil
@@ -66,19 +67,30 @@ func (e *Engine) restore(image Image, fresh func() *kv.Machine) (*kv.Machine, *M
 		return nil, nil, err
 	}
 	m := fresh()
-	digest, err := loadRows(e.db, manifest, m)
+	loader := kv.LoadImage
+	if e.options.Cold {
+		loader = func(m *kv.Machine) *kv.ImageLoader { return kv.LoadCold(m, e.options.Warm) }
+	}
+	digest, err := loadRows(e.db, manifest, m, loader)
+	var cold *coldRows
+	if err == nil && e.options.Cold {
+		cold, err = e.pin(manifest)
+	}
 	if err != nil {
 		err = fmt.Errorf("load image %s: %w", image.Dir, err)
-		return nil, nil, errors.Join(err, e.Close())
+		return nil, nil, errors.Join(err, e.closeStore())
+	}
+	if cold != nil {
+		e.exchange(m, cold)
 	}
 	e.last, e.digest, e.rows = manifest, digest, manifest.Rows
 	return m, manifest, nil
 }
 
 // loadRows fills a machine from a store that holds what a manifest says. Rows are read and hashed by a goroutine of their own.
-func loadRows(db *pebble.DB, manifest *Manifest, m *kv.Machine) (Digest, error) {
+func loadRows(db *pebble.DB, manifest *Manifest, m *kv.Machine, load func(*kv.Machine) *kv.ImageLoader) (Digest, error) {
 	digest, rows := Digest{}, int64(0)
-	loader := kv.LoadImage(m)
+	loader := load(m)
 	err := readAhead(db, func(b *rowBatch) error {
 		digest.add(b.digest)
 		rows += int64(b.rows())
@@ -116,7 +128,7 @@ func Load(dir string, m *kv.Machine) (*Manifest, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load image %s: %w: %v", dir, ErrDamaged, err)
 	}
-	_, err = loadRows(db, manifest, m)
+	_, err = loadRows(db, manifest, m, kv.LoadImage)
 	if err = errors.Join(err, db.Close()); err != nil {
 		return nil, fmt.Errorf("load image %s: %w", dir, err)
 	}

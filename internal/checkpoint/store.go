@@ -18,6 +18,8 @@ import (
 const (
 	memtableBytes = 32 << 20
 	cacheBytes    = 16 << 20
+	// coldCacheBytes is for blocks of cold values that were read, uncompressed. The system's page cache holds the others.
+	coldCacheBytes = 16 << 20
 	// compactPercent is how large what images added may become, in percent of an image, before the store is put in order, so that
 	// its files are written once in so many images, not with each.
 	compactPercent = 33
@@ -39,6 +41,8 @@ func (e *Engine) storeOptions(broken *breakage, readonly bool) *pebble.Options {
 		Logger:                      storeLogger{e.options.Logger, broken},
 		EventListener: &pebble.EventListener{BackgroundError: func(err error) {
 			broken.because(fmt.Errorf("write the store of images: %w", err))
+		}, DataCorruption: func(info pebble.DataCorruptionInfo) { // who reads gets the error, too; by default the goroutine would end
+			broken.because(fmt.Errorf("read the store of images: %w", info.Details))
 		}},
 	}
 	if !readonly && !e.options.Hurried {
@@ -95,7 +99,7 @@ func (l storeLogger) Fatalf(format string, args ...any) {
 
 // openEmpty begins a new store.
 func (e *Engine) openEmpty() error {
-	if err := e.Close(); err != nil {
+	if err := e.closeStore(); err != nil {
 		return err
 	}
 	if err := e.fs.RemoveAll(e.live); err != nil {
@@ -117,23 +121,15 @@ func (e *Engine) openLive() error {
 
 // openFrom makes the store a copy of an image, with hard links.
 func (e *Engine) openFrom(m *Manifest) error {
-	if err := e.fs.RemoveAll(e.live); err != nil {
-		return fmt.Errorf("remove the old store of images: %w", err)
-	}
-	if err := e.fs.MkdirAll(e.live, 0o755); err != nil {
+	if err := e.linkFiles(m, e.live); err != nil {
 		return fmt.Errorf("make the store of images: %w", err)
 	}
-	dir := e.fs.PathJoin(e.images, Name(m.LSN))
-	for _, f := range m.Files {
-		copied := func(fs vfs.FS, from, to string) error { return vfs.Copy(fs, from, to) }
-		if strings.HasSuffix(f.Name, ".sst") || strings.HasSuffix(f.Name, ".blob") {
-			copied = func(fs vfs.FS, from, to string) error { return vfs.LinkOrCopy(fs, from, to) }
-		}
-		if err := copied(e.fs, e.fs.PathJoin(dir, f.Name), e.fs.PathJoin(e.live, f.Name)); err != nil {
-			return fmt.Errorf("copy %s to the store of images: %w", f.Name, err)
-		}
-	}
 	return e.openLive()
+}
+
+// sameForGood reports whether pebble never changes a file of that name.
+func sameForGood(name string) bool {
+	return strings.HasSuffix(name, ".sst") || strings.HasSuffix(name, ".blob")
 }
 
 // flush writes what the store has in memory.

@@ -198,10 +198,8 @@ func parseRowKey(b []byte) (k rowKey, err error) {
 
 // JoinRow appends the row of a key to b: a front, as RowFront and RowCheckFront give it, with kind and content of another row of that key.
 func JoinRow(b, front, row []byte) ([]byte, error) {
-	f := rowReader{rest: front}
+	f, held := rowReader{rest: front}, rowReader{rest: row}
 	expires := f.byte()
-	f.rest = front[1:]
-	held := rowReader{rest: row}
 	s := held.entry()
 	if held.err != nil || f.err != nil {
 		return b, errRow

@@ -227,8 +227,8 @@ func TestColdValuesChangeNothing(t *testing.T) {
 func TestAllCommandsMeetColdValues(t *testing.T) {
 	for seed := range uint64(2) {
 		c := newCooler(t, 100+seed)
-		for round := range 1000 {
-			if round%12 == 0 {
+		for round := range 2500 {
+			if round%8 == 0 {
 				c.begin()
 				for c.taking {
 					c.advance(1 << 20)
@@ -245,7 +245,7 @@ func TestAllCommandsMeetColdValues(t *testing.T) {
 			}
 		}
 		c.check()
-		if c.stats.chilled < 1000 || c.stats.back < 100 {
+		if c.stats.chilled < 700 || c.stats.back < 70 {
 			t.Errorf("seed %d: %+v", seed, c.stats)
 		}
 	}
@@ -258,7 +258,7 @@ func TestDamageOfColdValuesStops(t *testing.T) {
 		c.m.SetTier(c)
 		c.submit(Envelope{}.AppendCommand(nil, bytesOf([]string{"set", "a", "a text that is long enough"})))
 		args := []string{"hset", "hash"}
-		for n := range 1000 {
+		for n := range 2500 {
 			args = append(args, "f"+strconv.Itoa(n), strconv.Itoa(n))
 		}
 		c.submit(Envelope{}.AppendCommand(nil, bytesOf(args)))
