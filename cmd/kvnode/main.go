@@ -68,6 +68,7 @@ func describe() (*daemon.Program, *kvnode.Config) {
 	set.StringVar(&config.Images.Dir, "data", "", "`directory` for images of the state, from which this node starts again; without one it executes the log from its beginning")
 	set.DurationVar(&config.Images.Every, "image-every", config.Images.Every, "`time` after which an image is taken, if anything has happened")
 	set.Var(bytesize.Flag(&config.Images.LogBytes, maxSize), "image-log", "`bytes` of log after which an image is taken, or with KiB, MiB, GiB")
+	set.Var(bytesize.Flag(&config.Images.TierMemory, maxSize), "tier-memory", "`bytes` of memory for keys and values, or with MiB, GiB: values used least are read from the last image; needs --data; 0 keeps all in memory")
 	set.StringVar(&config.Admin.Listen, "admin", config.Admin.Listen, "`host:port` of the management service (gRPC), where peers fetch images; port 0 takes a free one, \"\" is none")
 	set.IntVar(&config.Admin.Senders, "image-senders", config.Admin.Senders, "most `peers` that fetch an image at once")
 	set.Var(bytesize.Flag(&config.Admin.BytesPerSecond, maxSize), "image-rate", "most `bytes` a second of images sent, or with KiB, MiB, GiB; 0 is no bound")

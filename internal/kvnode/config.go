@@ -140,6 +140,9 @@ func (c Config) Validate() error {
 		"images at %d bytes a second: use at least %d, or 0 for no bound", c.Admin.BytesPerSecond, transfer.MinRate)
 	complain(c.Images.LogBytes < minImageLog, "an image for every %d bytes of the log: use at least %d", c.Images.LogBytes, minImageLog)
 	complain(c.Images.Every < time.Second, "an image every %v: use at least 1s", c.Images.Every)
+	complain(c.Images.TierMemory > 0 && c.Images.Dir == "", "values can only leave the memory for images: name a directory for them, or let tier memory be 0")
+	complain(c.Images.TierMemory < 0 || c.Images.TierMemory > 0 && c.Images.TierMemory < minTierMemory,
+		"%d bytes of memory for keys and values: use at least %d, or 0 for no bound", c.Images.TierMemory, minTierMemory)
 	if c.Announce != "" {
 		if _, _, err := splitHostPort(c.Announce); err != nil {
 			problems = append(problems, fmt.Errorf("announced address: %w", err))

@@ -25,6 +25,9 @@ type ImageConfig struct {
 	LogBytes int64
 	// Every is how old the last image may become while the log grows. Default 15 minutes.
 	Every time.Duration
+	// TierMemory is how much memory keys and values may take, in bytes of the machine's estimate, within 10 %: what is used least is read
+	// from the last image. At least 16 MiB. Default 0: all of them stay in memory.
+	TierMemory int64
 }
 
 const (
@@ -50,6 +53,7 @@ type imageKeeper struct {
 	// taking is held while the engine is used: by the goroutine that takes images, or by the apply loop while it loads one.
 	taking sync.Mutex
 	engine *checkpoint.Engine
+	tier   *tier                   // nil: all values stay in memory
 	stop   context.CancelCauseFunc // ends the image that is being taken; guarded by facts.mu
 	// checkpointed: the image that was loaded at the start says where a log can begin.
 	checkpointed bool
@@ -87,9 +91,13 @@ func openImages(config Config) (*imageKeeper, *kv.Machine, error) {
 	engine, err := checkpoint.Open(checkpoint.Options{
 		Dir: config.Images.Dir, Cluster: config.Cluster, Group: config.Group, Logger: logger,
 		Base: func(lsn smr.LSN) ([]byte, error) { return k.base(lsn) },
+		Cold: k.config.TierMemory > 0, Warm: k.config.TierMemory / 4 * 3,
 	})
 	if err != nil {
 		return nil, nil, err
+	}
+	if k.config.TierMemory > 0 {
+		k.tier = newTier(k, k.config.TierMemory)
 	}
 	k.engine = engine
 	began := time.Now()
@@ -138,6 +146,16 @@ func (n *Node) keep(k *imageKeeper, machine *kv.Machine) {
 		n.machine.SetHost(n)
 		n.takeUsers(machine.Users())
 		n.applied.advance(machine.Applied())
+	}
+	k.cool(n.machine)
+}
+
+// cool lets the values of a machine become cold.
+func (k *imageKeeper) cool(machine *kv.Machine) {
+	if k.tier != nil {
+		machine.SetTier(k.tier)
+		k.tier.publish(machine.TierStats())
+		k.tier.hurried.Store(uint64(machine.Applied()))
 	}
 }
 
@@ -190,11 +208,18 @@ func (k *imageKeeper) run(ctx context.Context) {
 	defer close(k.ended)
 	poll := time.NewTicker(imagePoll)
 	defer poll.Stop()
-	var notTill time.Time
+	var notTill, noHurryTill time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-k.hurried():
+			if time.Now().Before(noHurryTill) {
+				continue
+			}
+			if _, err := k.take(ctx); err != nil {
+				noHurryTill = time.Now().Add(imageRetry)
+			}
 		case taken := <-k.wanted:
 			waiting := append([]chan<- imageTaken{taken}, k.others()...)
 			lsn, err := k.take(ctx)
@@ -264,6 +289,7 @@ func (k *imageKeeper) take(ctx context.Context) (smr.LSN, error) {
 	began, changes := f.begun, k.node.changes.Load()
 	f.mu.Unlock()
 	manifest, err := k.engine.Take(ctx, k)
+	k.stopIfRotten(err)
 	if err == nil && len(manifest.Base) == 0 {
 		k.node.logger.Warn("the log below the image is kept: the image does not say where a log can begin", "lsn", uint64(manifest.LSN))
 	}
@@ -277,6 +303,7 @@ func (k *imageKeeper) take(ctx context.Context) (smr.LSN, error) {
 		f.saves++
 	}
 	f.mu.Unlock()
+	k.tier.ease()
 	if err != nil {
 		if ctx.Err() == nil {
 			k.node.logger.Error("no image", "error", err.Error())
@@ -387,7 +414,9 @@ func (k *imageKeeper) load(lsn smr.LSN) (executed uint64, err error) {
 		return 0, err
 	}
 	n := k.node
+	k.cool(machine)
 	n.become(machine)
+	k.engine.ReleaseCold()
 	k.facts.mu.Lock()
 	k.facts.lsn, k.facts.made, k.facts.keys, k.facts.changes = lsn, manifest.Created, manifest.Keys, n.changes.Load()
 	k.facts.mu.Unlock()

@@ -40,6 +40,7 @@ func imaged(t testing.TB, l *fakeLog, dir string) (k *imageKeeper, told func() s
 	ctx, cancel := context.WithCancel(context.Background())
 	var task sync.WaitGroup
 	task.Go(func() { k.run(ctx) })
+	task.Go(func() { k.tier.run(ctx) })
 	t.Cleanup(func() {
 		cancel()
 		task.Wait()

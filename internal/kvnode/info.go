@@ -183,6 +183,7 @@ func (n *Node) infoMemory(w *infoWriter) {
 	w.line("allocator_rss_bytes", heap.resident-heap.active)
 	w.line("rss_overhead_ratio", fmt.Sprintf("%.2f", over(rss, heap.resident)))
 	w.line("rss_overhead_bytes", rss-heap.resident)
+	n.infoTier(w)
 	w.line("mem_fragmentation_ratio", fmt.Sprintf("%.2f", ratio))
 	w.line("mem_fragmentation_bytes", rss-w.used)
 	w.line("mem_not_counted_for_evict", 0)

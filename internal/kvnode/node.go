@@ -101,6 +101,9 @@ func NewNode(config Config, session smr.SessionID, runID string, log Log) *Node 
 // ApplyFrame executes the next frame of the committed log. It is called from one goroutine, in the order of the log.
 // An error means that the log cannot be executed by this version: the node must stop.
 func (n *Node) ApplyFrame(frame smr.Frame) error {
+	if n.keeper != nil {
+		n.keeper.tier.await()
+	}
 	err := n.applyFrame(frame)
 	n.answerExecuted()
 	return err
@@ -132,6 +135,9 @@ func (n *Node) applyFrame(frame smr.Frame) error {
 		}
 	}
 	n.machine.Advance(frame.Stamp, end)
+	if n.keeper != nil {
+		n.keeper.tier.afterFrame(n.machine)
+	}
 	n.shell.tracker.flush(n)
 	n.applied.advance(end)
 	n.noteProgress()

@@ -90,6 +90,7 @@ type stats struct {
 	reads       atomic.Int64 // network reads
 	batches     atomic.Int64 // flushes of replies
 	hits        atomic.Int64
+	readsBack   atomic.Int64 // cold values read for reading commands
 	misses      atomic.Int64
 	errors      atomic.Int64 // error replies
 	slowReaders atomic.Int64 // connections cut for not reading
@@ -133,7 +134,7 @@ func (s *stats) errorCodes() (codes []string, counts map[string]int64) {
 // reset is CONFIG RESETSTAT for the counters of the node.
 func (s *stats) reset() {
 	for _, counter := range []*atomic.Int64{&s.commands, &s.connections, &s.rejected, &s.netInput, &s.netOutput,
-		&s.reads, &s.batches, &s.hits, &s.misses, &s.errors, &s.slowReaders, &s.evictedClients} {
+		&s.reads, &s.batches, &s.hits, &s.misses, &s.readsBack, &s.errors, &s.slowReaders, &s.evictedClients} {
 		counter.Store(0)
 	}
 	s.mu.Lock()
