@@ -10,6 +10,8 @@
 //	<data>/images/00000000000000012345.new/  one that is being made, or is left over from a crash: no image
 //	<data>/live/                          the store that the next image is written to; made anew at every start
 //
+//	<data>/cold1/ ...                     an image that is kept open for values that are not in memory; removed at every start
+//
 // The name of an image is its LSN, 20 digits. Its files are hard links: an image shares with the one before what has not
 // changed since. A directory is an image when its name has 20 digits and its image.json is valid. It gets that name, by
 // renaming, after every file in it was synced and verified, so that a crash never leaves half an image under that name.

@@ -42,7 +42,11 @@
 //	output.drain        conn.serve        writing to the socket while it lives       its backlog is sent, or the socket closed
 //	apply (ApplyFrame)  smr/client        the machine (write lock), and every run    smr/client ends
 //	                                      while one of its writes is open
+//	imageKeeper.run     Run               images; the machine a slice at a time      that context ends
+//	tier.run            Run               values between memory and image, while     that context ends
+//	                                      no frame moves them
 //
+// With a bound of memory (tier.go) ApplyFrame may wait for an image that is being taken, before it takes any lock; it ends with imageKeeper.run.
 // A connection's goroutine waits for the log only in await, waitApplied, countCopies, submitNothing and pause; each of
 // them also ends with Node.stopped, which is closed only after the log calls back no more. The lock order is:
 // frame, machine, run. All of them have ended when Run returns.

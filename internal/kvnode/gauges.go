@@ -39,6 +39,7 @@ func (n *Node) committed(began time.Duration, writes int) {
 type families struct {
 	lsn, lag, behind, role, epoch, fact                           obs.Family
 	pending, pendingBytes, sessions, waiters, keys, outputWaiting obs.Family
+	tierBytes, coldKeys, readsBack, tierWaits                     obs.Family
 }
 
 func newFamilies(config Config) families {
@@ -59,6 +60,10 @@ func newFamilies(config Config) families {
 		waiters:       gauge("blocked_requests", "Blocking commands of all nodes that wait."),
 		keys:          gauge("keys", "Keys in all databases."),
 		outputWaiting: gauge("output_waiting_bytes", "Bytes of replies that wait for clients."),
+		tierBytes:     gauge("tier_bytes", "With --tier-memory: its value, and estimates of the bytes of keys and values in memory and of the values that are not.", "part"),
+		coldKeys:      gauge("tier_cold_keys", "With --tier-memory: keys whose values are not in memory."),
+		readsBack:     gauge("tier_reads_back", "With --tier-memory: values read from the last image for reading commands since the start or CONFIG RESETSTAT."),
+		tierWaits:     gauge("tier_waits", "With --tier-memory: times that the log waited for an image because too much was in memory, since the start."),
 	}
 }
 
@@ -103,6 +108,15 @@ func (s *subject) collect(metrics chan<- prometheus.Metric) {
 	f.keys.Send(metrics, float64(state.Keys))
 	if state.Now > 0 {
 		f.behind.Send(metrics, max(0, float64(time.Now().UnixMilli()-state.Now)/1000))
+	}
+	if n.keeper != nil && n.keeper.tier != nil {
+		t := n.keeper.tier
+		f.tierBytes.Send(metrics, float64(t.bound), "bound")
+		f.tierBytes.Send(metrics, float64(t.resident.Load()), "resident")
+		f.tierBytes.Send(metrics, float64(t.coldSize.Load()), "cold")
+		f.coldKeys.Send(metrics, float64(t.cold.Load()))
+		f.readsBack.Send(metrics, float64(n.stats.readsBack.Load()))
+		f.tierWaits.Send(metrics, float64(t.waits.Load()))
 	}
 	for _, h := range []obs.Histogram{n.gauges.commit, n.gauges.readIndex, n.gauges.writes} {
 		h.Collect(metrics)
