@@ -5,16 +5,13 @@ func (m *Machine) visible(d *database, e *entry) bool { return e.value.due == 0 
 
 // find returns the entry of a key that is visible, with its value. A write takes an expired one out on the way. What a read gets of a
 // value that is not in memory belongs to it alone.
-func (c call) find(key []byte) *entry {
-	e := c.peek(key)
-	if e != nil && e.value.held&heldCold != 0 {
-		return c.readBack(e)
-	}
-	return e
-}
+func (c call) find(key []byte) *entry { return c.meet(key, heldCold) }
 
 // peek is find for those who do not use the value: if it is not in memory, it stays where it is.
-func (c call) peek(key []byte) *entry {
+func (c call) peek(key []byte) *entry { return c.meet(key, 0) }
+
+// meet is find and peek: values held so are read back. (It is one function, because calls are passed by value.)
+func (c call) meet(key []byte, readBack held) *entry {
 	e := c.db.keys.find(key)
 	if e == nil {
 		return nil
@@ -33,6 +30,9 @@ func (c call) peek(key []byte) *entry {
 	}
 	if c.m.tier.host != nil {
 		c.m.tier.host.Used(c.db.tag, e.id)
+	}
+	if e.value.held&readBack != 0 {
+		return c.readBack(e)
 	}
 	return e
 }

@@ -215,6 +215,7 @@ func (k *imageKeeper) run(ctx context.Context) {
 			return
 		case <-k.hurried():
 			if time.Now().Before(noHurryTill) {
+				k.tier.ease()
 				continue
 			}
 			if _, err := k.take(ctx); err != nil {

@@ -29,8 +29,9 @@ const (
 // tier keeps the memory that keys and values of a node take near a bound: values that are idle leave the memory for the last image
 // (kv.Tier), which is taken sooner when too few can. nil: everything stays in memory.
 //
-// Thresholds, in parts of the bound: an image is due at an eighth of it in log bytes once 75 % are in use; values leave above 95 %; above
-// 105 % the log is not executed further while an image is taken, since nothing else can make room.
+// Thresholds, in parts of the bound: an image is due at an eighth of it in log bytes once 75 % are in use, and at a thirty-second once values
+// cannot leave fast enough; values leave above 95 %; above 105 % the log is not executed further while an image is wanted or taken, since
+// nothing else can make room.
 type tier struct {
 	keeper *imageKeeper
 	bound  int64
@@ -45,7 +46,8 @@ type tier struct {
 	waits    atomic.Int64 // times that the log was not executed further
 	hurried  atomic.Uint64
 
-	hurry chan struct{} // an image is wanted; capacity 1
+	hurry  chan struct{} // an image is wanted; capacity 1
+	wanted atomic.Bool   // from then until it is taken, or cannot be
 
 	mu    sync.Mutex
 	back  []kv.ReadBack // read back, and not in memory
@@ -111,8 +113,9 @@ func (t *tier) settle(m *kv.Machine) {
 	}
 	t.publish(stats)
 	grown := uint64(m.Applied()) - min(t.hurried.Load(), uint64(m.Applied()))
-	if stats.Resident > t.bound/4*3 && grown > uint64(t.bound/8) || exhausted && grown > uint64(t.bound/64) {
+	if stats.Resident > t.bound/4*3 && grown > uint64(t.bound/8) || (exhausted || stats.Resident > target) && grown > uint64(t.bound/32) {
 		t.hurried.Store(uint64(m.Applied()))
+		t.wanted.Store(true) // before: who takes the wish away says that it is no more
 		select {
 		case t.hurry <- struct{}{}:
 		default:
@@ -141,11 +144,11 @@ func (t *tier) await() {
 		return
 	}
 	waited := false
-	for t.resident.Load() > t.bound/100*105 && t.keeper.busy() {
+	for t.resident.Load() > t.bound/100*105 {
 		t.mu.Lock()
 		eased := t.eased
 		t.mu.Unlock()
-		if !t.keeper.busy() { // it ended before the channel was taken
+		if !t.wanted.Load() && !t.keeper.busy() {
 			return
 		}
 		if !waited {
@@ -166,6 +169,7 @@ func (t *tier) ease() {
 	if t == nil {
 		return
 	}
+	t.wanted.Store(false)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	close(t.eased)
