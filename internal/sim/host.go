@@ -30,6 +30,7 @@ type host struct {
 	// 0 if it is not.
 	turned, slept, asleepFrom int64
 
+	page       *page       // that the newest life of the replicator has made; nil before the first
 	replicator *replicator // nil while it is down
 	kv         *kvnode
 	restarting bool

@@ -484,7 +484,7 @@ func (b *beside) hear(_ *end, message any) {
 	switch m := message.(type) {
 	case *smr.LocalWelcome:
 		k.attached, k.localPause, k.status.Safe = true, 0, 0
-		k.page = k.h.replicator.page // whoever has said this is alive: a dead one's connection is closed, or it vanished with the host
+		k.page = k.h.page // of the newest life, which may be over: the file stays
 		k.status.Start, k.status.NeedImage, k.images.sources = 0, 0, nil
 		k.lateBase()
 		k.closeReader()

@@ -153,6 +153,7 @@ func startReplicator(h *host) *replicator {
 		return nil
 	}
 	r := &replicator{w: w, h: h, life: smr.Life(w.name()), alive: true, home: m, page: &page{}}
+	h.page = r.page
 	r.disk.r, r.cutTo = r, 1<<62
 	r.shadow = shadow
 	r.stream.end = m.log.End()
