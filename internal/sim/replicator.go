@@ -133,7 +133,11 @@ func startReplicator(h *host) *replicator {
 				w.violate("a replica refuses its own directory", "%s: %v", h.id, err)
 			}
 			if w.healing && h.drive.home == h.place {
-				h.wipe() // a blank disk became another node's while they were swapped: an operator clears it
+				// A blank disk became another node's while they were swapped: an operator clears it, as `smrctl node wipe` does: the KV node
+				// is stopped first, or it would go on telling of images that are no more.
+				h.crashKV()
+				h.wipe()
+				w.after(w.o.Restarts*millisecond, later(h.startKV), 0)
 			}
 			h.restartLater()
 		case errors.Is(err, errStateless):
