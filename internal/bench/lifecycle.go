@@ -109,7 +109,7 @@ func (l *lifecycle) set(b []byte, key int) []byte {
 			value[i+j] = byte(n >> (8 * j))
 		}
 	}
-	return appendWords(b, "SET", lifecycleKey(nil, key), value[:lifecycleValue])
+	return appendCommand(b, "SET", lifecycleKey(nil, key), value[:lifecycleValue])
 }
 
 // change sets so many keys, drawn, on a node.

@@ -20,7 +20,8 @@ import (
 // askPatience bounds one question.
 const askPatience = 10 * time.Minute // SAVE answers when an image is durable
 
-// ask sends one command and returns the reply: of a text its bytes, of a missing value none.
+// ask sends one command on a connection of its own and returns the reply: of a bulk string its bytes, of a missing one none, else its
+// first line with its mark. An error reply is an error.
 func ask(ctx context.Context, addr string, name string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, askPatience)
 	defer cancel()
@@ -34,7 +35,7 @@ func ask(ctx context.Context, addr string, name string, args ...string) (string,
 	for _, arg := range args {
 		raw = append(raw, []byte(arg))
 	}
-	if _, err := conn.Write(appendWords(nil, name, raw...)); err != nil {
+	if _, err := conn.Write(appendCommand(nil, name, raw...)); err != nil {
 		return "", err
 	}
 	reader := bufio.NewReader(conn)
@@ -234,7 +235,7 @@ func (w *writers) write(ctx context.Context) error {
 		}
 		phase := w.phase.Load()
 		binary.LittleEndian.PutUint64(value, rand.Uint64()) // the rest is drawn once for each connection
-		request = appendWords(request[:0], "SET", lifecycleKey(nil, rand.IntN(w.keys)), value)
+		request = appendCommand(request[:0], "SET", lifecycleKey(nil, rand.IntN(w.keys)), value)
 		if _, err := conn.Write(request); err != nil {
 			return err
 		}
@@ -265,16 +266,6 @@ func worstSecond(ctx context.Context, w *writers) float64 {
 			return max(worst, 0)
 		}
 	}
-}
-
-// appendWords appends a command.
-func appendWords(b []byte, name string, args ...[]byte) []byte {
-	b = fmt.Appendf(b, "*%d\r\n$%d\r\n%s\r\n", 1+len(args), len(name), name)
-	for _, arg := range args {
-		b = fmt.Appendf(b, "$%d\r\n", len(arg))
-		b = append(append(b, arg...), '\r', '\n')
-	}
-	return b
 }
 
 // skipOne reads the reply to a SET.

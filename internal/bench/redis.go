@@ -95,7 +95,10 @@ func awaitReplicas(ctx context.Context, addr string, replicas int) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	for {
-		if info, err := (Target{}).ask(ctx, addr, "INFO", "replication"); err == nil && strings.Count(info, "state=online") >= replicas {
+		asking, done := context.WithTimeout(ctx, dialTime)
+		info, err := ask(asking, addr, "INFO", "replication")
+		done()
+		if err == nil && strings.Count(info, "state=online") >= replicas {
 			return nil
 		}
 		if !rest(ctx, 100*time.Millisecond) {

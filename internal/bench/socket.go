@@ -1,7 +1,6 @@
 package bench
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -101,45 +100,6 @@ func (t Target) enter(fd int) error {
 			return fmt.Errorf("AUTH is answered %s", answer.text)
 		case done:
 			return nil
-		}
-	}
-}
-
-// ask sends one command on a connection of its own and returns the first line of its reply without its mark; a bulk string
-// is returned whole.
-func (t Target) ask(ctx context.Context, addr, name string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, dialTime)
-	defer cancel()
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
-	if err != nil {
-		return "", err
-	}
-	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	var words [][]byte
-	for _, arg := range args {
-		words = append(words, []byte(arg))
-	}
-	if _, err := conn.Write(appendCommand(nil, name, words...)); err != nil {
-		return "", err
-	}
-	var answer replies
-	var whole []byte
-	piece := make([]byte, 64<<10)
-	for {
-		n, err := conn.Read(piece)
-		if err != nil {
-			return "", fmt.Errorf("%s at %s: %w", name, addr, err)
-		}
-		whole = append(whole, piece[:n]...)
-		_, done, err := answer.next(piece[:n])
-		switch {
-		case err != nil:
-			return "", err
-		case done && answer.kind == '-':
-			return "", fmt.Errorf("%s at %s is answered %s", name, addr, answer.text)
-		case done:
-			return string(whole), nil
 		}
 	}
 }

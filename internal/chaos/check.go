@@ -20,6 +20,14 @@ type Violation struct {
 	Picture string `json:"picture,omitempty"` // file beside the report
 }
 
+// addOnce appends v, unless the same was said before: each node's final read tells the same.
+func addOnce(found []Violation, v Violation) []Violation {
+	if slices.ContainsFunc(found, func(before Violation) bool { return before.Text == v.Text }) {
+		return found
+	}
+	return append(found, v)
+}
+
 // Checked is what became of a history.
 type Checked struct {
 	Keys       int         `json:"keys"`

@@ -139,13 +139,7 @@ func checkQueue(key string, ops []Op) (found []Violation, handed []string) {
 }
 
 func (q *queue) complain(rule, format string, args ...any) {
-	text := fmt.Sprintf(format, args...)
-	for _, v := range q.found { // each node's final read tells the same
-		if v.Text == text {
-			return
-		}
-	}
-	q.found = append(q.found, Violation{Rule: "queue: " + rule, Key: q.key, Text: text})
+	q.found = addOnce(q.found, Violation{Rule: "queue: " + rule, Key: q.key, Text: fmt.Sprintf(format, args...)})
 }
 
 // delivered returns the pop that delivered each element.

@@ -157,13 +157,7 @@ func checkStream(key string, ops []Op) []Violation {
 }
 
 func (s *stream) complain(rule, format string, args ...any) {
-	text := fmt.Sprintf(format, args...)
-	for _, v := range s.found { // each node's final read tells the same
-		if v.Text == text {
-			return
-		}
-	}
-	s.found = append(s.found, Violation{Rule: "stream: " + rule, Key: s.key, Text: text})
+	s.found = addOnce(s.found, Violation{Rule: "stream: " + rule, Key: s.key, Text: fmt.Sprintf(format, args...)})
 }
 
 // checkAdds: IDs are unique, and in the order of real time.

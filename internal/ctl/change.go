@@ -144,31 +144,50 @@ func (c *changing) ask(s *screen, question string, agrees func(answer string) bo
 	return nil
 }
 
-// await polls the status until the change is carried out, and shows what it waits for when that changes.
+// await waits until the change is carried out.
 func (c *changing) await(ctx context.Context, s *screen, client *admin.Client, name string, finished func(*proto.GroupStatus) string) error {
-	ctx, cancel := context.WithTimeout(ctx, c.patience)
-	defer cancel()
-	ticker := time.NewTicker(200 * time.Millisecond)
-	defer ticker.Stop()
-	told, waiting := "", "the configuration masters to answer"
-	for {
+	look := func(ctx context.Context, waiting string) (string, error) {
 		group, err := client.Group(ctx, name)
 		switch {
-		case err == nil && group == nil:
-			return fmt.Errorf("group %s is gone", name)
-		case err == nil:
-			if waiting = finished(group); waiting == "" {
-				s.note("done")
-				return nil
-			}
+		case err != nil:
+			return waiting, nil
+		case group == nil:
+			return "", fmt.Errorf("group %s is gone", name)
 		}
-		if waiting != told {
+		return finished(group), nil
+	}
+	waiting, err := c.poll(ctx, s, 200*time.Millisecond, "the configuration masters to answer", look)
+	if waiting != "" {
+		return fmt.Errorf("not done within %v: waiting for %s; it goes on by itself, see `%s status`", c.patience, waiting, program())
+	}
+	return err
+}
+
+// poll looks every so often until nothing is waited for, and shows what is when that changes. look is told what was waited for and
+// says what is now; an error of it ends the wait. If c.patience does not suffice, what was waited for last is returned with the
+// reason; it is empty otherwise.
+func (c *changing) poll(ctx context.Context, s *screen, every time.Duration, waiting string, look func(ctx context.Context, waiting string) (string, error)) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.patience)
+	defer cancel()
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	told := ""
+	for {
+		now, err := look(ctx, waiting)
+		if err != nil {
+			return "", err
+		}
+		if now == "" {
+			s.note("done")
+			return "", nil
+		}
+		if waiting = now; waiting != told {
 			told = waiting
 			s.note("waiting for " + waiting)
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("not done within %v: waiting for %s; it goes on by itself, see `%s status`", c.patience, waiting, program())
+			return waiting, ctx.Err()
 		case <-ticker.C:
 		}
 	}

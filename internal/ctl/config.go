@@ -41,15 +41,11 @@ func lookSettings(s *screen, command *cobra.Command, kind string, show func(now 
 	var watch watching
 	var name string
 	command.RunE = work(func(ctx context.Context, args []string) error {
-		client, cluster, err := at.dial()
+		client, cluster, group, err := at.dialGroup(ctx, givenGroup(name))
 		if err != nil {
 			return err
 		}
 		defer client.Close()
-		group, err := onlyGroup(ctx, client, givenGroup(name))
-		if err != nil {
-			return explainSilence(err, cluster)
-		}
 		return watch.run(ctx, s, func(ctx context.Context) error {
 			now, err := settingsNow(ctx, client, group, kind)
 			if err != nil {
@@ -188,15 +184,11 @@ func settingCommand(s *screen, command *cobra.Command, plan func(ctx context.Con
 	command.RunE = func(command *cobra.Command, args []string) error {
 		c.input = command.InOrStdin()
 		return work(func(ctx context.Context, args []string) error {
-			client, cluster, err := c.dial()
+			client, cluster, group, err := c.dialGroup(ctx, givenGroup(name))
 			if err != nil {
 				return err
 			}
 			defer client.Close()
-			group, err := onlyGroup(ctx, client, givenGroup(name))
-			if err != nil {
-				return explainSilence(err, cluster)
-			}
 			change, err := plan(ctx, client, group, args)
 			if err != nil {
 				return explainSilence(err, cluster)
@@ -292,15 +284,11 @@ func newConfigHistory(s *screen) *cobra.Command {
 		Short: "Show who changed which setting, user or function library when",
 		Long:  "Shows the last 200 changes, oldest first; with names those of these. Long values are cut, hashes of passwords shortened.",
 		RunE: work(func(ctx context.Context, args []string) error {
-			client, cluster, err := at.dial()
+			client, cluster, group, err := at.dialGroup(ctx, givenGroup(name))
 			if err != nil {
 				return err
 			}
 			defer client.Close()
-			group, err := onlyGroup(ctx, client, givenGroup(name))
-			if err != nil {
-				return explainSilence(err, cluster)
-			}
 			reply, err := client.Settings(ctx, group, true)
 			if err != nil {
 				return explainSilence(err, cluster)

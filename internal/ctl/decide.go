@@ -14,6 +14,20 @@ import (
 	"lockstep/proto"
 )
 
+// dialGroup is dial, and finds out which group is meant: the one named, or the only one there is. The client belongs to the caller.
+func (w *where) dialGroup(ctx context.Context, args []string) (*admin.Client, *local.Cluster, string, error) {
+	client, cluster, err := w.dial()
+	if err != nil {
+		return nil, nil, "", err
+	}
+	name, err := onlyGroup(ctx, client, args)
+	if err != nil {
+		client.Close()
+		return nil, nil, "", explainSilence(err, cluster)
+	}
+	return client, cluster, name, nil
+}
+
 // onlyGroup returns the group named, or the only one there is.
 func onlyGroup(ctx context.Context, client *admin.Client, args []string) (string, error) {
 	status, err := client.Status(ctx)
@@ -47,15 +61,11 @@ func newSwitchover(s *screen) *cobra.Command {
 		Long:  "Hands mastership over to the node given with --to, or to the most suitable one, and returns when the new master is\nestablished. Clients of living nodes see a short pause and no error.",
 		Args:  cobra.MaximumNArgs(1),
 		RunE: work(func(ctx context.Context, args []string) error {
-			client, cluster, err := at.dial()
+			client, cluster, name, err := at.dialGroup(ctx, args)
 			if err != nil {
 				return err
 			}
 			defer client.Close()
-			name, err := onlyGroup(ctx, client, args)
-			if err != nil {
-				return explainSilence(err, cluster)
-			}
 			if dry.on {
 				steps, err := switchoverSteps(ctx, client, name, target)
 				if err != nil {
@@ -182,15 +192,11 @@ func newExplain(s *screen) *cobra.Command {
 		Long:  "Shows the last election of a group and all decisions since: which configuration master saw what, the Position of every\ncandidate, and why the new master was chosen.",
 		Args:  cobra.MaximumNArgs(1),
 		RunE: work(func(ctx context.Context, args []string) error {
-			client, cluster, err := at.dial()
+			client, cluster, name, err := at.dialGroup(ctx, args)
 			if err != nil {
 				return err
 			}
 			defer client.Close()
-			name, err := onlyGroup(ctx, client, args)
-			if err != nil {
-				return explainSilence(err, cluster)
-			}
 			return watch.run(ctx, s, func(ctx context.Context) error {
 				entries, err := client.WorkLog(ctx, name, workLogLimit)
 				if err != nil {

@@ -39,15 +39,11 @@ func newDigest(s *screen) *cobra.Command {
 computes; with much data ask when that does not hurt. Exit code 3 if they differ.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: work(func(ctx context.Context, args []string) error {
-			client, cluster, err := at.dial()
+			client, cluster, name, err := at.dialGroup(ctx, args)
 			if err != nil {
 				return err
 			}
 			defer client.Close()
-			name, err := onlyGroup(ctx, client, args)
-			if err != nil {
-				return explainSilence(err, cluster)
-			}
 			group, err := client.Group(ctx, name)
 			if err != nil {
 				return explainSilence(err, cluster)

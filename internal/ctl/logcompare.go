@@ -243,15 +243,11 @@ func (d *digester) digests(ctx context.Context, from, end, step uint64) ([]*prot
 
 // compareReplicas compares the living replicas of a group.
 func compareReplicas(ctx context.Context, s *screen, at *where, args []string, most uint64) (*logComparison, error) {
-	client, cluster, err := at.dial()
+	client, cluster, name, err := at.dialGroup(ctx, args)
 	if err != nil {
 		return nil, err
 	}
 	defer client.Close()
-	name, err := onlyGroup(ctx, client, args)
-	if err != nil {
-		return nil, explainSilence(err, cluster)
-	}
 	group, err := client.Group(ctx, name)
 	if err != nil {
 		return nil, explainSilence(err, cluster)

@@ -27,15 +27,11 @@ type kvNodes struct {
 // findNodes asks the configuration masters for the KV nodes of a group (the only one if name is empty). node, unless it is
 // empty, is the only one that is wanted.
 func findNodes(ctx context.Context, at *where, args []string, node string) (*kvNodes, error) {
-	client, cluster, err := at.dial()
+	client, cluster, name, err := at.dialGroup(ctx, args)
 	if err != nil {
 		return nil, err
 	}
 	defer client.Close()
-	name, err := onlyGroup(ctx, client, args)
-	if err != nil {
-		return nil, explainSilence(err, cluster)
-	}
 	reply, err := client.Status(ctx)
 	if err != nil {
 		return nil, explainSilence(err, cluster)

@@ -306,29 +306,18 @@ func (c *changing) changeSettings(ctx context.Context, s *screen, client *admin.
 
 // awaitSettings waits until every node that is up has the newest version.
 func (c *changing) awaitSettings(ctx context.Context, s *screen, client *admin.Client, group string) error {
-	ctx, cancel := context.WithTimeout(ctx, c.patience)
-	defer cancel()
-	ticker := time.NewTicker(100 * time.Millisecond)
-	defer ticker.Stop()
-	told, waiting := "", ""
-	for {
+	look := func(ctx context.Context, waiting string) (string, error) {
 		now, err := settingsNow(ctx, client, group, kindConfig)
-		if err == nil {
-			if waiting = now.lacking(); waiting == "" {
-				s.note("done")
-				return nil
-			}
+		if err != nil {
+			return waiting, nil
 		}
-		if waiting != told {
-			told = waiting
-			s.note("waiting for " + waiting)
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("not done within %v: waiting for %s; it goes on by itself, see `%s config diff`: %w", c.patience, waiting, program(), ctx.Err())
-		case <-ticker.C:
-		}
+		return now.lacking(), nil
 	}
+	waiting, err := c.poll(ctx, s, 100*time.Millisecond, "the configuration masters to answer", look)
+	if waiting != "" {
+		return fmt.Errorf("not done within %v: waiting for %s; it goes on by itself, see `%s config diff`: %w", c.patience, waiting, program(), err)
+	}
+	return err
 }
 
 // lacking says who does not have the newest version yet, "" if everybody has who is up.

@@ -148,13 +148,10 @@ func (r *Replica) leasedSince(config smr.Config) int64 {
 	return times[len(times)-config.Copies]
 }
 
-// LeaseUntil returns Status.LeaseUntil.
-func (r *Replica) LeaseUntil() int64 { return r.leaseUntil() }
-
-// leaseUntil returns until when this master may be read without asking: Copies members of the last established configuration
+// LeaseUntil returns until when this master may be read without asking: Copies members of the last established configuration
 // and, in a provisional epoch, also of the current one have promised, and a byte of the own reign has been committed. 0: not
 // at all.
-func (r *Replica) leaseUntil() int64 {
+func (r *Replica) LeaseUntil() int64 {
 	if r.mode != modeMaster || r.o.LeaseTicks == 0 || r.commit < r.lead.reignStart {
 		return 0
 	}
@@ -178,7 +175,7 @@ func (r *Replica) leaseUse() int64 {
 }
 
 // leaseHolds reports whether the lease holds at a time.
-func (r *Replica) leaseHolds(clock int64) bool { return clock > 0 && clock < r.leaseUntil() }
+func (r *Replica) leaseHolds(clock int64) bool { return clock > 0 && clock < r.LeaseUntil() }
 
 // returnLease tells the slaves that this replica, which leads no more, reads under no lease: they need not wait for it.
 func (r *Replica) returnLease(out *Effects) {
