@@ -199,7 +199,7 @@ func (d *documented) sequence(length int) [][]string {
 		switch {
 		case d.asksKeys:
 			commands = append(commands, d.aboutKeys(args))
-		case !brief(args):
+		case !brief(args) && !slices.Contains(args, "BYLEX"): // see notDrawn
 			commands = append(commands, args)
 		}
 	}
