@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -221,5 +222,47 @@ func TestStoreKeepsObjectsWhole(t *testing.T) {
 	}
 	if err := mounted.Put(ctx, "a/b", func(io.Writer) error { return nil }); err == nil {
 		t.Error("an archive that went away was made anew")
+	}
+}
+
+// What could go wrong: what a crash left of an object stays for ever; or a file that is being written is removed, or a good one.
+func TestLeftoversAreSwept(t *testing.T) {
+	t.Parallel()
+	store, l, root := openTest(t)
+	ctx := context.Background()
+	r, err := l.Append(ctx, Content{From: 1, Bytes: []byte("abc"), Frames: 1, Node: "n1"}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	folder := filepath.Join(root, "c%2F1", "g1", "images", "1")
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	for name, age := range map[string]time.Duration{"old": 48 * time.Hour, "young": time.Hour} {
+		path := filepath.Join(folder, tempPrefix+name)
+		if err := errors.Join(os.WriteFile(path, []byte("part"), 0o600), os.Chtimes(path, now, now.Add(-age))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, want := range []int{1, 0} {
+		if swept, err := store.Sweep(ctx, Folder("c/1", "g1"), now.Add(-24*time.Hour)); swept != want || err != nil {
+			t.Errorf("swept %d, %v; want %d", swept, err, want)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(folder, tempPrefix+"young")); err != nil {
+		t.Error(err)
+	}
+	if swept, err := store.Sweep(ctx, "none", now); swept != 0 || err != nil {
+		t.Errorf("of a folder that is not there: %d, %v", swept, err)
+	}
+	if swept, err := store.Sweep(ctx, Folder("c/1", "g1"), now.Add(time.Hour)); swept != 1 || err != nil {
+		t.Errorf("swept %d, %v", swept, err)
+	}
+	if _, err := os.Stat(folder); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("an empty folder stays: %v", err)
+	}
+	if _, content, err := l.Read(ctx, Span{r.From, r.End}); err != nil || string(content) != "abc" {
+		t.Errorf("%q, %v", content, err)
 	}
 }

@@ -19,6 +19,9 @@
 //
 // FROM, END and LSN have 20 digits, so that names sort as LSNs do. CLUSTER and GROUP are escaped as in URLs.
 //
+// What a crash leaves of an object that was being written nobody sees: a file with a name that List does not show, parts that were never made an
+// object. Sweep removes it.
+//
 // # Manifest
 //
 // There is no one manifest, which several writers would have to agree about, but one for each range: format, cluster, group, from,

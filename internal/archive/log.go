@@ -1,10 +1,8 @@
 package archive
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -58,6 +56,9 @@ type Range struct {
 	Check      uint32    `json:"check"` // CRC32C of this object as encoding/json writes it, with check 0
 }
 
+// Head implements Manifest.
+func (r *Range) Head() (int, *uint32) { return r.Format, &r.Check }
+
 // Span is a range by its name alone.
 type Span struct{ From, End smr.LSN }
 
@@ -98,11 +99,11 @@ func (l *Log) objectName(s Span, coding string) string {
 	return name
 }
 
-// parseSpan reads the name of a manifest.
-func parseSpan(name string) (Span, bool) {
-	text, isManifest := strings.CutSuffix(name, ".json")
+// parseSpan reads the name of an object or manifest that ends so.
+func parseSpan(name, suffix string) (Span, bool) {
+	text, fits := strings.CutSuffix(name, suffix)
 	from, end, ok := strings.Cut(text, "-")
-	if !isManifest || !ok || len(from) != 20 || len(end) != 20 {
+	if !fits || !ok || len(from) != 20 || len(end) != 20 {
 		return Span{}, false
 	}
 	low, err1 := strconv.ParseUint(from, 10, 64)
@@ -112,22 +113,62 @@ func parseSpan(name string) (Span, bool) {
 
 // Spans lists the ranges that are there, by From and then by End.
 func (l *Log) Spans(ctx context.Context) ([]Span, error) {
+	stored, _, err := l.Stored(ctx)
+	spans := make([]Span, len(stored))
+	for i := range stored {
+		spans[i] = stored[i].Span
+	}
+	return spans, err
+}
+
+// Stored is a range, or what is there of one.
+type Stored struct {
+	Span
+	Bytes int64  // of the object as stored
+	Name  string // of the object in the store
+}
+
+// Stored lists the ranges that are there, by From and then by End, and the objects that have no manifest: they are being written, or
+// a crash left them behind.
+func (l *Log) Stored(ctx context.Context) (ranges, loose []Stored, err error) {
 	objects, err := l.store.List(ctx, l.folder())
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var spans []Span
+	known := make(map[Span]bool)
 	for _, object := range objects {
-		if span, ok := parseSpan(object.Name); ok {
-			spans = append(spans, span)
+		if span, ok := parseSpan(object.Name, ".json"); ok {
+			known[span] = true
 		}
 	}
-	sortSpans(spans)
-	return spans, nil
+	for _, object := range objects {
+		span, ok := parseSpan(strings.TrimSuffix(object.Name, ".zst"), ".log")
+		stored := Stored{span, object.Size, l.folder() + "/" + object.Name}
+		switch {
+		case ok && known[span]:
+			ranges = append(ranges, stored)
+			known[span] = false // it may be there in both codings
+		case ok:
+			if _, again := known[span]; !again {
+				loose = append(loose, stored)
+			}
+		}
+	}
+	for span, missing := range known {
+		if missing { // who reads it says so
+			ranges = append(ranges, Stored{Span: span})
+		}
+	}
+	slices.SortFunc(ranges, func(a, b Stored) int { return a.compare(b.Span) })
+	return ranges, loose, nil
+}
+
+func (s Span) compare(other Span) int {
+	return cmp.Or(cmp.Compare(s.From, other.From), cmp.Compare(s.End, other.End))
 }
 
 func sortSpans(spans []Span) {
-	slices.SortFunc(spans, func(a, b Span) int { return cmp.Or(cmp.Compare(a.From, b.From), cmp.Compare(a.End, b.End)) })
+	slices.SortFunc(spans, Span.compare)
 }
 
 // Chain returns spans that follow each other and cover [from, end), of those sorted as Spans does. Errors: ErrGap, naming it.
@@ -197,11 +238,7 @@ func (l *Log) Append(ctx context.Context, c Content, compress bool) (Range, erro
 	if err := putBytes(ctx, l.store, l.objectName(span, r.Coding), stored); err != nil {
 		return r, err
 	}
-	encoded, err := r.seal()
-	if err != nil {
-		return r, err
-	}
-	return r, putBytes(ctx, l.store, l.manifestName(span), encoded)
+	return r, WriteManifest(ctx, l.store, l.manifestName(span), &r)
 }
 
 func putBytes(ctx context.Context, store Store, name string, content []byte) error {
@@ -213,43 +250,15 @@ func putBytes(ctx context.Context, store Store, name string, content []byte) err
 	})
 }
 
-// seal sets Check and returns the manifest's bytes.
-func (r *Range) seal() ([]byte, error) { return Seal("range", r, &r.Check) }
-
-// Seal returns the bytes of a manifest, JSON and a newline. It sets check, a field of the manifest, to the CRC32C of the JSON in which
-// that field is 0. what names the manifest in an error.
-func Seal(what string, manifest any, check *uint32) ([]byte, error) {
-	*check = 0
-	plain, err := json.Marshal(manifest)
-	if err != nil {
-		return nil, fmt.Errorf("encode the manifest of a %s: %w", what, err)
-	}
-	*check = crc32.Checksum(plain, castagnoli)
-	encoded, err := json.Marshal(manifest)
-	return append(encoded, '\n'), err
-}
-
 // Range reads the manifest of a range. Errors: ErrDamaged, fs.ErrNotExist.
 func (l *Log) Range(ctx context.Context, s Span) (Range, error) {
 	name := l.manifestName(s)
-	raw, err := readObject(ctx, l.store, name, maxManifest)
-	if err != nil {
+	var r Range
+	if err := ReadManifest(ctx, l.store, name, maxManifest, format, &r); err != nil {
 		return Range{}, err
 	}
-	var r Range
-	damaged := func(text string) (Range, error) { return Range{}, fmt.Errorf("%w: %s: %s", ErrDamaged, name, text) }
-	if err := json.Unmarshal(raw, &r); err != nil {
-		return damaged(err.Error())
-	}
-	if r.Format > format {
-		return Range{}, fmt.Errorf("%s has format %d and this program knows %d: use a newer one", name, r.Format, format)
-	}
-	sealed := r
-	if again, err := sealed.seal(); err != nil || !bytes.Equal(again, raw) {
-		return damaged("it does not match its own checksum")
-	}
 	if r.Cluster != l.cluster || r.Group != l.group || r.From != s.From || r.End != s.End || r.Size < 0 || r.Size > 2*MaxRange || r.End-r.From > MaxRange {
-		return damaged("it describes something else")
+		return Range{}, fmt.Errorf("%w: %s: it describes something else", ErrDamaged, name)
 	}
 	return r, nil
 }

@@ -10,6 +10,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // Store keeps objects. Any goroutine calls it. Names are clean relative paths with slashes; errors of objects that are
@@ -25,6 +26,9 @@ type Store interface {
 	List(ctx context.Context, folder string) ([]Object, error)
 	// Remove removes an object; one that is not there is no error.
 	Remove(ctx context.Context, name string) error
+	// Sweep removes what is left below a folder of objects that never came to be, because who wrote them died: of those last written at, or begun, before a
+	// moment. It returns how many there were.
+	Sweep(ctx context.Context, folder string, before time.Time) (swept int, err error)
 	// String says where it is.
 	String() string
 }
@@ -188,4 +192,34 @@ func (d *Dir) Remove(_ context.Context, name string) error {
 		}
 	}
 	return nil
+}
+
+// Sweep implements Store.
+func (d *Dir) Sweep(_ context.Context, folder string, before time.Time) (swept int, err error) {
+	root, err := d.path(folder)
+	if err != nil {
+		return 0, err
+	}
+	err = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) || err == nil && !strings.HasPrefix(entry.Name(), tempPrefix) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		info, err := entry.Info()
+		if err != nil || !info.Mode().IsRegular() || !info.ModTime().Before(before) {
+			return nil // gone meanwhile, or being written
+		}
+		swept++
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		_ = os.Remove(filepath.Dir(path)) // if it is empty now
+		return nil
+	})
+	if err != nil {
+		return swept, fmt.Errorf("archive: %w", err)
+	}
+	return swept, nil
 }

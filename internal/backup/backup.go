@@ -1,10 +1,8 @@
 package backup
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -22,7 +20,8 @@ import (
 )
 
 const (
-	format = 1
+	// format 2 has Node.
+	format = 2
 	// maxManifest bounds a backup's manifest in bytes.
 	maxManifest = 128 << 20
 	// maxLabel bounds a label in bytes.
@@ -40,10 +39,14 @@ type Backup struct {
 	Stamp   int64     `json:"stamp"` // log time at LSN, Unix milliseconds
 	Created time.Time `json:"created"`
 	Label   string    `json:"label,omitempty"`
+	Node    string    `json:"node,omitempty"` // whose image it is; unknown of format 1
 	Bytes   int64     `json:"bytes"`
 	Image   []byte    `json:"image"` // image.json
 	Check   uint32    `json:"check"`
 }
+
+// Head implements archive.Manifest.
+func (b *Backup) Head() (int, *uint32) { return b.Format, &b.Check }
 
 // Archive is the archive of one group.
 type Archive struct {
@@ -64,8 +67,18 @@ func (a Archive) fileName(lsn smr.LSN, file string) string {
 // Log returns the archived stream of the group.
 func (a Archive) Log() *archive.Log { return archive.OpenLog(a.Store, a.Cluster, a.Group) }
 
-// Create brings the image in dir into the archive. label is for people.
-func (a Archive) Create(ctx context.Context, dir, label string) (Backup, error) {
+// Source says what an image is that gets into the archive.
+type Source struct {
+	Dir   string // of the image
+	Node  string // whose it is
+	Label string // for people
+	// Wait is told how many bytes were read and is called before they are written, if it is not nil: it may wait. Its error ends it.
+	Wait func(ctx context.Context, bytes int) error
+}
+
+// Create brings an image into the archive.
+func (a Archive) Create(ctx context.Context, from Source) (Backup, error) {
+	dir, label := from.Dir, from.Label
 	if len(label) > maxLabel {
 		return Backup{}, fmt.Errorf("a label of %d bytes: use at most %d", len(label), maxLabel)
 	}
@@ -84,32 +97,69 @@ func (a Archive) Create(ctx context.Context, dir, label string) (Backup, error) 
 		return Backup{}, fmt.Errorf("back up: %w", err)
 	}
 	for _, file := range manifest.Files {
-		if err := a.putFile(ctx, dir, manifest.LSN, file); err != nil {
+		if err := a.putFile(ctx, from, manifest.LSN, file); err != nil {
 			return Backup{}, fmt.Errorf("back up the image of LSN %d: %w", manifest.LSN, err)
 		}
 	}
 	b := Backup{
-		Format: format, Cluster: a.Cluster, Group: a.Group, LSN: manifest.LSN, Stamp: manifest.Stamp, Created: time.Now().UTC().Round(0), Label: label,
+		Format: format, Cluster: a.Cluster, Group: a.Group, LSN: manifest.LSN, Stamp: manifest.Stamp, Created: time.Now().UTC().Round(0), Label: label, Node: from.Node,
 		Bytes: manifest.Bytes, Image: raw,
 	}
-	encoded, err := b.seal()
-	if err != nil {
-		return b, err
+	if err := a.whole(ctx, manifest); err != nil { // somebody may have taken a file of an image without a manifest for a leftover
+		return b, fmt.Errorf("back up the image of LSN %d: %w", manifest.LSN, err)
 	}
-	return b, a.Store.Put(ctx, a.manifestName(b.LSN), func(w io.Writer) error {
-		_, err := w.Write(encoded)
-		return err
-	})
+	return b, archive.WriteManifest(ctx, a.Store, a.manifestName(b.LSN), &b)
 }
 
 // putFile copies a file into the archive, unless it is not what the image says.
-func (a Archive) putFile(ctx context.Context, dir string, lsn smr.LSN, file checkpoint.File) error {
-	in, err := os.Open(filepath.Join(dir, file.Name))
+func (a Archive) putFile(ctx context.Context, from Source, lsn smr.LSN, file checkpoint.File) error {
+	in, err := os.Open(filepath.Join(from.Dir, file.Name))
 	if err != nil {
 		return err
 	}
 	defer in.Close()
-	return a.Store.Put(ctx, a.fileName(lsn, file.Name), func(w io.Writer) error { return copyChecked(w, in, file) })
+	return a.Store.Put(ctx, a.fileName(lsn, file.Name), func(w io.Writer) error {
+		return copyChecked(w, &waitingReader{in, ctx, from.Wait}, file)
+	})
+}
+
+// waitingReader lets somebody say how fast is read, and ends with its context.
+type waitingReader struct {
+	io.Reader
+	ctx  context.Context
+	wait func(ctx context.Context, bytes int) error
+}
+
+// Read implements io.Reader.
+func (r *waitingReader) Read(b []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	n, err := r.Reader.Read(b)
+	if n > 0 && r.wait != nil {
+		if problem := r.wait(r.ctx, n); problem != nil {
+			return n, problem
+		}
+	}
+	return n, err
+}
+
+// whole reports what of an image is not in the archive, by name and size.
+func (a Archive) whole(ctx context.Context, m *checkpoint.Manifest) error {
+	objects, err := a.Store.List(ctx, a.folder()+"/"+checkpoint.Name(m.LSN))
+	if err != nil {
+		return err
+	}
+	sizes := make(map[string]int64, len(objects))
+	for _, object := range objects {
+		sizes[object.Name] = object.Size
+	}
+	for _, file := range m.Files {
+		if size, found := sizes[file.Name]; !found || size != file.Size {
+			return fmt.Errorf("%w: file %s of the image of LSN %d is missing, or has %d bytes instead of %d", archive.ErrDamaged, file.Name, m.LSN, size, file.Size)
+		}
+	}
+	return nil
 }
 
 // copyChecked copies what has to be the content of file.
@@ -125,31 +175,12 @@ func copyChecked(w io.Writer, r io.Reader, file checkpoint.File) error {
 	return nil
 }
 
-// seal sets Check and returns the manifest's bytes.
-func (b *Backup) seal() ([]byte, error) { return archive.Seal("backup", b, &b.Check) }
-
 // Get reads a backup's manifest, and that of its image. Errors: archive.ErrDamaged, fs.ErrNotExist.
 func (a Archive) Get(ctx context.Context, lsn smr.LSN) (Backup, *checkpoint.Manifest, error) {
 	name := a.manifestName(lsn)
-	in, err := a.Store.Open(ctx, name)
-	if err != nil {
-		return Backup{}, nil, fmt.Errorf("backup of LSN %d: %w", lsn, err)
-	}
-	defer in.Close()
-	raw, err := io.ReadAll(io.LimitReader(in, maxManifest))
-	if err != nil {
-		return Backup{}, nil, fmt.Errorf("read %s: %w", name, err)
-	}
 	var b Backup
-	if err := json.Unmarshal(raw, &b); err != nil {
-		return b, nil, fmt.Errorf("%w: %s: %w", archive.ErrDamaged, name, err)
-	}
-	if b.Format > format {
-		return b, nil, fmt.Errorf("%s has format %d and this program knows %d: use a newer one", name, b.Format, format)
-	}
-	sealed := b
-	if again, err := sealed.seal(); err != nil || !bytes.Equal(again, raw) {
-		return b, nil, fmt.Errorf("%w: %s does not match its own checksum", archive.ErrDamaged, name)
+	if err := archive.ReadManifest(ctx, a.Store, name, maxManifest, format, &b); err != nil {
+		return Backup{}, nil, fmt.Errorf("backup of LSN %d: %w", lsn, err)
 	}
 	manifest, err := checkpoint.ParseManifest(b.Image)
 	if err == nil {
@@ -171,9 +202,8 @@ func (a Archive) List(ctx context.Context) (list []Backup, problems []error, err
 		return nil, nil, err
 	}
 	for _, object := range objects {
-		text, isManifest := strings.CutSuffix(object.Name, ".json")
-		lsn, ok := checkpoint.ParseName(text)
-		if !isManifest || !ok {
+		lsn, ok := manifestOf(object.Name)
+		if !ok {
 			continue
 		}
 		b, _, err := a.Get(ctx, lsn)
@@ -185,6 +215,42 @@ func (a Archive) List(ctx context.Context) (list []Backup, problems []error, err
 	}
 	slices.SortFunc(list, func(a, b Backup) int { return cmp.Compare(a.LSN, b.LSN) })
 	return list, problems, nil
+}
+
+// Newest returns the newest backup, nil if there is none, and how many there are.
+func (a Archive) Newest(ctx context.Context) (newest *Backup, count int, err error) {
+	objects, err := a.Store.List(ctx, a.folder())
+	if err != nil {
+		return nil, 0, err
+	}
+	last := smr.LSN(0)
+	for _, object := range objects {
+		if lsn, ok := manifestOf(object.Name); ok {
+			last = max(last, lsn)
+			count++
+		}
+	}
+	if count == 0 {
+		return nil, 0, nil
+	}
+	b, _, err := a.Get(ctx, last)
+	return &b, count, err
+}
+
+// manifestOf returns the LSN of the backup whose manifest has that name.
+func manifestOf(name string) (smr.LSN, bool) {
+	text, isManifest := strings.CutSuffix(name, ".json")
+	lsn, ok := checkpoint.ParseName(text)
+	return lsn, isManifest && ok
+}
+
+// GapBehind returns what is missing of the archived log between an LSN and its end, nil if nothing is.
+func (a Archive) GapBehind(ctx context.Context, lsn smr.LSN) (gap, err error) {
+	w, err := a.walkFrom(ctx, lsn)
+	if err != nil {
+		return nil, err
+	}
+	return w.gap, nil
 }
 
 // Fetch brings a backup's image out of the archive into a directory that does not exist yet.
@@ -241,30 +307,6 @@ func (a Archive) Delete(ctx context.Context, lsn smr.LSN) error {
 		err = errors.Join(err, a.Store.Remove(ctx, folder+"/"+object.Name))
 	}
 	return err
-}
-
-// DropLog removes the archived log that no backup needs: what ends at or below the oldest of them. It returns how many ranges it removed.
-// Without a backup it removes nothing.
-func (a Archive) DropLog(ctx context.Context) (removed int, err error) {
-	list, problems, err := a.List(ctx)
-	if err != nil || len(list) == 0 {
-		return 0, err
-	}
-	if len(problems) > 0 {
-		return 0, fmt.Errorf("nothing of the archived log was removed, because backups cannot be read: %w", errors.Join(problems...))
-	}
-	l := a.Log()
-	spans, err := l.Spans(ctx)
-	for _, span := range spans {
-		if span.End > list[0].LSN {
-			continue
-		}
-		if err := l.Remove(ctx, span); err != nil {
-			return removed, err
-		}
-		removed++
-	}
-	return removed, err
 }
 
 // Verified is what Verify found.

@@ -114,7 +114,7 @@ func (w *world) backup() Backup {
 	w.t.Helper()
 	m, err := w.engine.Take(context.Background(), still{w.machine})
 	w.check(err)
-	b, err := w.archive.Create(context.Background(), filepath.Join(w.engine.Images(), checkpoint.Name(m.LSN)), "a label")
+	b, err := w.archive.Create(context.Background(), Source{Dir: filepath.Join(w.engine.Images(), checkpoint.Name(m.LSN)), Label: "a label"})
 	w.check(err)
 	return b
 }
@@ -355,9 +355,15 @@ func TestBackupsAreListedAndDeleted(t *testing.T) {
 	if err != nil || len(problems) != 0 || len(list) != 2 || list[0].LSN != first.LSN || list[1].LSN != second.LSN || list[0].Label != "a label" || list[0].Bytes == 0 {
 		t.Fatalf("%+v, %v, %v", list, problems, err)
 	}
-	if removed, err := w.archive.DropLog(ctx); err != nil || removed != 1 {
-		t.Errorf("%d ranges removed, %v", removed, err)
+	drop := func() {
+		t.Helper()
+		p, err := w.archive.Plan(ctx, Keep{}, time.Now())
+		if err != nil || len(p.Log) != 1 || len(p.Images) != 0 {
+			t.Errorf("without bounds %+v is to be removed, %v", p, err)
+		}
+		w.check(w.archive.Remove(ctx, p))
 	}
+	drop()
 	if v, err := w.archive.Verify(ctx, first.LSN); err != nil || v.Gap != nil || v.LogEnd != w.log.End() {
 		t.Errorf("after that: %+v, %v", v, err)
 	}
@@ -367,9 +373,7 @@ func TestBackupsAreListedAndDeleted(t *testing.T) {
 	if err := w.archive.Delete(ctx, first.LSN); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("deleted twice: %v", err)
 	}
-	if removed, err := w.archive.DropLog(ctx); err != nil || removed != 1 {
-		t.Errorf("%d ranges removed, %v", removed, err)
-	}
+	drop()
 	left, err := filepath.Glob(filepath.Join(w.root, "old/g1/images/*"))
 	if err != nil || len(left) != 2 {
 		t.Errorf("left: %v, %v", left, err)
@@ -379,11 +383,11 @@ func TestBackupsAreListedAndDeleted(t *testing.T) {
 	} else if got := ask(t, load(t, into, "n1", result), "get n"); got != "3" {
 		t.Errorf("n is %q", got)
 	}
-	if _, err := w.archive.Create(ctx, filepath.Join(w.dir, "none"), ""); err == nil {
+	if _, err := w.archive.Create(ctx, Source{Dir: filepath.Join(w.dir, "none")}); err == nil {
 		t.Error("a backup of nothing")
 	}
 	other := Archive{Store: w.archive.Store, Cluster: "new", Group: "g1"}
-	if _, err := other.Create(ctx, filepath.Join(w.engine.Images(), checkpoint.Name(second.LSN)), ""); !errors.Is(err, checkpoint.ErrForeign) {
+	if _, err := other.Create(ctx, Source{Dir: filepath.Join(w.engine.Images(), checkpoint.Name(second.LSN))}); !errors.Is(err, checkpoint.ErrForeign) {
 		t.Errorf("of another cluster: %v", err)
 	}
 }

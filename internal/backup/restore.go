@@ -327,7 +327,7 @@ func (w *worker) build(ctx context.Context, base log.Base) (*checkpoint.Manifest
 	for i, node := range w.order.Nodes {
 		dir := filepath.Join(root, node)
 		if i > 0 {
-			if err := copyImage(filepath.Join(engine.Images(), checkpoint.Name(made.LSN)), filepath.Join(KVDir(dir), "images", checkpoint.Name(made.LSN)), made); err != nil {
+			if err := LinkImage(filepath.Join(engine.Images(), checkpoint.Name(made.LSN)), filepath.Join(KVDir(dir), "images", checkpoint.Name(made.LSN)), made); err != nil {
 				return nil, err
 			}
 		}
@@ -338,10 +338,10 @@ func (w *worker) build(ctx context.Context, base log.Base) (*checkpoint.Manifest
 	return made, nil
 }
 
-// copyImage makes another directory of the same files: they are never changed.
-func copyImage(from, to string, m *checkpoint.Manifest) error {
+// LinkImage makes another directory of the same files: they are never changed, and stay when the image goes.
+func LinkImage(from, to string, m *checkpoint.Manifest) error {
 	if err := os.MkdirAll(to, 0o755); err != nil {
-		return err
+		return fmt.Errorf("link image %s: %w", from, err)
 	}
 	names := []string{checkpoint.ManifestName}
 	for _, file := range m.Files {
@@ -349,7 +349,7 @@ func copyImage(from, to string, m *checkpoint.Manifest) error {
 	}
 	for _, name := range names {
 		if err := os.Link(filepath.Join(from, name), filepath.Join(to, name)); err != nil {
-			return err
+			return fmt.Errorf("link image %s: %w", from, err)
 		}
 	}
 	return nil

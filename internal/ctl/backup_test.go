@@ -91,7 +91,7 @@ func makePast(t *testing.T, before, after []string) past {
 	manifest, err := engine.Take(context.Background(), stillState{m})
 	check(errors.Join(err, engine.Close()))
 	p.backup, p.image = manifest.LSN, filepath.Join(engine.Images(), checkpoint.Name(manifest.LSN))
-	_, err = backup.Archive{Store: store, Cluster: "c1", Group: "g1"}.Create(context.Background(), p.image, "before")
+	_, err = backup.Archive{Store: store, Cluster: "c1", Group: "g1"}.Create(context.Background(), backup.Source{Dir: p.image, Label: "before"})
 	check(err)
 	run(after)
 	p.end = l.End()

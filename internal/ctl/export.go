@@ -60,7 +60,7 @@ directory of an image (--image). The data set must fit into the memory of this m
 			case image == "":
 				var nodes *kvNodes
 				if nodes, err = findNodes(ctx, &at, args, node); err == nil {
-					dir, err = freshImage(ctx, s, nodes, scratch, 0)
+					dir, _, err = freshImage(ctx, s, nodes, scratch, 0)
 				}
 			}
 			if err != nil {

@@ -93,8 +93,9 @@ func checkpointOf(ctx context.Context, nodes *kvNodes, peer courier.Peer) (*prot
 	return reply.GetImage(), nil
 }
 
-// freshImage makes one of the nodes take an image and fetches it below dir. It returns the image's directory.
-func freshImage(ctx context.Context, s *screen, nodes *kvNodes, dir string, rate int64) (string, error) {
+// freshImage makes one of the nodes take an image and fetches it below dir. It returns the image's directory, and
+// the node.
+func freshImage(ctx context.Context, s *screen, nodes *kvNodes, dir string, rate int64) (image, node string, err error) {
 	var problems []error
 	for _, peer := range nodes.peers {
 		image, err := checkpointOf(ctx, nodes, peer)
@@ -110,11 +111,11 @@ func freshImage(ctx context.Context, s *screen, nodes *kvNodes, dir string, rate
 		})
 		stop()
 		if err == nil {
-			return imageDir(dir+"/images", manifest.LSN), nil
+			return imageDir(dir+"/images", manifest.LSN), string(peer.Node), nil
 		}
 		problems = append(problems, err)
 	}
-	return "", errors.Join(problems...)
+	return "", "", errors.Join(problems...)
 }
 
 // showTransfer shows how far a transfer is until stop is called.

@@ -14,6 +14,7 @@ import (
 	"lockstep/internal/archive"
 	"lockstep/internal/archive/s3"
 	"lockstep/internal/backup"
+	"lockstep/internal/bytesize"
 	"lockstep/internal/checkpoint"
 	"lockstep/internal/local"
 	"lockstep/proto"
@@ -131,6 +132,7 @@ type backupLine struct {
 	Created string `json:"created"`
 	Bytes   int64  `json:"bytes"`
 	Label   string `json:"label,omitempty"`
+	Node    string `json:"node,omitempty"` // whose image it is
 	// Of verify.
 	LogEnd  uint64 `json:"log_end_lsn,omitempty"`
 	LogTime string `json:"log_end_time,omitempty"`
@@ -138,12 +140,12 @@ type backupLine struct {
 }
 
 func backupOf(b backup.Backup) backupLine {
-	return backupLine{LSN: uint64(b.LSN), Time: stampText(b.Stamp), Created: b.Created.Local().Format(timeForm), Bytes: b.Bytes, Label: b.Label}
+	return backupLine{LSN: uint64(b.LSN), Time: stampText(b.Stamp), Created: b.Created.Local().Format(timeForm), Bytes: b.Bytes, Label: b.Label, Node: b.Node}
 }
 
 func newBackup(s *screen) *cobra.Command {
 	return group("backup", "Keep images of a group in an archive, and look after them",
-		newBackupCreate(s), newBackupList(s), newBackupVerify(s), newBackupDelete(s))
+		newBackupCreate(s), newBackupList(s), newBackupVerify(s), newBackupDelete(s), newBackupTrim(s))
 }
 
 func newBackupCreate(s *screen) *cobra.Command {
@@ -170,11 +172,11 @@ func newBackupCreate(s *screen) *cobra.Command {
 				return fmt.Errorf("make a directory for the image: %w", err)
 			}
 			defer os.RemoveAll(scratch)
-			dir, err := freshImage(ctx, s, nodes, scratch, rate)
+			dir, source, err := freshImage(ctx, s, nodes, scratch, rate)
 			if err != nil {
 				return err
 			}
-			b, err := backup.Archive{Store: store, Cluster: nodes.cluster, Group: nodes.group}.Create(ctx, dir, label)
+			b, err := backup.Archive{Store: store, Cluster: nodes.cluster, Group: nodes.group}.Create(ctx, backup.Source{Dir: dir, Node: source, Label: label})
 			if err != nil {
 				return err
 			}
@@ -225,9 +227,9 @@ func newBackupList(s *screen) *cobra.Command {
 				LogEnd  uint64       `json:"log_end_lsn"`
 			}{a.Cluster, a.Group, lines, uint64(end)}
 			err = s.show(result, func() {
-				rows := [][]string{{"LSN", "TIME", "CREATED", "SIZE", "LABEL"}}
+				rows := [][]string{{"LSN", "TIME", "CREATED", "SIZE", "NODE", "LABEL"}}
 				for _, l := range lines {
-					rows = append(rows, []string{decimal(l.LSN), l.Time, l.Created, size(uint64(l.Bytes)), l.Label})
+					rows = append(rows, []string{decimal(l.LSN), l.Time, l.Created, size(uint64(l.Bytes)), l.Node, l.Label})
 				}
 				s.printf("cluster %s, group %s\n", a.Cluster, a.Group)
 				s.table(rows)
@@ -329,9 +331,14 @@ func newBackupDelete(s *screen) *cobra.Command {
 			}
 			dropped := 0
 			if !keepLog {
-				if dropped, err = a.DropLog(ctx); err != nil {
+				plan, err := a.Plan(ctx, backup.Keep{}, time.Now())
+				if err == nil {
+					err = a.Remove(ctx, plan)
+				}
+				if err != nil {
 					return err
 				}
+				dropped = len(plan.Log)
 			}
 			result := struct {
 				Deleted []string `json:"deleted"`
@@ -345,6 +352,89 @@ func newBackupDelete(s *screen) *cobra.Command {
 	from.addFlags(command)
 	command.Flags().BoolVar(&keepLog, "keep-log", false, "keep the archived log, too")
 	return command
+}
+
+func newBackupTrim(s *screen) *cobra.Command {
+	var from archived
+	var keep backup.Keep
+	var most string
+	var dry dryRun
+	command := &cobra.Command{
+		Use:   "trim",
+		Short: "Remove what is too old or too much of an archive",
+		Long: "Removes the oldest backups as far as the bounds say, the archived log that the remaining ones do not need, and what crashes left\n" +
+			"behind. The newest backup always stays, and all of the log behind the oldest one that stays. KV nodes that archive images do the\n" +
+			"same by themselves with --archive-keep-age, --archive-keep-bytes and --archive-keep-images.",
+		Args: cobra.NoArgs,
+		RunE: work(func(ctx context.Context, _ []string) error {
+			var err error
+			if keep.Bytes, err = bytesize.Parse(most, bytesize.Max); err != nil {
+				return usage("--keep-bytes: %v", err)
+			}
+			if err := keep.Check(); err != nil {
+				return &misuse{err}
+			}
+			a, err := from.open(ctx)
+			if err != nil {
+				return err
+			}
+			plan, err := a.Plan(ctx, keep, time.Now())
+			if err != nil {
+				return err
+			}
+			if dry.on {
+				return dry.show(s, trimSteps(plan))
+			}
+			if err := a.Remove(ctx, plan); err != nil {
+				return err
+			}
+			parts, err := a.Sweep(ctx, time.Now())
+			if err != nil {
+				return err
+			}
+			result := struct {
+				Removed int   `json:"backups_removed"`
+				Ranges  int   `json:"log_ranges_removed"`
+				Left    int   `json:"leftovers_removed"`
+				Bytes   int64 `json:"bytes_removed"`
+				Kept    int   `json:"backups_kept"`
+				Remains int64 `json:"bytes_kept"`
+			}{len(plan.Images), len(plan.Log), len(plan.Leftover) + parts, plan.Bytes(), len(plan.Kept), plan.Remains}
+			return s.show(result, func() {
+				s.printf("removed %d backups and %d ranges of the archived log, %s; %d backups, %s, remain\n",
+					result.Removed, result.Ranges, size(uint64(result.Bytes)), result.Kept, size(uint64(result.Remains)))
+			})
+		}),
+	}
+	from.addFlags(command)
+	dry.add(command)
+	flags := command.Flags()
+	flags.DurationVar(&keep.Age, "keep-age", 0, "`time` to every moment of which the group can still be restored, like 720h")
+	flags.StringVar(&most, "keep-bytes", "0", "most `bytes` of backups and log, or with MiB, GiB")
+	flags.IntVar(&keep.Images, "keep-images", 0, "most `backups`")
+	return command
+}
+
+// trimSteps says what a plan removes, and what stays.
+func trimSteps(plan backup.Plan) (steps []string) {
+	for _, image := range plan.Images {
+		steps = append(steps, fmt.Sprintf("remove the backup of LSN %d, %s, %s: %s", image.LSN, stampText(image.Stamp), size(uint64(image.Bytes)), image.Why))
+	}
+	if n := len(plan.Log); n > 0 {
+		var bytes int64
+		for _, r := range plan.Log {
+			bytes += r.Bytes
+		}
+		steps = append(steps, fmt.Sprintf("remove %d ranges of the archived log, from LSN %d to %d, %s: no backup that stays needs them",
+			n, plan.Log[0].From, plan.Log[n-1].End, size(uint64(bytes))))
+	}
+	if n := len(plan.Leftover); n > 0 {
+		steps = append(steps, fmt.Sprintf("remove %d objects that a crash left behind", n))
+	}
+	if len(steps) > 0 {
+		steps = append(steps, fmt.Sprintf("keep %d backups, the oldest of LSN %d, and the log behind it: %s", len(plan.Kept), plan.Kept[0].LSN, size(uint64(plan.Remains))))
+	}
+	return steps
 }
 
 func newRestore(s *screen) *cobra.Command {

@@ -57,6 +57,34 @@ func awaitArchived(t *testing.T, archive string, lsn uint64) {
 	})
 }
 
+// awaitImage waits until KV nodes have archived an image above an LSN by themselves, and returns its LSN.
+func awaitImage(t *testing.T, archive string, above uint64) (lsn uint64) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("an image above LSN %d is archived", above), func() error {
+		stdout, stderr, code := smrctl(t, archive, "backup", "list", "--archive", archive, "-o", "json")
+		var list struct {
+			Backups []struct {
+				LSN         uint64
+				Label, Node string
+			}
+		}
+		if code != 0 {
+			return fmt.Errorf("exit code %d: %s", code, stderr)
+		}
+		if err := json.Unmarshal([]byte(stdout), &list); err != nil {
+			return err
+		}
+		for _, b := range list.Backups {
+			if b.LSN > above && b.Label == "by itself" && b.Node != "" {
+				lsn = b.LSN
+				return nil
+			}
+		}
+		return fmt.Errorf("there are %+v", list.Backups)
+	})
+	return lsn
+}
+
 // A cluster is backed up, written on, and destroyed; it is restored to a moment between, under another id, serves what was
 // there then on every node and takes writes. Its keyspace goes through a file and back. What could go wrong: any part of the
 // way that an operator walks who wants yesterday back.
@@ -67,7 +95,9 @@ func TestYesterdayIsRestored(t *testing.T) {
 	if err := os.Mkdir(archive, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	w := start(t, local.Options{Confmasters: 1, Archive: archive}, map[local.Kind][]string{local.KindReplicator: {"--archive-every", "50ms", "--archive-zstd"}})
+	w := start(t, local.Options{Confmasters: 1, Archive: archive}, map[local.Kind][]string{
+		local.KindReplicator: {"--archive-every", "50ms", "--archive-zstd"}, local.KindKVNode: {"--archive-image-every", "2s"},
+	})
 	c := mustDial(t, w.addr("n1"))
 	for i := range 500 {
 		c.must(t, "SET", "key:"+strconv.Itoa(i), strings.Repeat("v", i))
@@ -76,7 +106,9 @@ func TestYesterdayIsRestored(t *testing.T) {
 	if out := w.operate(t, "checkpoint"); strings.Count(out, "image of LSN") != 3 {
 		t.Errorf("checkpoint:\n%s", out)
 	}
+	first := awaitImage(t, archive, 0) // nobody asks for it
 	w.operate(t, "backup", "create", "--archive", archive, "--label", "before")
+	awaitImage(t, archive, first)
 	c.must(t, "SET", "key:7", "then")
 	c.must(t, "RPUSH", "list", "c")
 	then := w.applied(t, "n1")
@@ -96,6 +128,14 @@ func TestYesterdayIsRestored(t *testing.T) {
 	out, stderr, code := smrctl(t, root, "backup", "verify", "--archive", archive)
 	if code != 0 || !strings.Contains(out, "every file checks") {
 		t.Fatalf("verify: %d\n%s%s", code, out, stderr)
+	}
+	out, stderr, code = smrctl(t, root, "backup", "trim", "--archive", archive, "--keep-images", "1", "--dry-run")
+	if code != 0 || !strings.Contains(out, "would be done: remove the backup of LSN") {
+		t.Errorf("trim --dry-run: %d\n%s%s", code, out, stderr)
+	}
+	out, stderr, code = smrctl(t, root, "backup", "trim", "--archive", archive, "--keep-age", "24h")
+	if code != 0 || !strings.Contains(out, "removed 0 backups") {
+		t.Errorf("trim: %d\n%s%s", code, out, stderr)
 	}
 	into := filepath.Join(root, "r")
 	port := freePort(t, local.Options{Confmasters: 1})

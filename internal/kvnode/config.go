@@ -67,6 +67,8 @@ type Config struct {
 	Admin AdminConfig
 	// Images says where images of the state are kept, and when they are taken.
 	Images ImageConfig
+	// Archive says where images are archived, and when.
+	Archive ArchiveConfig
 	// Version is what INFO says of this program. Default "unknown".
 	Version string
 	// Logger gets the events. Default slog.Default().
@@ -102,6 +104,7 @@ func DefaultConfig() Config {
 		Grace:        5 * time.Second,
 		Admin:        AdminConfig{Listen: "127.0.0.1:0", Senders: 2, BytesPerSecond: 64 << 20},
 		Images:       ImageConfig{LogBytes: 256 << 20, Every: 15 * time.Minute},
+		Archive:      ArchiveConfig{LogBytes: 4 << 30, Every: 24 * time.Hour},
 		Version:      "unknown",
 		Logger:       slog.Default(),
 	}
@@ -143,6 +146,7 @@ func (c Config) Validate() error {
 	complain(c.Images.TierMemory > 0 && c.Images.Dir == "", "values can only leave the memory for images: name a directory for them, or let tier memory be 0")
 	complain(c.Images.TierMemory < 0 || c.Images.TierMemory > 0 && c.Images.TierMemory < minTierMemory,
 		"%d bytes of memory for keys and values: use at least %d, or 0 for no bound", c.Images.TierMemory, minTierMemory)
+	c.Archive.check(c.Images, complain)
 	if c.Announce != "" {
 		if _, _, err := splitHostPort(c.Announce); err != nil {
 			problems = append(problems, fmt.Errorf("announced address: %w", err))

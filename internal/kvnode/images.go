@@ -51,10 +51,11 @@ type imageKeeper struct {
 	base   func(smr.LSN) ([]byte, error) // what a log needs to begin there
 
 	// taking is held while the engine is used: by the goroutine that takes images, or by the apply loop while it loads one.
-	taking sync.Mutex
-	engine *checkpoint.Engine
-	tier   *tier                   // nil: all values stay in memory
-	stop   context.CancelCauseFunc // ends the image that is being taken; guarded by facts.mu
+	taking   sync.Mutex
+	engine   *checkpoint.Engine
+	archiver *imageArchiver          // nil: no images are archived
+	tier     *tier                   // nil: all values stay in memory
+	stop     context.CancelCauseFunc // ends the image that is being taken; guarded by facts.mu
 	// checkpointed: the image that was loaded at the start says where a log can begin.
 	checkpointed bool
 	// begun is its base, which is held against the log before anything is executed upon the image; nil if it has none.
@@ -77,6 +78,9 @@ type imageFacts struct {
 	failure  string // why the last try was none, "" if it was not
 	changes  int64  // Node.changes when the last one was begun
 	saves    int64
+	bytes    int64 // of the last one
+	written  int64 // of these, those that the one before did not have
+	failures int64 // since the start
 	restored int64 // keys loaded at the start
 }
 
@@ -113,6 +117,7 @@ func openImages(config Config) (*imageKeeper, *kv.Machine, error) {
 		}
 		k.checkpointed = len(manifest.Base) > 0
 		k.facts.lsn, k.facts.made, k.facts.keys, k.facts.restored = manifest.LSN, manifest.Created, manifest.Keys, manifest.Keys
+		k.facts.bytes = manifest.Bytes
 		logger.Info("image loaded", "lsn", uint64(manifest.LSN), "keys", manifest.Keys, "bytes", manifest.Bytes,
 			"milliseconds", time.Since(began).Milliseconds())
 	}
@@ -140,6 +145,7 @@ func (k *imageKeeper) baseAt(lsn smr.LSN) ([]byte, error) {
 // keep lets a node that is to be keep images; machine is what the newest one holds, nil if there is none.
 func (n *Node) keep(k *imageKeeper, machine *kv.Machine) {
 	n.keeper, k.node = k, n
+	k.archiver = newImageArchiver(k, n.config)
 	if machine != nil {
 		n.machine.SetHost(nil)
 		n.machine = machine
@@ -299,7 +305,9 @@ func (k *imageKeeper) take(ctx context.Context) (smr.LSN, error) {
 	f.took = time.Since(began)
 	if err != nil {
 		f.failure = err.Error()
+		f.failures++
 	} else {
+		f.bytes, f.written = manifest.Bytes, manifest.Written
 		f.lsn, f.made, f.keys, f.changes, f.failure = manifest.LSN, time.Now(), manifest.Keys, changes, ""
 		f.saves++
 	}
@@ -420,6 +428,7 @@ func (k *imageKeeper) load(lsn smr.LSN) (executed uint64, err error) {
 	k.engine.ReleaseCold()
 	k.facts.mu.Lock()
 	k.facts.lsn, k.facts.made, k.facts.keys, k.facts.changes = lsn, manifest.Created, manifest.Keys, n.changes.Load()
+	k.facts.bytes, k.facts.written = manifest.Bytes, 0
 	k.facts.mu.Unlock()
 	k.store(lsn)
 	return machine.LastSequence(n.session), nil

@@ -91,6 +91,7 @@ func Run(ctx context.Context, config Config) error {
 	if keeper != nil {
 		tasks.Go(func() { keeper.run(ctx) })
 		tasks.Go(func() { keeper.tier.run(ctx) })
+		tasks.Go(func() { keeper.archiver.run(ctx) })
 	}
 	err = node.Serve(ctx, listener)
 	cancel(nil)

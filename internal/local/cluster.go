@@ -390,6 +390,9 @@ func (c *Cluster) arguments(p Process) []string {
 		args = append(args, "--replicator-dir", c.ReplicaDir(r.Node), "--data", c.KVDir(r.Node), "--group", c.Plan.Group, "--node", r.Node,
 			"--listen", r.KVAddr, "--announce", r.KVAddr, "--admin", r.AdminAddr(), "--peers", strings.Join(peers, ","),
 			"--masters", strings.Join(c.Plan.ConfmasterAddrs(), ","))
+		if c.Plan.Archive != "" {
+			args = append(args, "--archive", c.Plan.Archive)
+		}
 	case KindConfmaster:
 		var peers []string
 		var self Confmaster

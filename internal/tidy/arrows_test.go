@@ -52,6 +52,7 @@ var arrows = map[string][]string{
 	},
 	"internal/kvnode": {
 		"smr", "smr/client", "smr/session", "log", "proto", "internal/eventloop", "internal/kv", "internal/checkpoint", "internal/resp", "internal/acl", "internal/invariant", "internal/obs", "internal/transfer", "internal/nearest",
+		"internal/archive/s3", "internal/backup",
 	},
 	"internal/checkpoint": {"smr", "internal/kv", "internal/invariant"},
 	"internal/archive":    {"smr"},

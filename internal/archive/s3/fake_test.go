@@ -32,12 +32,14 @@ type fake struct {
 	mu      sync.Mutex
 	objects map[string][]byte
 	uploads map[string]map[int][]byte
-	failing int // so many requests are answered 503 yet
-	pages   int // lists have so many keys at most
+	begun   map[string]string // uploads: their keys
+	started time.Time         // of all uploads
+	failing int               // so many requests are answered 503 yet
+	pages   int               // lists have so many keys at most
 }
 
 func newFake(t *testing.T) (*fake, *httptest.Server) {
-	f := &fake{t: t, bucket: "bucket", region: "eu-west-1", access: "AK", secret: "secret/key", objects: map[string][]byte{}, uploads: map[string]map[int][]byte{}, pages: 1000}
+	f := &fake{t: t, bucket: "bucket", region: "eu-west-1", access: "AK", secret: "secret/key", objects: map[string][]byte{}, uploads: map[string]map[int][]byte{}, begun: map[string]string{}, pages: 1000}
 	server := httptest.NewTLSServer(f)
 	t.Cleanup(server.Close)
 	return f, server
@@ -67,6 +69,8 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.answer(w, http.StatusNotFound, "NoSuchBucket")
 	case r.Method == http.MethodPut && r.Header.Get("Content-Md5") != base64.StdEncoding.EncodeToString(sum[:]):
 		f.answer(w, http.StatusBadRequest, "BadDigest")
+	case key == "" && r.Method == http.MethodGet && query.Has("uploads"):
+		f.listUploads(w, query)
 	case key == "" && r.Method == http.MethodGet && query.Get("list-type") == "2":
 		f.list(w, query)
 	case r.Method == http.MethodPut && query.Has("uploadId"):
@@ -84,6 +88,7 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.Method == http.MethodPost && query.Has("uploads"):
 		id := "upload" + strconv.Itoa(len(f.uploads))
 		f.uploads[id] = map[int][]byte{}
+		f.begun[id] = key
 		fmt.Fprintf(w, "<InitiateMultipartUploadResult><Bucket>%s</Bucket><UploadId>%s</UploadId></InitiateMultipartUploadResult>", bucket, id)
 	case r.Method == http.MethodPost && query.Has("uploadId"):
 		f.complete(w, key, query.Get("uploadId"), body)
@@ -132,6 +137,16 @@ func (f *fake) complete(w http.ResponseWriter, key, id string, body []byte) {
 	delete(f.uploads, id)
 	f.objects[key] = whole
 	fmt.Fprintf(w, "<CompleteMultipartUploadResult><Bucket>%s</Bucket><Key>x</Key><ETag>\"e\"</ETag></CompleteMultipartUploadResult>", f.bucket)
+}
+
+func (f *fake) listUploads(w http.ResponseWriter, query url.Values) {
+	fmt.Fprintf(w, "<ListMultipartUploadsResult><Bucket>%s</Bucket><IsTruncated>false</IsTruncated>", f.bucket)
+	for id := range f.uploads {
+		if key := f.begun[id]; strings.HasPrefix(key, query.Get("prefix")) {
+			fmt.Fprintf(w, "<Upload><Key>%s</Key><UploadId>%s</UploadId><Initiated>%s</Initiated></Upload>", key, id, f.started.UTC().Format(time.RFC3339))
+		}
+	}
+	fmt.Fprint(w, "</ListMultipartUploadsResult>")
 }
 
 func (f *fake) list(w http.ResponseWriter, query url.Values) {

@@ -247,6 +247,30 @@ func (s *store) Remove(ctx context.Context, name string) error {
 	return s.explain("remove "+name, s.client.RemoveObject(ctx, s.bucket, key, minio.RemoveObjectOptions{}))
 }
 
+// Sweep implements archive.Store.
+func (s *store) Sweep(ctx context.Context, folder string, before time.Time) (swept int, err error) {
+	prefix, err := s.key(folder)
+	if err != nil {
+		return 0, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	core := minio.Core{Client: s.client}
+	for upload := range s.client.ListIncompleteUploads(ctx, s.bucket, prefix+"/", true) {
+		if upload.Err != nil {
+			return swept, s.explain("list what was not written whole below "+folder, upload.Err)
+		}
+		if !upload.Initiated.Before(before) {
+			continue
+		}
+		if err := core.AbortMultipartUpload(ctx, s.bucket, upload.Key, upload.UploadID); err != nil {
+			return swept, s.explain("give up parts of "+upload.Key, err)
+		}
+		swept++
+	}
+	return swept, nil
+}
+
 // explain says what was being done, and what can be done about it.
 func (s *store) explain(doing string, err error) error {
 	if err == nil {

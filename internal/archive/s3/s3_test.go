@@ -9,12 +9,18 @@ import (
 	"io/fs"
 	"net/http/httptest"
 	"net/url"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/minio/minio-go/v7/pkg/credentials"
 
 	"lockstep/internal/archive"
+	"lockstep/internal/backup"
+	"lockstep/internal/checkpoint"
+	"lockstep/internal/kv"
+	"lockstep/smr"
 )
 
 func storeAt(t *testing.T, server *httptest.Server, where, access, secret string) *store {
@@ -215,3 +221,81 @@ func TestArchivedLog(t *testing.T) {
 		t.Errorf("groups %v, %v", groups, err)
 	}
 }
+
+// What could go wrong: parts of an object whose writer died are paid for for ever; or those of one that is being written are given up.
+func TestPartsOfTheDeadAreGivenUp(t *testing.T) {
+	f, server := newFake(t)
+	s := storeAt(t, server, "s3://bucket/p", "AK", "secret/key")
+	f.started = time.Unix(1_700_000_000, 0)
+	f.uploads["mine"], f.begun["mine"] = map[int][]byte{}, "p/c/g/images/1/a.sst"
+	f.uploads["other"], f.begun["other"] = map[int][]byte{}, "p/c/h/images/1/a.sst"
+	for _, test := range []struct {
+		before time.Time
+		swept  int
+	}{{f.started, 0}, {f.started.Add(time.Second), 1}, {f.started.Add(time.Hour), 0}} {
+		if swept, err := s.Sweep(t.Context(), "c/g", test.before); swept != test.swept || err != nil {
+			t.Errorf("before %v: %d, %v", test.before, swept, err)
+		}
+	}
+	if len(f.uploads) != 1 || f.uploads["other"] == nil {
+		t.Errorf("left: %v", f.uploads)
+	}
+}
+
+// What could go wrong: what is kept of an archive is another matter in a bucket than in a directory: images and log are listed, sized and
+// removed there, too, and what remains is whole.
+func TestBoundsOfAnArchiveInABucket(t *testing.T) {
+	_, server := newFake(t)
+	s := storeAt(t, server, "s3://bucket/p", "AK", "secret/key")
+	ctx := t.Context()
+	a := backup.Archive{Store: s, Cluster: "c1", Group: "g1"}
+	engine, err := checkpoint.Open(checkpoint.Options{Dir: t.TempDir(), Cluster: "c1", Group: "g1", Hurried: true, Base: func(smr.LSN) ([]byte, error) { return []byte("base"), nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer engine.Close()
+	machine := &state{kv.New()}
+	var list []backup.Backup
+	for i := range 4 {
+		from := smr.LSN(1000 * i)
+		if _, err := a.Log().Append(ctx, archive.Content{From: from, Bytes: make([]byte, 1000), Frames: 1, Node: "n1"}, i%2 == 0); err != nil {
+			t.Fatal(err)
+		}
+		machine.m.Advance(int64(1_700_000_000_000+i), from+500)
+		m, err := engine.Take(ctx, machine)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := a.Create(ctx, backup.Source{Dir: filepath.Join(engine.Images(), checkpoint.Name(m.LSN)), Node: "n1"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, b)
+	}
+	p, err := a.Plan(ctx, backup.Keep{Images: 2}, time.Now())
+	if err != nil || len(p.Images) != 2 || len(p.Log) != 2 || p.Bytes() < list[0].Bytes+list[1].Bytes+1000 {
+		t.Fatalf("%+v, %v", p, err)
+	}
+	if err := a.Remove(ctx, p); err != nil {
+		t.Fatal(err)
+	}
+	left, problems, err := a.List(ctx)
+	if err != nil || len(problems) > 0 || len(left) != 2 || left[0].LSN != list[2].LSN {
+		t.Errorf("%+v, %v, %v", left, problems, err)
+	}
+	if gap, err := a.GapBehind(ctx, left[0].LSN); gap != nil || err != nil {
+		t.Errorf("%v, %v", gap, err)
+	}
+	if _, err := a.Fetch(ctx, left[0].LSN, filepath.Join(t.TempDir(), "fetched")); err != nil {
+		t.Error(err)
+	}
+	if again, err := a.Plan(ctx, backup.Keep{Images: 2}, time.Now()); err != nil || !again.Empty() {
+		t.Errorf("again: %+v, %v", again, err)
+	}
+}
+
+// state is a machine that nothing is applied to meanwhile.
+type state struct{ m *kv.Machine }
+
+func (s *state) Between(use func(*kv.Machine)) { use(s.m) }
+func (s *state) Beside(use func(*kv.Machine))  { use(s.m) }
