@@ -239,7 +239,7 @@ func TestDashboardsAskForWhatIsShown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := start(t, local.Options{}, map[local.Kind][]string{local.KindKVNode: {"--tier-memory", "64MiB"}}) // so that it shows all it can
+	w := start(t, local.Options{Archive: temporary(t)}, map[local.Kind][]string{local.KindKVNode: {"--tier-memory", "64MiB"}}) // so that it shows all it can
 	w.healthy(t)
 	client := redis.NewClient(&redis.Options{Addr: w.Plan.Replicas[0].KVAddr})
 	defer client.Close()

@@ -8,6 +8,7 @@ import (
 
 	"lockstep/internal/kv"
 	"lockstep/internal/obs"
+	"lockstep/proto"
 	"lockstep/smr"
 )
 
@@ -40,12 +41,20 @@ type families struct {
 	lsn, lag, behind, role, epoch, fact                           obs.Family
 	pending, pendingBytes, sessions, waiters, keys, outputWaiting obs.Family
 	tierBytes, coldKeys, readsBack, tierWaits                     obs.Family
+	imageLSN, imageAge, imageBehind, imageTook, imageBytes        obs.Family
+	images, imageFailures, imageBusy                              obs.Family
+	transfers, transferBytes, transferRate, transferLeft          obs.Family
+	archiveLSN, archiveAge, archiveImages                         obs.Family
+	archived, archivedBytes, archiveFailures                      obs.Family
 }
 
 func newFamilies(config Config) families {
 	labels := obs.Labels{"group": config.Group, "node": string(config.Node)}
 	gauge := func(name, help string, more ...string) obs.Family {
 		return obs.NewFamily(obs.Gauge, "lockstep_kv_"+name, help, labels, more...)
+	}
+	counter := func(name, help string, more ...string) obs.Family {
+		return obs.NewFamily(obs.Counter, "lockstep_kv_"+name, help, labels, more...)
 	}
 	return families{
 		lsn:           gauge("lsn", "A position in the log, in bytes: start, commit and safe as the replicator beside says, applied as executed here.", "point"),
@@ -64,6 +73,27 @@ func newFamilies(config Config) families {
 		coldKeys:      gauge("tier_cold_keys", "With --tier-memory: keys whose values are not in memory."),
 		readsBack:     gauge("tier_reads_back", "With --tier-memory: values read from the last image for reading commands since the start or CONFIG RESETSTAT."),
 		tierWaits:     gauge("tier_waits", "With --tier-memory: times that the log waited for an image because too much was in memory, since the start."),
+
+		imageLSN:      gauge("checkpoint_lsn", "With --data: LSN of the last image, from which this node can start; 0 if there is none."),
+		imageAge:      gauge("checkpoint_age_seconds", "With --data: since the last image was made, or since the start if there is none."),
+		imageBehind:   gauge("checkpoint_behind_bytes", "With --data: bytes of log executed since the last image: a start executes them again."),
+		imageTook:     gauge("checkpoint_duration_seconds", "With --data: how long the last image took, whether it succeeded or not; 0 if none was taken since the start."),
+		imageBytes:    gauge("checkpoint_bytes", "With --data: bytes of the last image, and of these, those that were written for it.", "part"),
+		imageBusy:     gauge("checkpoint_running", "With --data: 1 while an image is taken."),
+		images:        counter("checkpoints_total", "With --data: images taken since the start."),
+		imageFailures: counter("checkpoint_failures_total", "With --data: images that could not be taken since the start."),
+
+		transfers:     gauge("transfers", "Images on their way to this node (receive) and from it (send).", "direction"),
+		transferBytes: gauge("transfer_bytes", "Of the images on their way: bytes that have passed, and all.", "direction", "part"),
+		transferRate:  gauge("transfer_bytes_per_second", "Of the images on their way: bytes a second, lately.", "direction"),
+		transferLeft:  gauge("transfer_left_seconds", "Of the images on their way: the longest time left, estimated; 0 if it is not known.", "direction"),
+
+		archiveLSN:      gauge("archive_image_lsn", "With --archive: LSN of the newest image in the archive, 0 if there is none."),
+		archiveAge:      gauge("archive_image_age_seconds", "With --archive: clock of this machine less the log time of that image; since the start if there is none."),
+		archiveImages:   gauge("archive_images", "With --archive: images in the archive."),
+		archived:        counter("archive_images_total", "With --archive: images that this node brought into the archive since its start."),
+		archivedBytes:   counter("archive_images_bytes_total", "With --archive: bytes of these."),
+		archiveFailures: counter("archive_failures_total", "With --archive: tries to write or read the archive that failed since the start."),
 	}
 }
 
@@ -118,6 +148,7 @@ func (s *subject) collect(metrics chan<- prometheus.Metric) {
 		f.readsBack.Send(metrics, float64(n.stats.readsBack.Load()))
 		f.tierWaits.Send(metrics, float64(t.waits.Load()))
 	}
+	s.collectImages(metrics, applied, time.Now())
 	for _, h := range []obs.Histogram{n.gauges.commit, n.gauges.readIndex, n.gauges.writes} {
 		h.Collect(metrics)
 	}
@@ -126,6 +157,73 @@ func (s *subject) collect(metrics chan<- prometheus.Metric) {
 	obs.RedisSettings(metrics, obs.RedisFacts{
 		MaxClients: n.settings.maxClients.Load(), MaxMemory: limit, SlowLength: length, SlowLast: last, SlowSeconds: seconds,
 	})
+}
+
+// collectImages sends what there is to say of images: taken, on their way, archived.
+func (s *subject) collectImages(metrics chan<- prometheus.Metric, applied smr.LSN, now time.Time) {
+	n, f := s.node, &s.families
+	f.sendTransfers(metrics, "receive", n.incoming.Transfer())
+	var sent []*proto.ImageTransfer
+	if n.lender != nil {
+		sent = n.lender.Transfers()
+	}
+	f.sendTransfers(metrics, "send", sent...)
+	k := n.keeper
+	if k == nil {
+		return
+	}
+	k.facts.mu.Lock()
+	lsn, made, took, busy := k.facts.lsn, k.facts.made, k.facts.took, !k.facts.begun.IsZero()
+	bytes, written, saves, failures := k.facts.bytes, k.facts.written, k.facts.saves, k.facts.failures
+	k.facts.mu.Unlock()
+	if made.IsZero() {
+		made = n.started
+	}
+	f.imageLSN.Send(metrics, float64(lsn))
+	f.imageAge.Send(metrics, max(0, now.Sub(made).Seconds()))
+	f.imageBehind.Send(metrics, float64(applied-min(lsn, applied)))
+	f.imageTook.Send(metrics, took.Seconds())
+	f.imageBytes.Send(metrics, float64(bytes), "all")
+	f.imageBytes.Send(metrics, float64(written), "written")
+	f.imageBusy.Send(metrics, obs.Fact(busy))
+	f.images.Send(metrics, float64(saves))
+	f.imageFailures.Send(metrics, float64(failures))
+	a := k.archiver
+	if a == nil {
+		return
+	}
+	a.facts.mu.Lock()
+	defer a.facts.mu.Unlock()
+	stamp := a.facts.stamp
+	if stamp.IsZero() {
+		stamp = n.started
+	}
+	f.archiveLSN.Send(metrics, float64(a.facts.lsn))
+	f.archiveAge.Send(metrics, max(0, now.Sub(stamp).Seconds()))
+	f.archiveImages.Send(metrics, float64(a.facts.count))
+	f.archived.Send(metrics, float64(a.facts.archived))
+	f.archivedBytes.Send(metrics, float64(a.facts.bytes))
+	f.archiveFailures.Send(metrics, float64(a.facts.failures))
+}
+
+// sendTransfers sends what there is to say of the images that go one way, nil ones left out.
+func (f *families) sendTransfers(metrics chan<- prometheus.Metric, direction string, list ...*proto.ImageTransfer) {
+	var count, done, total, rate, left uint64
+	for _, t := range list {
+		if t == nil {
+			continue
+		}
+		count++
+		done += t.GetBytesDone()
+		total += t.GetBytesTotal()
+		rate += t.GetBytesPerSecond()
+		left = max(left, t.GetLeftMs())
+	}
+	f.transfers.Send(metrics, float64(count), direction)
+	f.transferBytes.Send(metrics, float64(done), direction, "done")
+	f.transferBytes.Send(metrics, float64(total), direction, "total")
+	f.transferRate.Send(metrics, float64(rate), direction)
+	f.transferLeft.Send(metrics, float64(left)/1000, direction)
 }
 
 type fact struct {

@@ -52,7 +52,6 @@ type manage struct {
 	proto.UnimplementedKVNodeServer
 	node     *Node
 	listener net.Listener
-	lender   *transfer.Source // nil if this node keeps no images
 }
 
 // openManage opens the management port, so that its address can be announced; nil if there is none. images is nil if this node
@@ -66,7 +65,7 @@ func (n *Node) openManage(images Images) (*manage, error) {
 	n.images = images
 	var err error
 	if images != nil {
-		if m.lender, err = transfer.NewSource(transfer.SourceOptions{
+		if n.lender, err = transfer.NewSource(transfer.SourceOptions{
 			Images: images.Dir(), Lent: filepath.Join(filepath.Dir(images.Dir()), "lent"), Senders: config.Senders, BytesPerSecond: config.BytesPerSecond,
 		}); err != nil {
 			return nil, err
@@ -105,8 +104,8 @@ func (m *manage) serve(ctx context.Context) error {
 	// Leases outlive the streams that use them.
 	lending, endLending := context.WithCancel(context.Background())
 	var streams, lender sync.WaitGroup
-	if m.lender != nil {
-		lender.Go(func() { m.lender.Run(lending) })
+	if m.node.lender != nil {
+		lender.Go(func() { m.node.lender.Run(lending) })
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	streams.Go(func() {
@@ -158,8 +157,8 @@ func (m *manage) State(_ context.Context, in *proto.KVStateRequest) (*proto.KVSt
 		Applied: uint64(n.Applied()), Safe: uint64(role.Safe), CatchingUp: n.catchingUp(role),
 		Receiving: n.incoming.Transfer(),
 	}
-	if m.lender != nil {
-		state.Sending = m.lender.Transfers()
+	if m.node.lender != nil {
+		state.Sending = m.node.lender.Transfers()
 	}
 	if address := n.address.Load(); address != nil {
 		state.KvAddr = address.String()
@@ -243,26 +242,26 @@ func (m *manage) Hold(ctx context.Context, in *proto.HoldRequest) (*proto.HoldRe
 	if err := m.checkTarget(in.GetTarget()); err != nil {
 		return nil, err
 	}
-	if m.lender == nil {
+	if m.node.lender == nil {
 		return nil, errNoImages
 	}
-	return m.lender.Hold(ctx, in)
+	return m.node.lender.Hold(ctx, in)
 }
 
 // Fetch implements proto.KVNodeServer.
 func (m *manage) Fetch(in *proto.FetchRequest, out grpc.ServerStreamingServer[proto.Chunk]) error {
-	if m.lender == nil {
+	if m.node.lender == nil {
 		return errNoImages
 	}
-	return m.lender.Fetch(in, out)
+	return m.node.lender.Fetch(in, out)
 }
 
 // Release implements proto.KVNodeServer.
 func (m *manage) Release(ctx context.Context, in *proto.ReleaseRequest) (*proto.ReleaseReply, error) {
-	if m.lender == nil {
+	if m.node.lender == nil {
 		return &proto.ReleaseReply{}, nil
 	}
-	return m.lender.Release(ctx, in)
+	return m.node.lender.Release(ctx, in)
 }
 
 // limitListener closes connections above the limit as they come.

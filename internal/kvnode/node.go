@@ -57,10 +57,11 @@ type Node struct {
 	clients   clients
 	shell     shellState
 
-	images   Images          // nil if this node keeps none; set before Serve
-	keeper   *imageKeeper    // takes them; nil likewise
-	changes  atomic.Int64    // requests executed
-	incoming *transfer.Meter // shows an image that is being fetched
+	images   Images           // nil if this node keeps none; set before Serve
+	lender   *transfer.Source // lends them to peers; nil if there are none, or no management port; set before Serve
+	keeper   *imageKeeper     // takes them; nil likewise
+	changes  atomic.Int64     // requests executed
+	incoming *transfer.Meter  // shows an image that is being fetched
 
 	fresh     freshness
 	blocked   blockedCommands

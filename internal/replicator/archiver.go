@@ -81,6 +81,11 @@ type archiver struct {
 	archived atomic.Uint64 // LSN: the archive reaches so far
 	held     atomic.Uint64 // LSN: the highest that hold has returned
 
+	failures atomic.Uint64 // rounds that failed
+	gaps     atomic.Uint64
+	proven   atomic.Int64 // Unix milliseconds: everything that was committed then is archived
+
+	pending    mark // everything below was committed then; zero: nothing is waited for
 	known      bool // archived was looked up
 	rounds     int
 	began      time.Time // when the oldest byte that is not archived was first seen
@@ -97,7 +102,9 @@ func newArchiver(n *node) (*archiver, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &archiver{node: n, o: o, reader: reader}, nil
+	a := &archiver{node: n, o: o, reader: reader}
+	a.proven.Store(time.Now().UnixMilli()) // who has just started is not behind
+	return a, nil
 }
 
 // open opens the archive. One that is not there, a mount that is gone perhaps, is no reason not to start.
@@ -149,6 +156,9 @@ func (a *archiver) run(ctx context.Context) error {
 
 // complain says what is wrong, once in a while.
 func (a *archiver) complain(err error) {
+	if err != nil {
+		a.failures.Add(1)
+	}
 	lag := a.lag()
 	tooFar := lag > a.o.LagBytes
 	if err == nil && !tooFar || time.Since(a.complained) < archiveComplaint {
@@ -174,6 +184,10 @@ func (a *archiver) round(ctx context.Context, all bool) error {
 		return err
 	}
 	status := a.node.snapshot.get()
+	if a.pending.at.IsZero() {
+		a.pending = mark{status.Safe, time.Now()}
+	}
+	defer a.prove()
 	if !a.known || !status.Leading || a.rounds%archiveListRounds == 0 {
 		end, err := a.log.End(ctx)
 		if err != nil {
@@ -195,11 +209,25 @@ func (a *archiver) round(ctx context.Context, all bool) error {
 	}
 }
 
+// prove notes up to when everything that was committed is archived.
+func (a *archiver) prove() {
+	if a.known && a.pending.lsn <= smr.LSN(a.archived.Load()) {
+		a.proven.Store(a.pending.at.UnixMilli())
+		a.pending = mark{}
+	}
+}
+
+// age returns how far the archive is behind what is committed here.
+func (a *archiver) age(now time.Time) time.Duration {
+	return max(0, now.Sub(time.UnixMilli(a.proven.Load())))
+}
+
 // append archives a range of what lies below safe, if it is due; more is true if there may be another.
 func (a *archiver) append(ctx context.Context, start, safe smr.LSN, all bool) (more bool, err error) {
 	from := smr.LSN(a.archived.Load())
 	if from < start {
 		if from > 0 {
+			a.gaps.Add(1)
 			a.node.cfg.Logger.Error("archive has a gap", "group", a.node.cfg.Group, "node", a.node.cfg.Node, "from", uint64(from), "end", uint64(start),
 				"action", "take a backup now: nothing can be restored to what lies behind the gap without one")
 		}

@@ -33,6 +33,8 @@ type families struct {
 	queue, queueBytes, connections, idle, stuck, mute obs.Family
 	inputs, written, events, droppedLines             obs.Family
 	diskFree, diskSize                                obs.Family
+	archiveLSN, archiveLag, archiveAge                obs.Family
+	archiveFailures, archiveGaps                      obs.Family
 }
 
 func newSubject(n *node) *subject {
@@ -70,6 +72,12 @@ func newSubject(n *node) *subject {
 		droppedLines:  gauge("dropped_log_lines", "Lines about events that were left out since the last one, because the log could not keep up."),
 		diskFree:      gauge("disk_free_bytes", "Free bytes of the file system of the log."),
 		diskSize:      gauge("disk_size_bytes", "Size of that file system."),
+
+		archiveLSN:      gauge("archive_lsn", "With --archive: the archived log reaches so far; at a slave as of some seconds ago."),
+		archiveLag:      gauge("archive_lag_bytes", "With --archive: bytes that are safe here and not archived."),
+		archiveAge:      gauge("archive_age_seconds", "With --archive: what was committed until so long ago is archived."),
+		archiveFailures: counter("archive_failures_total", "With --archive: tries to write or read the archive that failed, one a second at most."),
+		archiveGaps:     counter("archive_gaps_total", "With --archive: parts of the log that were trimmed before they were archived."),
 	}}
 }
 
@@ -140,6 +148,13 @@ func (s *subject) collectLog(metrics chan<- prometheus.Metric, now time.Time) {
 	f.commitLag.Send(metrics, m.trail.age(status.Commit, now).Seconds())
 	f.logSize.Send(metrics, float64(status.End-min(status.Start, status.End)))
 	f.written.Send(metrics, float64(m.written.Load()))
+	if a := n.archiver; a != nil {
+		f.archiveLSN.Send(metrics, float64(a.archived.Load()))
+		f.archiveLag.Send(metrics, float64(a.lag()))
+		f.archiveAge.Send(metrics, a.age(now).Seconds())
+		f.archiveFailures.Send(metrics, float64(a.failures.Load()))
+		f.archiveGaps.Send(metrics, float64(a.gaps.Load()))
+	}
 	var disk unix.Statfs_t
 	if unix.Statfs(n.logDir, &disk) == nil {
 		f.diskFree.Send(metrics, float64(disk.Bavail)*float64(disk.Bsize))
