@@ -205,6 +205,11 @@ func describe(name string) (description, bool) {
 	return catalog[i], true
 }
 
+// hasFlag reports whether COMMAND INFO shows a flag.
+func (d description) hasFlag(name string) bool {
+	return slices.ContainsFunc(d.info.Items[infoFlags].Items, func(v resp.Value) bool { return v.Text == name })
+}
+
 // container reports whether all that a command does is done by subcommands.
 func container(name string) bool {
 	d, _ := describe(name)
@@ -351,18 +356,17 @@ func replyKeys(args [][]byte, flags bool, reply *resp.Reply) {
 		reply.Error("ERR Invalid command specified")
 		return
 	}
-	specs := d.info.Items[infoSpecs].Items
 	arity := int(d.info.Items[infoArity].Int)
 	switch {
-	case len(specs) == 0:
+	case !slices.ContainsFunc(commandUses[d.name].specs, func(s keySpec) bool { return !s.fake }):
 		reply.Error("ERR The command has no key arguments")
 		return
 	case len(args) != arity && (arity > 0 || len(args) < -arity):
 		reply.Error("ERR Invalid number of arguments specified for command")
 		return
 	}
-	keys, ok := KeyUses(d.name, args, nil)
-	if !ok || len(keys) == 0 {
+	keys := toldKeys(d.name, args)
+	if len(keys) == 0 && !d.hasFlag("no_mandatory_keys") {
 		reply.Error("ERR Invalid arguments specified for command")
 		return
 	}

@@ -16,6 +16,8 @@ type keySpec struct {
 	begin   int    // else: found from this argument on
 	start   int
 	unknown bool // cannot be told from the specification
+	fake    bool // no key, but routed like one: a channel of SSUBSCRIBE and its like
+	partial bool // there may be keys that the specification does not tell of
 
 	counted      bool // a number says how many keys follow
 	count, first int  // places of the number and of the first key, from where they begin
@@ -67,8 +69,10 @@ func readSpec(v resp.Value) keySpec {
 			s.access |= acl.Read
 		case "insert", "delete", "update":
 			s.access |= acl.Write
-		case "not_key": // a channel of SSUBSCRIBE and its like
-			s.unknown = true
+		case "not_key":
+			s.unknown, s.fake = true, true
+		case "incomplete":
+			s.partial = true
 		}
 	}
 	switch kind, _ := lookupMap(search, "type"); kind.Text {
@@ -164,15 +168,24 @@ func KeyUses(name string, args [][]byte, uses []KeyUse) ([]KeyUse, bool) {
 			uses = append(uses, KeyUse{args[at], s.access, s.flags})
 		}
 	}
+	refineKeys(name, args, uses[from:])
 	switch name {
-	case "set":
-		refine(uses[from:], setReads(args), acl.Write, "OW", "update")
-	case "bitfield":
-		refine(uses[from:], bitfieldWrites(args), acl.Read, "RO", "access")
 	case "sort":
 		uses = sortDestination(args, uses)
+	case "georadius", "georadiusbymember": // the last one counts, a specification finds the first
+		uses = withRadiusDestination(args, uses)
 	}
 	return uses, true
+}
+
+// refineKeys makes the flags of a command whose specification has variable ones those of these arguments.
+func refineKeys(name string, args [][]byte, uses []KeyUse) {
+	switch name {
+	case "set":
+		refine(uses, setReads(args), acl.Write, "OW", "update")
+	case "bitfield":
+		refine(uses, bitfieldWrites(args), acl.Read, "RO", "access")
+	}
 }
 
 // refine replaces what a specification with variable flags says, unless both is the case: the command reads and writes.
@@ -196,10 +209,15 @@ func setReads(args [][]byte) bool {
 	return false
 }
 
-// bitfieldWrites reports whether BITFIELD has anything but GET.
+// bitfieldWrites reports whether BITFIELD has anything but GET and OVERFLOW with their arguments.
 func bitfieldWrites(args [][]byte) bool {
-	for i := 2; i < len(args); i += 3 {
-		if !isWord(args[i], "get") {
+	for i := 2; i < len(args); i++ {
+		switch left := len(args) - i - 1; {
+		case isWord(args[i], "get") && left >= 2:
+			i += 2
+		case isWord(args[i], "overflow") && left >= 1:
+			i++
+		default:
 			return true
 		}
 	}

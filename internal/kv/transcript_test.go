@@ -5,10 +5,12 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
+	"lockstep/internal/acl"
 	"lockstep/internal/kv/alike"
 	"lockstep/internal/resp"
 	"lockstep/smr"
@@ -120,6 +122,9 @@ func replay(t *testing.T, file string) (count int) {
 			if !alike.Reply(args, r.kindOf(args), got, want) {
 				t.Errorf("%s:%d: %q\n got %q\nwant %q", file, number, args, got, want)
 			}
+			if _, ok := KeyUses(FullName(bytesOf(args)), bytesOf(args), nil); !ok && !strings.HasPrefix(got, "-") {
+				t.Errorf("%s:%d: %q was executed, and access control does not see its keys", file, number, args)
+			}
 			if strings.HasPrefix(want, "-") && r.machine.Version(0, []byte("a")) != before {
 				t.Errorf("%s:%d: %q was refused but changed a key", file, number, args)
 			}
@@ -127,6 +132,24 @@ func replay(t *testing.T, file string) (count int) {
 		}
 	}
 	return count
+}
+
+// What could go wrong: access control checks another key than the one that is written, because the last of several STORE counts.
+func TestAccessControlSeesTheKeyThatIsWritten(t *testing.T) {
+	for _, line := range []string{"georadius s 15 37 200 km store a store b", "georadius s 15 37 200 km storedist a store b", "georadiusbymember s m 200 km store b storedist c store b", "sort l store a store b"} {
+		r := newRunner()
+		r.apply("geoadd", "s", "15", "37", "m")
+		r.apply("rpush", "l", "1")
+		args := strings.Fields(line)
+		if got := r.apply(args...); got != ":1\r\n" || r.read("exists", "b") != ":1\r\n" {
+			t.Fatalf("%s: %q, b is not there", line, got)
+		}
+		uses, ok := KeyUses(args[0], bytesOf(args), nil)
+		seen := slices.ContainsFunc(uses, func(u KeyUse) bool { return string(u.Key) == "b" && u.Access&acl.Write != 0 })
+		if !ok || !seen {
+			t.Errorf("%s: access control does not see that b is written", line)
+		}
+	}
 }
 
 func unquoteAll(t *testing.T, line string) []string {

@@ -35,6 +35,27 @@ type authority struct {
 	mu      sync.Mutex
 	version uint64            // that took effect here, 0 after a start
 	origins map[string]string // by setting: who changed it here last
+	kept    map[string]string // by setting of this node: what the masters gave it last, and give it again after a start
+}
+
+// restored returns what a setting of this node would be after a start, at which it has the value atStart.
+func (a *authority) restored(name, atStart string) string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if value, kept := a.kept[name]; kept {
+		return value
+	}
+	return atStart
+}
+
+// noteKept remembers what the masters gave a setting of this node.
+func (a *authority) noteKept(name, value string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.kept == nil {
+		a.kept = make(map[string]string)
+	}
+	a.kept[name] = value
 }
 
 // noteOrigin remembers who changed a setting of this node.
@@ -280,6 +301,7 @@ func (n *Node) applySetting(s *proto.Setting, known uint64, in *proto.ApplySetti
 	change, problem := found.change(s.GetValue())
 	if problem == "" {
 		change()
+		n.authority.noteKept(s.GetName(), found.get())
 		n.authority.noteOrigin(s.GetName(), fmt.Sprintf("the configuration masters, version %d", s.GetVersion()))
 	}
 	return problem

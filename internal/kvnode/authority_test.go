@@ -134,6 +134,38 @@ func TestSettingsOfTheMastersTakeEffect(t *testing.T) {
 	}
 }
 
+// What could go wrong: CONFIG REWRITE says OK, and a restart forgets what a client had set; or it refuses although nothing would be forgotten.
+func TestConfigRewriteIsOKWhenNothingWouldBeLost(t *testing.T) {
+	g := newFakeGroup(t, 1, nil)
+	client, _, _ := startManage(t, g.nodes[0].node, nil)
+	c := dial(t, g.serve(t, 0))
+	const ok = "+OK\r\n"
+	c.expect("CONFIG REWRITE", ok)
+	c.expect("CONFIG SET maxmemory 1gb maxmemory-policy allkeys-lru", ok) // in the log
+	c.expect("CONFIG SET appendfsync always hz 20", ok)                   // nothing depends on them
+	c.expect("CONFIG REWRITE", ok)
+	c.expect("CONFIG SET timeout 60 slowlog-max-len 5", ok)
+	c.send("CONFIG REWRITE")
+	if reply := string(c.next()); !strings.HasPrefix(reply, "-ERR Rewriting config file: ") || !strings.Contains(reply, "gave it: slowlog-max-len, timeout. ") {
+		t.Errorf("%q", reply)
+	}
+	c.expect("CONFIG SET slowlog-max-len "+g.nodes[0].node.settings.atStart["slowlog-max-len"], ok)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	reply, err := client.ApplySettings(ctx, &proto.ApplySettingsRequest{Version: 1, Settings: []*proto.Setting{{Kind: "config", Name: "timeout", Value: "60", Version: 1}}})
+	if err != nil || len(reply.Problems) > 0 {
+		t.Fatal(reply, err)
+	}
+	c.expect("CONFIG REWRITE", ok) // the masters give it to whoever starts
+	c.expect("CONFIG SET timeout 0", ok)
+	c.send("CONFIG REWRITE")
+	if reply := string(c.next()); !strings.Contains(reply, "gave it: timeout. ") {
+		t.Errorf("%q", reply)
+	}
+	c.expect("CONFIG SET timeout 60", ok)
+	c.expect("CONFIG REWRITE", ok)
+}
+
 // What could go wrong: two nodes answer digests of different points of the log; a node that is past the point answers with another.
 func TestDigestsAreOfOnePoint(t *testing.T) {
 	g := newFakeGroup(t, 2, nil)

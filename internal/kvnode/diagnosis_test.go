@@ -2,6 +2,7 @@ package kvnode
 
 import (
 	"fmt"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -159,5 +160,40 @@ func TestEncodingLimitsHoldOnEveryNode(t *testing.T) {
 	}
 	if got := a.do("CONFIG SET hash-max-listpack-entries x"); !strings.HasPrefix(got, "-ERR CONFIG SET failed") {
 		t.Error(got)
+	}
+}
+
+// What could go wrong: LATENCY GRAPH draws otherwise than Redis. Held against what redis-server 7.0.15 drew: the time and the highest latency
+// of all, the samples as LATENCY HISTORY has them, and the lines of the graph between bars.
+func TestLatencyGraphIsDrawnAsInRedis(t *testing.T) {
+	recorded, err := os.ReadFile("testdata/latency/graphs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	graphs := strings.Split(string(recorded), "@ ")[1:]
+	if len(graphs) < 5 {
+		t.Fatalf("%d graphs", len(graphs))
+	}
+	for _, text := range graphs {
+		lines := strings.Split(strings.TrimSuffix(text, "\n"), "\n")
+		e := latencyEvent{name: "command"}
+		var now int64
+		if _, err := fmt.Sscanf(lines[0], "now %d most %d", &now, &e.most); err != nil {
+			t.Fatal(err)
+		}
+		for _, word := range strings.Fields(lines[1]) {
+			var s latencySample
+			if _, err := fmt.Sscanf(word, "%d:%d", &s.at, &s.milliseconds); err != nil {
+				t.Fatal(err)
+			}
+			e.samples = append(e.samples, s)
+		}
+		var want strings.Builder
+		for _, line := range lines[2:] {
+			want.WriteString(strings.TrimSuffix(strings.TrimPrefix(line, "|"), "|") + "\n")
+		}
+		if got := e.graph(now); got != want.String() {
+			t.Errorf("of %d samples:\n%s\nwant\n%s", len(e.samples), got, want.String())
+		}
 	}
 }

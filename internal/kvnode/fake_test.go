@@ -298,6 +298,7 @@ type redisClient struct {
 	buf []byte
 	// queueing: commands are between MULTI and EXEC (transcripts).
 	queueing bool
+	id       string // as CLIENT ID tells it; empty: nobody has asked (transcripts)
 }
 
 func dial(t testing.TB, address string) *redisClient {

@@ -111,7 +111,7 @@ var configHelp = []string{
 	"GET <pattern> [<pattern> ...]", "    Return parameters matching the glob-like <pattern> and their values.",
 	"SET <directive> <value> [<directive> <value> ...]", "    Set the configuration <directive> to <value>.",
 	"RESETSTAT", "    Reset statistics reported by the INFO command.",
-	"REWRITE", "    Refused: there is no configuration file.",
+	"REWRITE", "    OK if a restart of this node forgets nothing that CONFIG SET changed; else say what it would forget.",
 	"HELP", "    Prints this help.",
 }
 

@@ -134,34 +134,73 @@ func latencyGraph(c *conn, args [][]byte) {
 	c.reply.Verbatim("txt", e.graph(time.Now().Unix()))
 }
 
+// graphFill are the characters with which a column of the graph ends, by the thirds of a row that it fills.
+const graphFill = "_o#"
+
+// graph draws as Redis does: a column for each sample, filled to its share of the range from the lowest to the highest one, and below
+// it how long ago the sample was, letter by letter downwards. More samples than columns go on in another drawing below.
 func (e *latencyEvent) graph(now int64) string {
-	samples := e.samples[max(0, len(e.samples)-graphWidth):]
-	low, high := samples[0].milliseconds, samples[0].milliseconds
-	for _, s := range samples {
+	low, high := e.samples[0].milliseconds, e.samples[0].milliseconds
+	for _, s := range e.samples {
 		low, high = min(low, s.milliseconds), max(high, s.milliseconds)
 	}
 	var out strings.Builder
 	fmt.Fprintf(&out, "%s - high %d ms, low %d ms (all time high %d ms)\n%s\n", e.name, high, low, e.most, strings.Repeat("-", graphWidth))
-	for row := graphHeight - 1; row >= 0; row-- {
-		line := make([]byte, len(samples))
-		for i, s := range samples {
-			level := int64(graphHeight - 1)
-			if high > low {
-				level = (s.milliseconds - low) * (graphHeight - 1) / (high - low)
+	for i, part := range slices.Collect(slices.Chunk(e.samples, graphWidth)) {
+		if i > 0 {
+			out.WriteString("\n")
+		}
+		drawSamples(&out, part, low, max(high-low, 1))
+		labels := make([]string, len(part))
+		longest := 0
+		for i, s := range part {
+			labels[i] = agoLabel(now - s.at)
+			longest = max(longest, len(labels[i]))
+		}
+		for row := -1; row < longest; row++ { // the first one is empty
+			for _, label := range labels {
+				if row < 0 || row >= len(label) {
+					out.WriteByte(' ')
+				} else {
+					out.WriteByte(label[row])
+				}
 			}
-			switch {
-			case level == int64(row):
-				line[i] = '#'
-			case level > int64(row):
-				line[i] = '|'
+			out.WriteByte('\n')
+		}
+	}
+	return out.String()
+}
+
+// drawSamples draws the columns of samples whose lowest value is low and whose range is extent.
+func drawSamples(out *strings.Builder, samples []latencySample, low, extent int64) {
+	const steps = int64(len(graphFill) * graphHeight)
+	for row := graphHeight - 1; row >= 0; row-- {
+		for _, s := range samples {
+			step := int(min((s.milliseconds-low)*steps/extent, steps-1))
+			switch above := step - row*len(graphFill); {
+			case above < 0:
+				out.WriteByte(' ')
+			case above < len(graphFill):
+				out.WriteByte(graphFill[above])
 			default:
-				line[i] = ' '
+				out.WriteByte('|')
 			}
 		}
-		out.WriteString(strings.TrimRight(string(line), " ") + "\n")
+		out.WriteByte('\n')
 	}
-	fmt.Fprintf(&out, "\nFrom %d s ago to %d s ago.\n", now-samples[0].at, now-samples[len(samples)-1].at)
-	return out.String()
+}
+
+// agoLabel tells a number of seconds in the largest unit that fits.
+func agoLabel(seconds int64) string {
+	switch {
+	case seconds < 60:
+		return fmt.Sprintf("%ds", seconds)
+	case seconds < 60*60:
+		return fmt.Sprintf("%dm", seconds/60)
+	case seconds < 24*60*60:
+		return fmt.Sprintf("%dh", seconds/(60*60))
+	}
+	return fmt.Sprintf("%dd", seconds/(24*60*60))
 }
 
 func latencyDoctor(c *conn, _ [][]byte) {
@@ -225,7 +264,7 @@ func (s *commandStats) reply(r *resp.Reply) {
 	for i := range s.buckets {
 		if n := s.buckets[i].Load(); n > 0 {
 			sum += n
-			bounds, counts = append(bounds, 1<<i), append(counts, sum)
+			bounds, counts = append(bounds, bucketBound(i)/int64(time.Microsecond)), append(counts, sum)
 		}
 	}
 	r.Map(2)

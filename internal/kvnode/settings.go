@@ -56,9 +56,15 @@ type settings struct {
 	outputLimits   atomic.Pointer[outputLimits]
 	outputSettings atomic.Pointer[outputLimits] // as they were given
 
+	// atStart are the values of the settings of this node when it was made. It does not change.
+	atStart map[string]string
+
 	mu    sync.Mutex
 	noted map[string]string
 }
+
+// originClient begins the origin of a setting that a client has changed.
+const originClient = "CONFIG SET by "
 
 // clientClass is a class of client-output-buffer-limit.
 type clientClass int
@@ -118,6 +124,12 @@ func newSettings(n *Node) *settings {
 		}
 	}
 	slices.SortFunc(s.all, func(a, b setting) int { return strings.Compare(a.name, b.name) })
+	s.atStart = make(map[string]string)
+	for i := range s.all {
+		if entry := &s.all[i]; entry.scope() == "node" {
+			s.atStart[entry.name] = entry.get()
+		}
+	}
 	return s
 }
 
@@ -407,7 +419,7 @@ func configSet(c *conn, args [][]byte) {
 		change()
 	}
 	for i := 0; i < len(pairs); i += 2 {
-		c.node.authority.noteOrigin(strings.ToLower(string(pairs[i])), "CONFIG SET by "+c.standing.user.Name()+" from "+c.net.RemoteAddr().String())
+		c.node.authority.noteOrigin(strings.ToLower(string(pairs[i])), originClient+c.standing.user.Name()+" from "+c.net.RemoteAddr().String())
 	}
 	c.reply.OK()
 }
@@ -445,6 +457,22 @@ func configResetStat(c *conn, _ [][]byte) {
 	c.reply.OK()
 }
 
+// configRewrite is CONFIG REWRITE. What the group shares is durable as soon as CONFIG SET has answered, and what the configuration masters have
+// on record comes back by itself: then there is nothing left to write. A setting of this node that a client gave a value which a
+// restart would forget is named instead.
 func configRewrite(c *conn, _ [][]byte) {
-	c.reply.Error("ERR The server is running without a config file")
+	var lost []string
+	for i := range c.node.settings.all {
+		s := &c.node.settings.all[i]
+		_, origin := c.node.authority.look(s.name)
+		if strings.HasPrefix(origin, originClient) && s.scope() == "node" && s.get() != c.node.authority.restored(s.name, c.node.settings.atStart[s.name]) {
+			lost = append(lost, s.name)
+		}
+	}
+	if len(lost) == 0 {
+		c.reply.OK()
+		return
+	}
+	c.reply.Error("ERR Rewriting config file: there is none, and a restart of this node would forget what CONFIG SET gave it: " + strings.Join(lost, ", ") +
+		". Have the configuration masters keep it with `smrctl config set`, for all nodes of the group, or put it into the file of settings of this node")
 }

@@ -9,9 +9,13 @@ import (
 	"time"
 )
 
-// latencyBuckets is the number of buckets of a latency histogram: bucket i counts executions below 2^i microseconds
-// that are not in bucket i-1; the last one counts the rest (from 2^30 us, 18 minutes).
+// latencyBuckets is the number of buckets of a latency histogram: bucket i counts executions below 2^i * 1024 nanoseconds that are
+// not in bucket i-1; the last one counts the rest (from 2^40 ns, 18 minutes).
 const latencyBuckets = 32
+
+// bucketBound returns the longest execution of a bucket in nanoseconds as Redis' histograms, which keep two digits, have it: clients know
+// the buckets by it.
+func bucketBound(bucket int) int64 { return 1032<<bucket - 1 }
 
 // commandStats counts the executions of one command, or of one subcommand. Any goroutine adds to it.
 type commandStats struct {
@@ -26,7 +30,7 @@ type commandStats struct {
 func (s *commandStats) add(duration time.Duration, failed bool) {
 	s.calls.Add(1)
 	s.nanos.Add(int64(duration))
-	s.buckets[min(bits.Len64(uint64(duration/time.Microsecond)), latencyBuckets-1)].Add(1)
+	s.buckets[min(bits.Len64(uint64(duration)>>10), latencyBuckets-1)].Add(1)
 	if failed {
 		s.failed.Add(1)
 	}
@@ -74,7 +78,7 @@ func (s *commandStats) percentile(part float64) float64 {
 	}
 	for i := range s.buckets {
 		if seen += s.buckets[i].Load(); float64(seen) >= part*float64(total) {
-			return float64(uint64(1) << i)
+			return float64(bucketBound(i)) / float64(time.Microsecond)
 		}
 	}
 	return 0

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -28,6 +29,7 @@ var record = flag.String("record", "", "host:port of a redis-server to record tr
 //	<                         wait for a message that nobody asked for
 //	                          behind each: the reply, its lines quoted if they are not plain; "(closed)" for the end
 //	@name                     what follows is said on the connection of that name
+//	{addr:name} {id:name} {laddr}   in a command: address and id of the client @name, address of the server
 //
 // A blank line ends all connections.
 func TestTranscripts(t *testing.T) {
@@ -92,7 +94,11 @@ func runTranscript(t *testing.T, address, script string) string {
 			}
 		case line == "<":
 			c.SetDeadline(time.Now().Add(patience))
-			out.WriteString(line + "\n" + show(c.next()))
+			reply := c.next()
+			out.WriteString(line + "\n" + show(reply))
+			if reply == nil {
+				out.WriteString("(closed)\n")
+			}
 		case strings.HasPrefix(line, "#"):
 			out.WriteString(line + "\n")
 		case strings.HasPrefix(line, ">"), strings.HasPrefix(line, "?"):
@@ -101,12 +107,33 @@ func runTranscript(t *testing.T, address, script string) string {
 				c = dial(t, address)
 			}
 			c.SetDeadline(time.Now().Add(patience))
-			if reply := exchange(t, c, line); line[0] == '>' {
+			if reply := exchange(t, c, fillIn(line, address, others)); line[0] == '>' {
 				out.WriteString(reply)
 			}
 		}
 	}
 	return out.String()
+}
+
+// placeholder is what stands for something of another connection.
+var placeholder = regexp.MustCompile(`\{(addr|id|laddr):?(\w*)\}`)
+
+// fillIn puts addresses and ids where a transcript has placeholders.
+func fillIn(line, server string, named map[string]*redisClient) string {
+	return placeholder.ReplaceAllStringFunc(line, func(found string) string {
+		parts := placeholder.FindStringSubmatch(found)
+		switch c := named["@"+parts[2]]; parts[1] {
+		case "addr":
+			return c.LocalAddr().String()
+		case "id":
+			if c.id == "" {
+				c.send("CLIENT ID")
+				c.id = strings.Trim(string(c.next()), ":\r\n")
+			}
+			return c.id
+		}
+		return server
+	})
 }
 
 // exchange sends one request and returns the reply as a transcript shows it. What comes until a marker PING is

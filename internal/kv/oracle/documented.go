@@ -14,6 +14,7 @@ import (
 type documented struct {
 	generator
 	commands []documentedCommand
+	asksKeys bool // asks COMMAND GETKEYS and GETKEYSANDFLAGS about the calls instead
 }
 
 // documentedCommand is one command, or one subcommand.
@@ -30,14 +31,15 @@ var notDrawn = []string{"eval", "evalsha", "eval_ro", "evalsha_ro", "fcall", "fc
 	"pfdebug", "pfselftest", "spop", "randomkey", "xadd", "xautoclaim", "xclaim", "xreadgroup", "xinfo", "xpending", "lcs",
 	"pfcount", "dbsize", "sort", "sort_ro", "zlexcount", "zrangebylex", "zrevrangebylex", "zremrangebylex"}
 
-// newDocumented reads what the server says of its commands. Those that the machine does not execute are left out.
-func newDocumented(s *server, g generator) (*documented, error) {
-	d := &documented{generator: g}
+// newDocumented reads what the server says of its commands. Those that the machine does not execute are left out, unless asksKeys: the
+// keys of every command are asked then, because none is executed.
+func newDocumented(s *server, g generator, asksKeys bool) (*documented, error) {
+	d := &documented{generator: g, asksKeys: asksKeys}
 	if _, err := s.do("hello", "3"); err != nil {
 		return nil, err
 	}
 	for _, command := range kv.Commands() {
-		if !command.Executable() || slices.Contains(notDrawn, command.Name) {
+		if !asksKeys && (!command.Executable() || slices.Contains(notDrawn, command.Name)) {
 			continue
 		}
 		reply, err := s.do("command", "docs", command.Name)
@@ -78,8 +80,15 @@ func field(v resp.Value, name string) resp.Value {
 }
 
 // draw returns one command.
-func (d *documented) draw() []string {
-	command := d.commands[d.IntN(len(d.commands))]
+func (d *documented) draw() []string { return d.call(d.commands[d.IntN(len(d.commands))]) }
+
+// aboutKeys returns a command that asks for the keys of a call.
+func (d *documented) aboutKeys(call []string) []string {
+	return append([]string{"command", d.pick([]string{"getkeys", "getkeysandflags"})}, call...)
+}
+
+// call returns a call of one command.
+func (d *documented) call(command documentedCommand) []string {
 	args := slices.Clone(command.words)
 	for _, argument := range command.arguments {
 		args = append(args, d.argument(command.group, argument)...)
@@ -182,8 +191,15 @@ var documentedFixture = [][]string{
 // sequence returns the commands of one sequence, which begins with an empty keyspace.
 func (d *documented) sequence(length int) [][]string {
 	commands := slices.Concat(fixture[1:], documentedFixture)
+	if d.asksKeys {
+		commands = nil
+	}
 	for range length {
-		if args := d.draw(); !brief(args) {
+		args := d.draw()
+		switch {
+		case d.asksKeys:
+			commands = append(commands, d.aboutKeys(args))
+		case !brief(args) && !slices.Contains(args, "BYLEX"): // see notDrawn
 			commands = append(commands, args)
 		}
 	}

@@ -218,6 +218,22 @@ var introspectionCommands = [][]string{
 	{"command", "getkeysandflags", "zunionstore", "d", "2", "a", "b"}, {"command", "getkeysandflags", "sinterstore", "d", "a", "b"}, {"command", "getkeysandflags", "object", "encoding", "k"},
 }
 
+// movableKeys are calls whose keys stand behind words and numbers.
+var movableKeys = []string{
+	"eval s 0", "eval s 2 a b c", "eval s 3 a b", "eval s -1 a", "eval s x a", "eval s 1a b", "eval_ro s 1 a", "evalsha s 1 a b", "evalsha_ro s 2 a b", "fcall f 2 a b c", "fcall_ro f 1 a", "fcall f 0 x",
+	"sort a", "sort a store b", "sort a STORE b store c", "sort a by store get store limit 0 store store d", "sort a store", "sort a limit 0 1 desc alpha store b", "sort a get # get store store b", "sort_ro a by b get c",
+	"xread streams a 0", "xread streams a b 0 0", "xread count 2 block 3 streams a b 0 0", "xread streams a b 0", "xread streams a", "xread streams", "xread count streams streams a 0", "xread block 0 a b",
+	"xreadgroup group g c streams a >", "xreadgroup group streams streams streams a b > >", "xreadgroup group g c noack count 1 streams a b c > > >", "xreadgroup group g c count 1",
+	"zunionstore d 2 a b", "zunionstore d 2 a b weights 1 2", "zinterstore d 1 a aggregate max", "zdiffstore d 3 a b", "zunionstore d 0 a", "zunionstore d -1 a", "zunion 2 a b withscores", "zinter 1 a", "zdiff 2 a b", "zintercard 2 a b limit 3", "zrangestore d s 0 1",
+	"lmpop 2 a b left", "lmpop 3 a left", "blmpop 0 2 a b right count 3", "blmpop 0 0 a left", "zmpop 1 a min", "bzmpop 1 2 a b max", "sintercard 2 a b limit 1", "sintercard 9 a",
+	"blpop a b 0", "brpop a 0", "bzpopmin a b c 1", "brpoplpush a b 0", "blmove a b left right 0", "rpoplpush a b",
+	"georadius a 1 2 3 m", "georadius a 1 2 3 m store b", "georadius a 1 2 3 m storedist b", "georadius a 1 2 3 m store b storedist c", "georadius a 1 2 3 m store b store c", "georadius a 1 2 3 m store", "georadiusbymember a m 3 km store b",
+	"georadiusbymember a store 3 km", "georadius_ro a 1 2 3 m", "geosearch a frommember m byradius 1 m", "geosearchstore d a frommember m byradius 1 m storedist",
+	"bitop and d a b", "bitop not d", "bitfield a get u8 0", "bitfield a get u8 0 set u8 0 1", "bitfield a overflow sat", "bitfield a", "bitfield_ro a get u8 0", "pfcount a b", "pfmerge d a", "pfmerge d", "pfdebug getreg a",
+	"set a b get", "set a b ex 1 GET", "set a get", "set get get get", "mset a 1 b 2", "mset a 1 b", "msetnx a 1", "copy a b", "rename a b", "object encoding a", "object help", "memory usage a", "memory doctor", "debug object a",
+	"xgroup create a g 0", "xgroup", "xgroup nosuch a", "xinfo stream a full", "xinfo help", "spublish a b", "ssubscribe a", "sunsubscribe", "publish a b", "watch a b", "unwatch", "restore a 0 p replace", "restore-asking a 0 p", "lcs a b idx",
+}
+
 // large returns commands that fill collections beyond the compact encodings and ask all over them.
 func (g generator) large() [][]string {
 	var commands [][]string

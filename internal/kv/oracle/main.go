@@ -82,10 +82,10 @@ func main() {
 func soakAll(s *server, kinds string, count int, seed uint64) (differences int, err error) {
 	names := strings.Split(kinds, ",")
 	if kinds == "all" {
-		names = append(slices.Sorted(maps.Keys(grammar)), "documented", "scripts", "streams")
+		names = append(slices.Sorted(maps.Keys(grammar)), "documented", "getkeys", "scripts", "streams")
 	}
 	for _, name := range names {
-		if grammar[name] == nil && name != "documented" && name != "streams" && name != "scripts" {
+		if grammar[name] == nil && !slices.Contains([]string{"documented", "getkeys", "scripts", "streams"}, name) {
 			return differences, fmt.Errorf("unknown type %q", name)
 		}
 		found, err := soak(s, name, count, seed)
@@ -133,6 +133,14 @@ func recordAll(s *server, dir, only string, sequences, length int, seed uint64) 
 			return err
 		}
 	}
+	if only == "" || slices.Contains(strings.Split(only, ","), "getkeys") {
+		if err := recordKeys(s, filepath.Join(dir, "getkeys.txt"), seed); err != nil {
+			return fmt.Errorf("record the keys of commands: %w", err)
+		}
+	}
+	if only != "" && !slices.Contains(strings.Split(only, ","), "streams") {
+		return nil
+	}
 	if err := recordStreams(s, dir, max(1, sequences/4), 6*length, seed); err != nil {
 		return err
 	}
@@ -154,6 +162,31 @@ func recordAll(s *server, dir, only string, sequences, length int, seed uint64) 
 		return fmt.Errorf("record large: %w", err)
 	}
 	return os.WriteFile(filepath.Join(dir, "large.txt"), out.Bytes(), 0o644)
+}
+
+// recordKeys records COMMAND GETKEYS and GETKEYSANDFLAGS: of calls of every command as they are documented, and of those whose keys are
+// where no rule finds them.
+func recordKeys(s *server, file string, seed uint64) error {
+	d, err := newDocumented(s, generator{rand.New(rand.NewPCG(seed, 2000))}, true)
+	if err != nil {
+		return err
+	}
+	var out bytes.Buffer
+	for proto := 2; proto <= 3; proto++ {
+		var commands [][]string
+		for _, line := range movableKeys {
+			commands = append(commands, append([]string{"command", "getkeys"}, strings.Fields(line)...), append([]string{"command", "getkeysandflags"}, strings.Fields(line)...))
+		}
+		for i := range d.commands { // each of them four times
+			for range 4 {
+				commands = append(commands, d.aboutKeys(d.call(d.commands[i])))
+			}
+		}
+		if err := recordSequence(s, &out, proto, commands); err != nil {
+			return err
+		}
+	}
+	return os.WriteFile(file, out.Bytes(), 0o644)
 }
 
 func recordSequence(s *server, out *bytes.Buffer, proto int, commands [][]string) error {
