@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -105,7 +106,9 @@ func openImages(config Config) (*imageKeeper, *kv.Machine, error) {
 	}
 	k.engine = engine
 	began := time.Now()
+	relax := relaxCollector(k.tier == nil)
 	machine, manifest, err := engine.Restore(kv.New)
+	relax()
 	switch {
 	case errors.Is(err, checkpoint.ErrForeign), errors.Is(err, checkpoint.ErrNewer):
 		return nil, nil, err
@@ -126,6 +129,22 @@ func openImages(config Config) (*imageKeeper, *kv.Machine, error) {
 		Incoming: filepath.Join(config.Images.Dir, "incoming"), Rounds: 1, Logger: logger,
 	}
 	return k, machine, nil
+}
+
+// loadingPercent is how much the collector lets the heap grow, in percent, while an image is loaded: nearly all that is allocated then stays, so that the
+// collector, which would look at it at 8 MiB, 16 MiB, 32 MiB ..., finds nothing.
+const loadingPercent = 400
+
+// relaxCollector does that where it may, until what it returns is called. Whoever set the collector (GOGC) knows why.
+func relaxCollector(may bool) (restore func()) {
+	if !may {
+		return func() {}
+	}
+	before := debug.SetGCPercent(loadingPercent)
+	if before != 100 {
+		debug.SetGCPercent(before)
+	}
+	return func() { debug.SetGCPercent(before) }
 }
 
 // baseAt returns what a log needs to begin at an LSN that was executed, from the log of the replicator beside.
