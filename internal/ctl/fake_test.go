@@ -153,6 +153,9 @@ func (f *fakeCluster) change(ts *testscript.TestScript, args []string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch args[0] {
+	case "transfer":
+		state := f.cluster.Groups[0].Replicas[1].State
+		state.NeedImage, state.ImageFrom, state.BytesDone, state.BytesTotal, state.BytesPerSecond = true, "n1", 96<<20, 384<<20, 32<<20
 	case "empty":
 		f.cluster = &proto.ClusterStatus{}
 	case "drift":
