@@ -234,3 +234,47 @@ func TestImagesAreTakenWhenDue(t *testing.T) {
 		t.Errorf("another group in the same directory: %v", err)
 	}
 }
+
+// What could go wrong: a node that is given the directory of another group, or of a newer program, starts empty or with an older image, serves that, and
+// writes over what it does not know. The error has to say what to do.
+func TestImagesOfOthersAndOfNewerProgramsAreRefused(t *testing.T) {
+	dir := t.TempDir()
+	g := newFakeGroup(t, 1, nil)
+	keeper, _ := imaged(t, g.nodes[0], dir)
+	c := dial(t, g.serve(t, 0))
+	c.expect("set a 1", "+OK\r\n")
+	c.expect("save", "+OK\r\n")
+	again := t.TempDir()
+	if err := os.CopyFS(filepath.Join(again, "images"), os.DirFS(keeper.Dir())); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name, says string
+		spoil      func(config *Config)
+	}{
+		{"cluster", `cluster "`, func(config *Config) { config.Cluster = "other" }},
+		{"group", `group "`, func(config *Config) { config.Group = "other" }},
+		{"newer", "this version reads up to", func(*Config) {
+			images, err := checkpoint.List(filepath.Join(again, "images"))
+			if err != nil || len(images) != 1 {
+				t.Fatal(images, err)
+			}
+			newer := *images[0].Manifest
+			newer.Format++
+			encoded, err := newer.Encode()
+			if err == nil {
+				err = os.WriteFile(filepath.Join(images[0].Dir, checkpoint.ManifestName), encoded, 0o644)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}},
+	} {
+		config := g.nodes[0].node.config
+		config.Images.Dir = again
+		test.spoil(&config)
+		if k, m, err := openImages(config); err == nil || !strings.Contains(err.Error(), test.says) || m != nil || k != nil {
+			t.Errorf("%s: machine %v, %v; want %q", test.name, m != nil, err, test.says)
+		}
+	}
+}
