@@ -104,15 +104,16 @@ func (c *Client) WorkLog(ctx context.Context, group string, limit int) ([]*proto
 }
 
 // Events calls report for every event of group (of all groups if it is empty) after the one numbered after, until ctx is
-// done; when one configuration master goes away it carries on with the next. It returns ctx's error.
+// done; when one configuration master goes away it carries on with the next. Events without a number are what the configuration
+// master that is followed has observed: they come as they happen, and are not kept. It returns ctx's error.
 func (c *Client) Events(ctx context.Context, group string, after uint64, report func(*proto.Event)) error {
 	for at := 0; ctx.Err() == nil; at++ {
 		stream, err := proto.NewConfmasterClient(c.conns[at%len(c.conns)]).
 			Events(ctx, &proto.EventsRequest{Group: group, After: after})
 		for err == nil {
 			var event *proto.Event
-			if event, err = stream.Recv(); err == nil && event.Id > after {
-				after = event.Id
+			if event, err = stream.Recv(); err == nil && (event.GetId() == 0 || event.GetId() > after) {
+				after = max(after, event.GetId())
 				report(event)
 			}
 		}
