@@ -27,7 +27,10 @@ const (
 	// digestWait bounds one try to have all nodes stop at a point of the log: an idle stream moves once a second, and a digest takes
 	// time in proportion to the state.
 	digestWait  = 10 * time.Minute
-	digestTries = 8
+	digestTries = 9
+	// digestAhead is how far ahead the second try is, in bytes: one or two frames of an idle stream. A point that it comes to in more
+	// than some seconds only is one at which nodes give up. Each further try is eight times as far ahead.
+	digestAhead = 64
 )
 
 func newDigest(s *screen) *cobra.Command {
@@ -82,7 +85,7 @@ func digestsOf(ctx context.Context, group string, members []kvMember) ([]digestL
 		if try == digestTries {
 			return nil, errors.New("the nodes execute faster than they can be asked: try again with fewer writes")
 		}
-		distance = max(1024, distance*8)
+		distance = max(digestAhead, distance*8)
 	}
 }
 

@@ -56,7 +56,8 @@ type fakeNode struct {
 	proto.UnimplementedKVNodeServer
 	settings *proto.NodeSettings
 	digest   *proto.DigestReply
-	past     bool // the point of a digest is past, once
+	past     bool     // the point of a digest is past, once
+	asked    []uint64 // points of digests
 }
 
 func (n *fakeNode) Settings(context.Context, *proto.SettingsRequest) (*proto.NodeSettings, error) {
@@ -64,6 +65,7 @@ func (n *fakeNode) Settings(context.Context, *proto.SettingsRequest) (*proto.Nod
 }
 
 func (n *fakeNode) Digest(_ context.Context, in *proto.DigestRequest) (*proto.DigestReply, error) {
+	n.asked = append(n.asked, in.GetAt())
 	if n.past {
 		n.past = false
 		return nil, status.Error(codes.OutOfRange, "it is past")
