@@ -35,6 +35,7 @@ func describe() (*daemon.Program, *confmaster.Config) {
 	peers := set.String("peers", "", "all configuration masters, own one included, as `1=host:port,2=host:port,…` of their gRPC servers (required)")
 	set.StringVar(&config.Sentinel, "sentinel", "", "`host:port` where Redis clients ask for the master by the Sentinel protocol; empty for nowhere")
 	set.StringVar(&config.SentinelAnnounce, "sentinel-announce", "", "`host:port` of --sentinel as others reach it, if that differs")
+	set.BoolVar(&config.AllowDrills, "allow-drills", false, "let operators make faults in this process on purpose (smrctl drill): kill it, or pause it for two minutes at most. Needs a supervisor that starts it again")
 	millis := func(name string, target *time.Duration, standard time.Duration, usage string) {
 		*target = standard
 		set.Func(name, fmt.Sprintf("%s, in `milliseconds` (default %d)", usage, standard.Milliseconds()), func(text string) error {

@@ -76,6 +76,7 @@ func describe() (*daemon.Program, *replicator.Config) {
 	set.BoolVar(&cfg.Archive.Compress, "archive-zstd", false, "with --archive: compress it")
 	cfg.Archive.LagBytes = replicator.DefaultArchiveLag
 	set.Var(bytesize.Flag(&cfg.Archive.LagBytes, maxSize), "archive-lag-cap", "with --archive: most `bytes` of the log that are kept because they are not archived yet, or with KiB, MiB, GiB; beyond them the archive gets a gap")
+	set.BoolVar(&cfg.AllowDrills, "allow-drills", false, "let operators make faults in this process on purpose (smrctl drill): kill or pause it and its KV node, cut links, slow or fill its disk, set its log aside; each for two minutes at most. Needs a supervisor that starts it again")
 	set.IntVar(&cfg.MaxClients, "max-clients", replicator.DefaultMaxClients, "most `connections` of KV nodes")
 	set.IntVar(&cfg.MaxSlaves, "max-slaves", replicator.DefaultMaxSlaves, "most `connections` of slaves")
 	return program, &cfg

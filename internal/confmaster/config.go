@@ -31,6 +31,9 @@ type Config struct {
 	Drop    time.Duration // a member that does not stream for so long leaves the membership (5 s)
 	Lower   time.Duration // copies are lowered, down to min_copies, after so long with too few members (10 s)
 
+	// AllowDrills lets operators make faults in this process on purpose, for a limited time (internal/fault).
+	AllowDrills bool
+
 	Logger *slog.Logger
 	// Observer shows this configuration master to people and programs; nil: nobody is shown anything.
 	Observer *obs.Observer

@@ -12,6 +12,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"lockstep/internal/failover"
+	"lockstep/internal/fault"
 	lockstep "lockstep/proto"
 	"lockstep/smr"
 )
@@ -47,6 +48,7 @@ type node struct {
 	done    failover.Effects // carried out before; their memory is used again
 	news    []failover.Event // to be published as soon as status and view show what they tell
 	events  *bus
+	drills  *fault.Agent
 	calls   *caller
 	watch   *watcher
 	links   *links

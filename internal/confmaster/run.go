@@ -10,12 +10,15 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
+	"google.golang.org/grpc/status"
 
+	"lockstep/internal/fault"
 	lockstep "lockstep/proto"
 )
 
@@ -58,6 +61,7 @@ func Run(ctx context.Context, config Config) error {
 	if err != nil {
 		return err
 	}
+	n.drills = fault.New(fault.Options{Allowed: config.AllowDrills, Logger: config.Logger})
 	err = n.serve(ctx, listener, sentinelListener)
 	return errors.Join(err, n.store.close())
 }
@@ -71,6 +75,7 @@ func (n *node) serve(outer context.Context, listener, sentinelListener net.Liste
 	n.watch, n.calls = newWatcher(ctx, n, conns), newCaller(ctx, n, conns)
 	service := &service{node: n, conns: conns, steward: newSteward(n, conns)}
 	server, alive := newServer(service)
+	n.drills.Register(server, n.checkDrillTarget, ctx.Done())
 	if err := n.replay(); err != nil {
 		cancel(err)
 		n.watch.wait()
@@ -116,6 +121,14 @@ func (n *node) serve(outer context.Context, listener, sentinelListener net.Liste
 	conns.close()
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
 		return err
+	}
+	return nil
+}
+
+// checkDrillTarget refuses what is meant for another process.
+func (n *node) checkDrillTarget(target *lockstep.Target) error {
+	if target.GetCluster() != n.config.Cluster || target.GetGroup() != "" || target.GetNode() != "" {
+		return status.Errorf(codes.FailedPrecondition, "not the process that is meant: this is configuration master %d of cluster %s", n.config.ID, n.config.Cluster)
 	}
 	return nil
 }

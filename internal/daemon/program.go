@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"lockstep/internal/fault"
 	"lockstep/internal/obs"
 	"lockstep/internal/release"
 )
@@ -30,6 +31,7 @@ const (
 // Main runs a program with the arguments and the output of this process until it ends or is told to by SIGTERM or
 // SIGINT, and exits with its code.
 func Main(run func(ctx context.Context, arguments []string, stdout, stderr io.Writer) int) {
+	fault.Helper() // does not return in a helper
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()

@@ -408,5 +408,8 @@ func (c *Cluster) arguments(p Process) []string {
 			args = append(args, "--new")
 		}
 	}
+	if p.Kind != KindKVNode {
+		args = append(args, "--allow-drills") // everything listens on the loopback interface only
+	}
 	return append(append(args, c.httpFlags(p)...), c.Extra[p.Kind]...)
 }

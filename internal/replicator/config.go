@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"lockstep/internal/fault"
 	"lockstep/internal/obs"
 	"lockstep/log"
 	"lockstep/smr"
@@ -59,6 +60,9 @@ type Config struct {
 	MaxClients int
 	MaxSlaves  int
 
+	// AllowDrills lets operators make faults in this process on purpose, for a limited time (internal/fault).
+	AllowDrills bool
+
 	// Version is shown in ReplicaState.
 	Version string
 	// Logger gets the events; default slog.Default().
@@ -70,6 +74,9 @@ type Config struct {
 
 	// fs is the file system of log and state; tests put faults in. Default log.OS.
 	fs log.FS
+	// drills makes faults on order, local serves the KV node beside; withDefaults makes both.
+	drills *fault.Agent
+	local  *local
 	// gauges counts what passes; withDefaults makes it.
 	gauges *gauges
 	// started, if set, is given the node before its goroutines run; for tests.
@@ -178,6 +185,13 @@ func (c Config) withDefaults() Config {
 	}
 	if c.fs == nil {
 		c.fs = log.OS{}
+	}
+	if c.drills == nil {
+		c.local = newLocal()
+		c.drills = newAgent(c, c.local)
+		if c.AllowDrills {
+			c.fs = drillFS{c.fs, c.drills.SyncDelay}
+		}
 	}
 	if c.gauges == nil {
 		c.gauges = newGauges(c.Group, c.Node)

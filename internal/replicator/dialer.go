@@ -125,6 +125,7 @@ func (d *dialer) connect(orderCtx, ctx context.Context, order uint64, master smr
 	if err != nil {
 		return false
 	}
+	conn = d.node.cfg.drills.Conn(conn)
 	// The connection outlives its order: the core hangs up on it when it likes.
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()

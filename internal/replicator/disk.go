@@ -252,6 +252,9 @@ func (d *disk) join(ops []replica.DiskOp) (frames []byte, count int) {
 
 func (d *disk) append(frames []byte) error {
 	h := d.home
+	if h.cfg.drills.DiskFull() {
+		return fmt.Errorf("append at %d: %w: by a drill", h.log.End(), log.ErrFull)
+	}
 	if err := h.log.Append(frames); err != nil {
 		return err
 	}

@@ -60,6 +60,7 @@ func (n *node) serveManage(ctx context.Context, listener net.Listener) error {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 200 * time.Millisecond, PermitWithoutStream: true}),
 	)
 	proto.RegisterReplicatorServer(server, &manage{node: n, ctx: ctx})
+	n.cfg.drills.Register(server, (&manage{node: n}).checkTarget, ctx.Done())
 	checks := health.NewServer()
 	checks.SetServingStatus(proto.Replicator_ServiceDesc.ServiceName, healthpb.HealthCheckResponse_SERVING)
 	healthpb.RegisterHealthServer(server, checks)

@@ -2,7 +2,6 @@ package replicator
 
 import (
 	"path/filepath"
-	"time"
 
 	"lockstep/smr/page"
 	"lockstep/smr/replica"
@@ -35,5 +34,5 @@ func (l *loop) tick() {
 	if l.page != nil {
 		l.page.Tick(clocks)
 	}
-	l.step(&replica.Tick{Stamp: time.Now().UnixMilli(), Clock: clocks.Boot})
+	l.step(&replica.Tick{Stamp: l.node.cfg.drills.Now().UnixMilli(), Clock: clocks.Boot})
 }

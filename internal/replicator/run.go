@@ -103,6 +103,7 @@ func listen(cfg Config) (ports listeners, err error) {
 	if ports.manage, err = config.Listen(context.Background(), "tcp", cfg.ManageAddr); err != nil {
 		return ports, fmt.Errorf("listen on the management port: %w", err)
 	}
+	ports.data, ports.manage = cfg.drills.Listener(ports.data), cfg.drills.Listener(ports.manage)
 	ports.local, err = listenLocal(cfg.Socket)
 	return ports, err
 }
@@ -122,7 +123,7 @@ func newNode(cfg Config, h *home, ports listeners) (*node, error) {
 	}
 	n := &node{
 		cfg: cfg, home: identity{incarnation: h.saved.Incarnation}, logDir: logDir, life: smr.Life(randomID()), announce: cfg.AnnounceAddr,
-		clients: newClients(cfg.MaxClients), local: newLocal(), snapshot: newSnapshot(), events: newEvents(cfg.Logger.With("group", cfg.Group, "node", cfg.Node)),
+		clients: newClients(cfg.MaxClients), local: cfg.local, snapshot: newSnapshot(), events: newEvents(cfg.Logger.With("group", cfg.Group, "node", cfg.Node)),
 		bigSlots: semaphore.NewWeighted(bigSlots),
 	}
 	if n.announce == "" {

@@ -48,7 +48,7 @@ var arrows = map[string][]string{
 	"internal/eventloop": {},
 	"internal/obs":       {"smr"},
 	"internal/replicator": {
-		"smr", "smr/replica", "smr/wire", "smr/page", "log", "proto", "internal/archive", "internal/archive/s3", "internal/invariant", "internal/obs",
+		"smr", "smr/replica", "smr/wire", "smr/page", "log", "proto", "internal/archive", "internal/archive/s3", "internal/fault", "internal/invariant", "internal/obs",
 	},
 	"internal/kvnode": {
 		"smr", "smr/client", "smr/session", "log", "proto", "internal/eventloop", "internal/kv", "internal/checkpoint", "internal/resp", "internal/acl", "internal/invariant", "internal/obs", "internal/transfer", "internal/nearest",
@@ -60,17 +60,19 @@ var arrows = map[string][]string{
 	"internal/backup":     {"smr", "log", "internal/archive", "internal/checkpoint", "internal/kv"},
 	"internal/transfer":   {"smr", "proto", "internal/checkpoint"},
 	"internal/rdb":        {"internal/kv", "internal/resp"},
-	"internal/confmaster": {"smr", "proto", "internal/failover", "internal/resp", "internal/invariant", "internal/obs"},
+	"internal/confmaster": {"smr", "proto", "internal/failover", "internal/resp", "internal/fault", "internal/invariant", "internal/obs"},
+	"internal/fault":      {"proto"},
 
 	"internal/bytesize": {},
 	"internal/nearest":  {},
-	"internal/daemon":   {"internal/release", "internal/obs", "internal/bytesize", "internal/nearest"},
+	"internal/daemon":   {"internal/fault", "internal/release", "internal/obs", "internal/bytesize", "internal/nearest"},
 
 	// Tools around the running system.
 	"internal/admin":          {"proto"},
 	"internal/local":          {"smr", "proto", "internal/admin"},
 	"internal/bench":          {"proto", "internal/admin", "internal/local", "internal/bench/parts"},
-	"internal/ctl":            {"smr", "log", "proto", "internal/admin", "internal/bytesize", "internal/nearest", "internal/acl", "internal/local", "internal/bench", "internal/chaos", "internal/release", "internal/archive", "internal/backup", "internal/checkpoint", "internal/kv", "internal/rdb", "internal/resp", "internal/transfer", "internal/archive/s3"},
+	"internal/ctl":            {"smr", "log", "proto", "internal/admin", "internal/bytesize", "internal/nearest", "internal/acl", "internal/local", "internal/bench", "internal/chaos", "internal/drill", "internal/release", "internal/archive", "internal/backup", "internal/checkpoint", "internal/kv", "internal/rdb", "internal/resp", "internal/transfer", "internal/archive/s3"},
+	"internal/drill":          {"proto", "internal/admin", "internal/local", "internal/chaos", "internal/fault", "internal/release"},
 	"internal/bench/parts":    {"smr", "log", "internal/kv"},
 	"internal/e2e":            {"smr", "log", "proto", "internal/admin", "internal/local"},
 	"internal/tidy":           {},
