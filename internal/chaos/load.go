@@ -23,6 +23,8 @@ const (
 
 // keyring hands out keys. Each takes a bounded number of operations and is then replaced by a fresh one.
 type keyring struct {
+	suffix string // of every key
+
 	mu    sync.Mutex
 	made  int
 	slots []slot
@@ -41,9 +43,12 @@ const (
 	opsPerQueue = 150 // of queues and streams, whose checks take little time
 )
 
-func newKeyring() *keyring {
-	k := &keyring{}
-	for _, letter := range []byte(kindsOfKeys) {
+func newKeyring() *keyring { return newKeyringOf(kindsOfKeys, "") }
+
+// newKeyringOf hands out keys of some kinds only, which end as suffix says.
+func newKeyringOf(letters, suffix string) *keyring {
+	k := &keyring{suffix: suffix}
+	for _, letter := range []byte(letters) {
 		for range keysPerKind {
 			k.slots = append(k.slots, slot{letter: letter})
 		}
@@ -58,7 +63,7 @@ func (k *keyring) take(choice int) string {
 	s := &k.slots[choice%len(k.slots)]
 	if s.left == 0 {
 		k.made++
-		s.key, s.left = fmt.Sprintf("%c%d", s.letter, k.made), opsPerKey
+		s.key, s.left = fmt.Sprintf("%c%d%s", s.letter, k.made, k.suffix), opsPerKey
 		if !isModelled(s.key) {
 			s.left = opsPerQueue
 		}
@@ -105,6 +110,7 @@ type load struct {
 	nodes   func() []local.Replica // those in service now, of which there is at least one
 	unique  atomic.Int64           // the last value written by anybody
 	refused atomic.Int64           // connections that did not come about
+	silent  bool                   // nothing is published
 	// listened is closed when nobody listens any more.
 	listened chan struct{}
 
@@ -182,10 +188,10 @@ func (w *worker) run(ctx context.Context) {
 			continue
 		}
 		var outcome Outcome
-		if w.rng.IntN(12) == 0 {
+		if !w.silent && w.rng.IntN(12) == 0 {
 			outcome = w.publish()
 		} else {
-			outcome = w.operate(w.ring.take(w.rng.IntN(keysPerKind * len(kindsOfKeys))))
+			outcome = w.operate(w.ring.take(w.rng.IntN(len(w.ring.slots))))
 		}
 		if w.broken || w.rng.IntN(500) == 0 { // some connections end without a cause
 			w.hangUp()

@@ -540,37 +540,3 @@ func TestImagesStaySmallOverRestarts(t *testing.T) {
 		t.Fatal(err)
 	}
 }
-
-// What could go wrong: after a downgrade a node passes over the image of the newer program, begins with the one before, and what it takes next stands
-// beside what the newer one wrote.
-func TestNewerImageIsNotPassedOver(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	n, e := newNode(), engineAt(t, nil, dir)
-	n.do("set", "a", "1")
-	take(t, e, n)
-	n.do("set", "a", "2")
-	second := take(t, e, n)
-	if err := e.Close(); err != nil {
-		t.Fatal(err)
-	}
-	second.Format = Format + 1
-	encoded, err := second.Encode()
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(e.Images(), Name(second.LSN), ManifestName)
-	if err := os.WriteFile(path, encoded, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	e = engineAt(t, nil, dir)
-	if m, _, err := e.Restore(kv.New); !errors.Is(err, ErrNewer) || m != nil {
-		t.Errorf("restored %v, %v", m != nil, err)
-	}
-	if err := e.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if left, err := os.ReadFile(path); err != nil || string(left) != string(encoded) {
-		t.Errorf("the image was changed: %v", err)
-	}
-}

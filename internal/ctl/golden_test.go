@@ -37,6 +37,7 @@ var varying = []struct {
 	{regexp.MustCompile(`\b20\d\d-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?Z?\b`), "TIME"},
 	{regexp.MustCompile(`go1\.\d+(\.\d+)?\S*`), "GOVERSION"},
 	{regexp.MustCompile(`\b(linux|darwin)/(amd64|arm64)\b`), "PLATFORM"},
+	{regexp.MustCompile(`/\S*/smrctl\.process`), "/usr/bin/smrctl"},
 	{regexp.MustCompile(`smrctl\.process`), "smrctl"},
 	{regexp.MustCompile(`is \S+ old`), "is AGE old"},
 	{regexp.MustCompile(`\bsmrctl \d+\.\d+\.\d+\S* \S+`), "smrctl VERSION"},

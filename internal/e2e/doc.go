@@ -15,29 +15,6 @@
 // Sentinel client, rueidis with its cache, python3-redis, redis-cli, redis-benchmark. They share one cluster; in the end all
 // nodes have the same digest. Programs that are not installed are skipped, and the test says so.
 //
-// # Bad input about images, archives and members
-//
-// Each is refused, or passed over, with what to do, and the running group is not harmed. Where that is tested:
-//
-//	torn or flipped image, at a start           internal/checkpoint TestDamagedImageFallsBack TestManifestRefusesEveryFlipAndEveryTear
-//	torn or flipped image, on its way           internal/transfer TestBreaksAtRandomBytes TestBrokenTransferIsContinued
-//	torn or flipped image, whose values are cold  internal/checkpoint TestRottenColdRowStops
-//	image of another cluster or group           internal/checkpoint TestDamagedImageFallsBack; internal/kvnode TestImagesOfOthersAndOfNewerProgramsAreRefused
-//	  of a peer, in the archive                 internal/transfer TestUnusableImageIsNotBegun; internal/backup TestBackupsAreListedAndDeleted
-//	image of another history                    internal/e2e TestKVNodeOfAnotherHistoryIsRefused; internal/replicator TestBaseOfAnotherGroupIsRefused
-//	image of a newer format                     internal/checkpoint TestNewerImageIsNotPassedOver; internal/kvnode TestImagesOfOthersAndOfNewerProgramsAreRefused
-//	  of a peer, in the archive                 internal/transfer TestUnusableImageIsNotBegun; internal/backup TestNothingGoesWhileSomethingIsWrong
-//	archive with a gap, damaged, incomplete     internal/backup TestImpossibleRestoresAreRefused; internal/archive TestChainCoversOrNamesTheGap TestDamageIsNoticed
-//	archive that is gone                        internal/kvnode TestAnArchiveThatIsGoneIsTold; internal/archive TestStoreKeepsObjectsWhole
-//	restore to the future, before the first image  internal/backup TestImpossibleRestoresAreRefused; internal/ctl TestBackupCommands
-//	restore into what is there                  internal/backup TestImpossibleRestoresAreRefused
-//	disk full while an image is written         internal/checkpoint TestFullDiskHarmsNothing; internal/kvnode TestBoundIsNoReasonToStop
-//	disk full while an image is fetched         internal/transfer TestUnusableImageIsNotBegun
-//	join under a name in use                    internal/failover TestTranscripts (join.txt, remove_refused.txt); internal/confmaster TestReplicasAreChanged
-//	removal that would break min_copies         internal/failover TestTranscripts (remove_refused.txt); internal/ctl TestChangesAreRefused
-//
-// TestBadInputIsTestedWhereItSays holds this list against the tests that there are.
-//
 // Nothing is asserted about time: whatever must come true is waited for with a generous deadline. `-short` takes the
 // faults of the master only. With `-race` the processes are built with the race detector too. Every log is searched for
 // what no process may ever write: panics, broken invariants, data races.

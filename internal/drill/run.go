@@ -1,0 +1,491 @@
+package drill
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"lockstep/internal/admin"
+	"lockstep/internal/chaos"
+	"lockstep/internal/local"
+	"lockstep/internal/release"
+	"lockstep/proto"
+)
+
+// Config of a drill.
+type Config struct {
+	Drill string
+	Group string
+	Node  string // the victim, or whom to hand over to; "": as the drill says
+
+	Client   *admin.Client
+	Local    *local.Cluster // nil: the processes have a supervisor elsewhere
+	Binaries string         // with Local: directory of the programs
+	Dir      string         // of the history of drills
+	By       string         // who runs it
+	// Dial connects to the agent of a process, by its management address.
+	Dial func(addr string) (*grpc.ClientConn, error)
+	// Digests reports whether all KV nodes hold the same state at one LSN, or why that is not known.
+	Digests func(ctx context.Context) error
+	// Confirm is asked before anything is done; an error ends the drill. nil: nobody is asked.
+	Confirm func(*Plan) error
+
+	Hold    time.Duration // how long a fault lasts
+	Longest time.Duration // longest time without an acknowledged write, beyond that the drill is aborted
+	Clients int           // on each KV node
+
+	Progress func(line string)
+}
+
+// Bounds and defaults of Config.
+const (
+	DefaultHold    = 8 * time.Second
+	MaxHold        = time.Minute
+	DefaultLongest = 45 * time.Second
+	DefaultClients = 2
+
+	// mendPatience bounds how long the group may take to be whole again, warmUp until clients work.
+	mendPatience = 3 * time.Minute
+	warmUp       = 30 * time.Second
+	warmWrites   = 100
+	// settle is how long clients go on when all is well again.
+	settle = time.Second
+	poll   = 100 * time.Millisecond
+)
+
+// Check returns all problems of what people choose.
+func (c *Config) Check() error {
+	var problems []error
+	if Find(c.Drill) == nil {
+		problems = append(problems, fmt.Errorf("drill %q: use one of %v", c.Drill, Names()))
+	}
+	if c.Hold < time.Second || c.Hold > MaxHold {
+		problems = append(problems, fmt.Errorf("hold %v: use 1s to %v", c.Hold, MaxHold))
+	}
+	if c.Longest < time.Second || c.Longest > 10*time.Minute {
+		problems = append(problems, fmt.Errorf("longest pause %v: use 1s to 10m", c.Longest))
+	}
+	if c.Clients < 1 || c.Clients > 50 {
+		problems = append(problems, fmt.Errorf("clients %d: use 1 to 50", c.Clients))
+	}
+	return errors.Join(problems...)
+}
+
+// run is a drill under way.
+type run struct {
+	Config
+	kind    *Kind
+	plan    *Plan
+	agents  map[string]*agent
+	allowed map[string]bool // of agents
+	report  *Report
+	work    *chaos.Workload
+	folder  string // of this run
+	renewed string // node that must come back as another incarnation
+
+	mu        sync.Mutex
+	began     time.Time
+	status    *proto.GroupStatus // last seen, replaced and never changed
+	touched   []string           // nodes and configuration masters that the drill has its hands on now
+	stopped   []string           // processes that only we start again
+	strikeAt  int64              // stamp of the fault, 0 before
+	mendedAt  int64              // stamp when all was whole again
+	timeline  []Moment
+	problems  []string
+	abortedBy error
+}
+
+// Run does a drill. The error says that it was refused or could not be done (Refusal, or what went wrong); how it went is in the
+// report, which also stands in the history.
+func Run(ctx context.Context, c Config) (*Report, error) {
+	if err := c.Check(); err != nil {
+		return nil, err
+	}
+	history, err := openHistory(c.Dir)
+	if err != nil {
+		return nil, err
+	}
+	defer history.close()
+	if err := history.tidyUp(ctx, c); err != nil {
+		return nil, err
+	}
+	r := &run{Config: c, kind: Find(c.Drill), began: time.Now()}
+	r.report = newReport(&r.Config, r.kind, history.nextID(c.Drill, r.began))
+	plan, err := r.inspect(ctx)
+	defer r.closeAgents()
+	if err != nil {
+		return nil, err
+	}
+	if c.Confirm != nil {
+		if err := c.Confirm(plan); err != nil {
+			return nil, err
+		}
+		if plan, err = r.inspect(ctx); err != nil { // it may have taken a while
+			return nil, err
+		}
+	}
+	if r.folder, err = history.begin(r.report.ID, r.unfinished()); err != nil {
+		return nil, err
+	}
+	r.report.note(plan)
+	if err := r.drive(ctx); err != nil {
+		return nil, errors.Join(err, history.abandon(r.report.ID))
+	}
+	return r.report, history.finish(r.report, r.folder)
+}
+
+// Inspect says what a drill would do, and refuses what the group could not survive, as Run does. It changes nothing.
+func Inspect(ctx context.Context, c Config) (*Plan, error) {
+	if err := c.Check(); err != nil {
+		return nil, err
+	}
+	r := &run{Config: c, kind: Find(c.Drill), began: time.Now()}
+	r.report = &Report{}
+	defer r.closeAgents()
+	return r.inspect(ctx)
+}
+
+// drive does all that touches the cluster.
+func (r *run) drive(ctx context.Context) error {
+	outer := ctx
+	ctx, abort := context.WithCancelCause(ctx)
+	defer abort(nil)
+	if err := r.reserve(ctx); err != nil {
+		return &Refusal{Drill: r.Drill, Group: r.Group, Problems: []string{err.Error()}}
+	}
+	seed := rand.Uint64()
+	var err error
+	r.work, err = chaos.StartWorkload(context.WithoutCancel(ctx), chaos.WorkloadOptions{
+		Dir: r.folder, Nodes: r.plan.clientsAt, Name: keyName(r.report.ID), Clients: r.Clients, Seed: seed})
+	if err != nil {
+		return err
+	}
+	var watchers sync.WaitGroup
+	watching, stopWatching := context.WithCancel(context.WithoutCancel(ctx))
+	watchers.Go(func() { r.follow(watching) })
+	failed := r.warm(ctx)
+	if failed == nil {
+		watchers.Go(func() { r.guard(watching, abort) })
+		r.say("clients write and check what they read; now: %s", r.kind.What)
+		failed = r.kind.do(r, ctx)
+	}
+	if cause := context.Cause(ctx); cause != nil {
+		r.abortedBy = cause
+		if outer.Err() != nil {
+			r.abortedBy = errors.New("ended by the operator")
+		}
+		r.mark("drill", "aborted: "+r.abortedBy.Error())
+	} else if failed != nil {
+		r.complain("%v", failed)
+	}
+	r.touchAll()
+	// Whatever happened: what the drill has broken is mended before anything is judged.
+	mending, cancel := context.WithTimeout(context.WithoutCancel(ctx), mendPatience)
+	defer cancel()
+	r.say("waiting until the group is whole again")
+	if err := r.mend(mending, nil); err != nil {
+		r.complain("the group is not whole again: %v", err)
+	}
+	r.mu.Lock()
+	r.mendedAt = r.work.Now()
+	r.mu.Unlock()
+	r.rest(mending, settle)
+	stopWatching()
+	watchers.Wait()
+	return r.judge(mending)
+}
+
+// say tells people what happens.
+func (r *run) say(format string, args ...any) { r.Progress(fmt.Sprintf(format, args...)) }
+
+// mark notes a moment of the timeline, and tells.
+func (r *run) mark(who, text string) {
+	at := int64(0)
+	if r.work != nil {
+		at = r.work.Now()
+	}
+	r.mu.Lock()
+	r.timeline = append(r.timeline, Moment{Stamp: at, Who: who, Text: text})
+	begun := r.strikeAt
+	r.mu.Unlock()
+	when := ""
+	if begun != 0 {
+		when = fmt.Sprintf("%+.3f s  ", float64(at-begun)/1e9)
+	}
+	r.say("%s%s: %s", when, who, text)
+}
+
+// complain notes why the drill has not passed.
+func (r *run) complain(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !slices.Contains(r.problems, text) {
+		r.problems = append(r.problems, text)
+	}
+}
+
+// struck notes that the fault is there from now on.
+func (r *run) struck() {
+	now := r.work.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.strikeAt == 0 {
+		r.strikeAt = now
+	}
+}
+
+// touch says which host the drill has its hands on from now on: its trouble is no reason to abort.
+func (r *run) touch(names ...string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.touched = names
+}
+
+func (r *run) touchAll() { r.touch(r.agentNames()...) }
+
+// agentNames lists the agents, sorted.
+func (r *run) agentNames() []string {
+	var names []string
+	for name := range r.agents {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// willStart notes processes that only this smrctl, or the next one, starts again. It is on disk before they are killed.
+func (r *run) willStart(processes ...string) {
+	if r.Local == nil {
+		return
+	}
+	r.mu.Lock()
+	for _, name := range processes {
+		if !slices.Contains(r.stopped, name) {
+			r.stopped = append(r.stopped, name)
+		}
+	}
+	r.mu.Unlock()
+	if err := writeUnfinished(r.folder, r.unfinished()); err != nil {
+		r.complain("note what must be started again: %v", err)
+	}
+}
+
+func (r *run) unfinished() unfinished {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return unfinished{ID: r.report.ID, Drill: r.Drill, Group: r.Group, By: r.By, Began: r.began, Processes: slices.Clone(r.stopped)}
+}
+
+// strike makes a fault that ends by itself, as a kill does.
+func (r *run) strike(ctx context.Context, name string, in *proto.InjectRequest) error {
+	r.touch(name)
+	r.mark("drill", fmt.Sprintf("%s: %s", name, in.GetFault()))
+	if err := r.injectOnce(ctx, name, in); err != nil {
+		return err
+	}
+	r.struck()
+	r.mark("drill", "the fault is there")
+	r.rest(ctx, r.Hold)
+	return context.Cause(ctx)
+}
+
+// injectOnce makes a fault that nothing takes back.
+func (r *run) injectOnce(ctx context.Context, name string, in *proto.InjectRequest) error {
+	h, err := r.order(ctx, r.agents[name], agentPatience, in)
+	if err != nil {
+		return err
+	}
+	h.release()
+	<-h.ended
+	return nil
+}
+
+// hold makes a fault on all victims, and returns when it is over.
+func (r *run) hold(ctx context.Context, moves bool, in *proto.InjectRequest) error {
+	r.touch(r.plan.Victims...)
+	var all []*held
+	defer func() {
+		for _, h := range all {
+			h.release()
+			<-h.ended
+		}
+	}()
+	for _, name := range r.plan.Victims {
+		request := &proto.InjectRequest{Fault: in.GetFault(), Process: in.GetProcess(), Kvnode: in.GetKvnode(), Inbound: in.GetInbound(),
+			Outbound: in.GetOutbound(), DelayMs: in.GetDelayMs(), ShiftMs: in.GetShiftMs()}
+		h, err := r.order(ctx, r.agents[name], r.Hold, request)
+		if err != nil {
+			return err
+		}
+		all = append(all, h)
+	}
+	r.struck()
+	hits := uint64(0)
+	for _, h := range all {
+		select {
+		case <-h.ended:
+			hits += h.hits
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	r.mark("drill", "the fault is over")
+	if h := all[0]; h.err == nil && in.GetFault() != pauseFault && hits == 0 {
+		r.complain("the fault had no effect: nothing passed where it was made")
+	}
+	if moves {
+		return r.awaitOtherMaster(ctx, r.plan.Victims[0])
+	}
+	return nil
+}
+
+// awaitOtherMaster waits until somebody else than node leads.
+func (r *run) awaitOtherMaster(ctx context.Context, node string) error {
+	ctx, cancel := context.WithTimeout(ctx, r.Longest)
+	defer cancel()
+	return r.until(ctx, func() error {
+		group, err := r.group(ctx)
+		switch {
+		case err != nil:
+			return err
+		case group.GetMaster() == "" || group.GetEpoch() == r.plan.epoch && r.kind.target == theMaster && group.GetMaster() == r.plan.master:
+			return fmt.Errorf("nobody was elected in place of %s: the group is %s, its master %q", node, group.GetState(), group.GetMaster())
+		}
+		return nil
+	})
+}
+
+// mend starts what does not run and waits until the group is whole: as it was when the drill began. Replicas in before must have
+// another life than there.
+func (r *run) mend(ctx context.Context, before map[string]uint64) error {
+	return r.until(ctx, func() error {
+		if err := r.startStopped(); err != nil {
+			return err
+		}
+		status, group, err := r.look(ctx)
+		if err != nil {
+			return err
+		}
+		if problems := wholeness(status, group, r.plan); len(problems) > 0 {
+			return errors.New(problems[0])
+		}
+		for _, replica := range group.GetReplicas() {
+			node, state := replica.GetNode(), replica.GetState()
+			if r.renewed == node && state.GetIncarnation() == r.plan.incarnations[node] {
+				return fmt.Errorf("%s is the incarnation that it was before its disk was lost", node)
+			}
+			if life := before[node]; life != 0 && slices.Contains(r.hands(), node) && life == state.GetLife() {
+				return fmt.Errorf("%s is the process that it was", node)
+			}
+		}
+		return nil
+	})
+}
+
+func (r *run) hands() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.touched)
+}
+
+// startStopped starts the processes that we have stopped and that do not run.
+func (r *run) startStopped() error {
+	if r.Local == nil {
+		return nil
+	}
+	r.mu.Lock()
+	names := slices.Clone(r.stopped)
+	r.mu.Unlock()
+	for _, name := range startOrder(names) {
+		if r.Local.Pid(name) != 0 {
+			continue
+		}
+		pid, err := r.Local.StartProcess(name, r.Binaries)
+		if errors.Is(err, local.ErrRunning) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		r.mark("drill", fmt.Sprintf("started %s (pid %d)", name, pid))
+	}
+	return nil
+}
+
+// startOrder puts replicators before KV nodes.
+func startOrder(names []string) []string {
+	ordered := slices.Clone(names)
+	slices.SortStableFunc(ordered, func(a, b string) int {
+		return boolOrder(a == kvnode(nodeOf(a)), b == kvnode(nodeOf(b)))
+	})
+	return ordered
+}
+
+func boolOrder(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
+}
+
+// warm waits until clients work on every node.
+func (r *run) warm(ctx context.Context) error {
+	waiting, cancel := context.WithTimeout(ctx, warmUp)
+	defer cancel()
+	return r.until(waiting, func() error {
+		if writes, _ := r.work.Acknowledged(); writes < warmWrites {
+			return fmt.Errorf("only %d writes were acknowledged before the fault: nothing was broken", writes)
+		}
+		return nil
+	})
+}
+
+// until waits until attempt returns nil, or ctx ends; then the error says what was missing.
+func (r *run) until(ctx context.Context, attempt func() error) error {
+	for {
+		err := attempt()
+		if err == nil {
+			return nil
+		}
+		if !r.rest(ctx, poll) {
+			return err
+		}
+	}
+}
+
+// rest waits and reports whether ctx lives on.
+func (r *run) rest(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
+
+// keyName is in the name of every key of a run.
+func keyName(id string) string { return "lockstep-drill:" + id }
+
+// version is what ran.
+func version() string { return release.String() }
+
+func host() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return "unknown host"
+	}
+	return name
+}
