@@ -71,8 +71,8 @@ fuzz-short: ## Run every fuzz target for FUZZTIME
 oracle: ## Record again what redis-server 7.0 answers (needs redis-server; SOAK=1000000: compare that many random commands instead)
 	$(GO) run ./internal/kv/oracle $(if $(SOAK),-soak -count $(SOAK)) $(ORACLEFLAGS)
 
-docs: ## Write the tables of docs/configuration.md anew from the flags
-	$(GO) test -p 1 -count=1 -run TestReferenceIsCurrent ./cmd/kvnode ./cmd/replicator ./cmd/confmaster -args -update
+docs: ## Write docs/smrctl.md and the tables of docs/configuration.md anew from the commands and flags
+	$(GO) test -p 1 -count=1 -run TestReferenceIsCurrent ./cmd/kvnode ./cmd/replicator ./cmd/confmaster ./internal/ctl -args -update
 
 ci: ## What the continuous integration runs
 	@.ci/run
