@@ -32,6 +32,8 @@ type gauges struct {
 	}
 	trail  trail
 	synced atomic.Uint64 // LSN: what really is on the disk
+	// leaseUntil is when the lease ends under which this master is read without asking, by CLOCK_BOOTTIME in microseconds; 0: there is none.
+	leaseUntil atomic.Int64
 }
 
 // mark is an end of the log and when it was reached.
@@ -166,6 +168,13 @@ func (m *gauges) happened(events []replica.Event) {
 				m.events[kind].Add(1)
 			}
 		}
+	}
+}
+
+// leased notes until when this master is read under its lease. Called by the loop.
+func (m *gauges) leased(until int64) {
+	if m != nil {
+		m.leaseUntil.Store(until)
 	}
 }
 

@@ -165,7 +165,8 @@ func TestGroupIsShown(t *testing.T) {
 	const own = `group="g1",node="n1"`
 	holds(master, "/metrics", `lockstep_replica_role{`+own+`,role="master"} 1`, `lockstep_replica_slave_lag_bytes{`+own+`,slave="n2"} 0`,
 		`lockstep_replica_slave_lag_seconds{`+own+`,slave="n3"} 0`, `lockstep_replica_slave_streams{group="g1",member="true",node="n1",slave="n3"} 1`,
-		`lockstep_replica_copies{group="g1",kind="streaming",node="n1"} 3`, `lockstep_replica_frame_requests_sum{`+own+`} 20`,
+		`lockstep_replica_copies{group="g1",kind="streaming",node="n1"} 3`, `lockstep_replica_lease_seconds{group="g1",kind="left",node="n1"} 0.`,
+		`lockstep_replica_lease_seconds{group="g1",kind="length",node="n1"} 0.2`, `lockstep_replica_frame_requests_sum{`+own+`} 20`,
 		`lockstep_replica_exposure_bytes{`+own+`} 0`, `lockstep_replica_uncommitted_seconds{`+own+`} 0`, `lockstep_replica_connections{group="g1",kind="client",node="n1"} 1`,
 		`lockstep_replica_events_total{event="leading",`+own+`} 1`)
 	holds(master, "/readyz?role=master", "200 ok")

@@ -264,8 +264,10 @@ func (l *loop) takeOrder(in item) {
 // later messages to it are queued.
 func (l *loop) carryOut() error {
 	out := &l.out
+	until := l.core.LeaseUntil()
+	l.node.cfg.gauges.leased(until)
 	if l.page != nil {
-		l.page.Show(l.core.LeaseUntil(), l.core.Commit())
+		l.page.Show(until, l.core.Commit())
 	}
 	for _, id := range out.Hangup {
 		if link := l.links[id]; link != nil {
