@@ -22,6 +22,7 @@ func newUp(s *screen) *cobra.Command {
 	var asked local.Options
 	var detach bool
 	var timeout time.Duration
+	var dry dryRun
 	defaults := local.Options{}.WithDefaults()
 	command := &cobra.Command{
 		Use:   "up",
@@ -49,6 +50,7 @@ Binaries are taken from beside smrctl; if they are not there and this is the sou
 	flags.StringVar(&asked.Archive, "archive", "", "existing `directory`, or s3://BUCKET/PREFIX, into which everything that is committed is archived, for backups and restores; it stays so when the cluster is resumed")
 	flags.BoolVar(&detach, "detach", false, "return once the cluster serves; stop it with 'smrctl down'")
 	flags.DurationVar(&timeout, "timeout", time.Minute, "how long to wait for the cluster to serve")
+	dry.add(command)
 	complete(command, "sync", "always", "interval", "os")
 	command.RunE = func(command *cobra.Command, _ []string) error {
 		if err := keepGiven(command, &asked); err != nil {
@@ -58,6 +60,9 @@ Binaries are taken from beside smrctl; if they are not there and this is the sou
 			return usage("timeout %v: use more than 0", timeout)
 		}
 		return work(func(ctx context.Context, _ []string) error {
+			if dry.on {
+				return wouldStart(s, &dry, at.dir, asked)
+			}
 			return up(ctx, s, at.dir, asked, timeout, detach)
 		})(command, nil)
 	}
@@ -111,6 +116,27 @@ func keepGiven(command *cobra.Command, asked *local.Options) error {
 		asked.Sync = all.Sync
 	}
 	return nil
+}
+
+// wouldStart looks at all that up looks at before it starts anything, and says what that would be.
+func wouldStart(s *screen, dry *dryRun, dir string, asked local.Options) error {
+	cluster, err := local.Prepare(dir, asked)
+	if err != nil {
+		return err
+	}
+	if err := cluster.Preflight(); err != nil {
+		return err
+	}
+	first := "found a new cluster in " + cluster.Dir
+	if cluster.Resumed {
+		first = "resume the cluster in " + cluster.Dir
+	}
+	plan := cluster.Plan
+	steps := []string{fmt.Sprintf("%s: %d replicas, copies %d (at least %d), sync %s", first, len(plan.Replicas), plan.Copies, plan.MinCopies, plan.Sync)}
+	for _, p := range cluster.Processes() {
+		steps = append(steps, fmt.Sprintf("start %s at %s", p.Name, p.Addr))
+	}
+	return dry.show(s, append(steps, "wait until the group serves"))
 }
 
 func up(ctx context.Context, s *screen, dir string, asked local.Options, timeout time.Duration, detach bool) error {
