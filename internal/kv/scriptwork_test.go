@@ -59,6 +59,46 @@ func TestScriptsAreChargedForTheWorkOfCommands(t *testing.T) {
 	}
 }
 
+// What could go wrong: a script asks for a large collection again and again, and each of its elements, which becomes a value of Lua, counts
+// less than an instruction. A reply of so many elements must not be had more often than their instructions allow.
+func TestScriptsAreChargedForTheElementsOfReplies(t *testing.T) {
+	const elements, limit = 1000, 400_000
+	r := newRunner()
+	for i := range elements {
+		member := strconv.Itoa(i)
+		r.apply("rpush", "list", member)
+		r.apply("sadd", "set", member+"-")
+		r.apply("zadd", "zset", member, member)
+		r.apply("hset", "hash", member, "v")
+		r.apply("xadd", "stream", strconv.Itoa(i+1)+"-1", "f", "v")
+	}
+	r.machine.ApplySetting("lua-instruction-limit", strconv.Itoa(limit))
+	for _, test := range []struct {
+		command string
+		values  int
+	}{
+		{"'lrange','list',0,-1", elements}, {"'smembers','set'", elements}, {"'hgetall','hash'", 2 * elements}, {"'hvals','hash'", elements}, {"'zrange','zset',0,-1,'withscores'", 2 * elements},
+		{"'xrange','stream','-','+'", 4 * elements}, {"'mget',unpack(KEYS)", elements}, {"'zmscore','zset',unpack(KEYS)", elements}, {"'sort','list','by','nosort'", elements},
+	} {
+		for _, proto := range []string{"2", "3"} {
+			r.apply("del", "calls")
+			keys := make([]string, elements)
+			for i := range keys {
+				keys[i] = strconv.Itoa(i)
+			}
+			code := "redis.setresp(" + proto + ") while true do redis.call('incr','calls') redis.call(" + test.command + ") end"
+			reply := r.apply(append([]string{"eval", code, strconv.Itoa(elements)}, keys...)...)
+			if !strings.Contains(reply, "script used more than") {
+				t.Fatalf("%s: %.100q", test.command, reply)
+			}
+			calls, _ := strconv.Atoi(strings.SplitN(r.apply("get", "calls"), "\r\n", 3)[1])
+			if most := limit/(4*test.values) + 1; calls < 1 || calls > most {
+				t.Errorf("%s in RESP%s: executed %d times before the limit, want at most %d", test.command, proto, calls, most)
+			}
+		}
+	}
+}
+
 // Where a script is stopped by the work of its commands, it is stopped on every replica, and as a read as well.
 func TestWorkOfCommandsIsDeterministic(t *testing.T) {
 	a, b := newRunner(), newRunner()

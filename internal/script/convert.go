@@ -191,11 +191,14 @@ func (e *Engine) readReply(l *lua.LState, b []byte) (lua.LValue, []byte) {
 	case '#':
 		return lua.LBool(line[0] == 't'), rest
 	case ',':
+		e.work(l, entryWork)
 		f, _ := parseNumber(string(line))
 		return e.field(l, "double", lua.LNumber(f)), rest
 	case '(':
+		e.work(l, entryWork)
 		return e.field(l, "big_number", e.newString(l, line)), rest
 	case '=':
+		e.work(l, entryWork)
 		text, rest := e.readBulk(l, line, rest)
 		verbatim := e.newTable(l, 0, 2)
 		verbatim.RawSetString("format", text[:3])
@@ -209,8 +212,20 @@ func (e *Engine) readReply(l *lua.LState, b []byte) (lua.LValue, []byte) {
 	return e.readItems(l, b[0], n, rest)
 }
 
+// What a value of a reply counts, in instructions, besides its bytes: one in a list; a key with its value in a table, or one that is a table of its
+// own. The engine spends as much time on them as on so many instructions of a loop that makes tables.
+const (
+	valueWork = 4
+	entryWork = 12
+)
+
 func (e *Engine) readItems(l *lua.LState, kind byte, n int, rest []byte) (lua.LValue, []byte) {
 	var key, value lua.LValue
+	if kind == '%' || kind == '~' {
+		e.work(l, n*entryWork)
+	} else {
+		e.work(l, n*valueWork)
+	}
 	switch kind {
 	case '%':
 		t := e.newTable(l, 0, n)
