@@ -62,13 +62,35 @@ func (c *conn) prepareRead() error {
 	case readStale:
 		return nil
 	case readAtLeast:
+		if err := c.settleDoubt(); err != nil {
+			return err
+		}
 		return c.node.waitApplied(k.lsn, c.caughtUp)
 	case readBounded:
-		if at := c.node.fresh.at.Load(); at > 0 && c.node.now()-time.Duration(at) <= k.bound {
+		if c.node.isFresh(k.bound) {
 			return nil
 		}
 	}
 	return c.linearize()
+}
+
+// isFresh reports whether this node was seen to hold everything that had been acknowledged a given time ago, and does not hold it in doubt.
+func (n *Node) isFresh(bound time.Duration) bool {
+	at := n.fresh.at.Load()
+	return at > 0 && n.now()-time.Duration(at) <= bound && !n.log.InDoubt()
+}
+
+// settleDoubt waits until what this node has executed is known to be of the stream of the log beside it: an LSN of another one, which a forced
+// recovery has given up, is not the LSN that the client means.
+func (c *conn) settleDoubt() error {
+	if !c.node.log.InDoubt() {
+		return nil
+	}
+	c.node.log.AwaitTrust(func(err error) { c.indexReady(0, err) })
+	if !c.await() {
+		return errStopped
+	}
+	return c.index.err
 }
 
 // mayReadNow is prepareRead for who cannot wait: it reports false if that is needed.
@@ -77,10 +99,9 @@ func (c *conn) mayReadNow() bool {
 	case readStale:
 		return true
 	case readAtLeast:
-		return c.node.applied.reached(k.lsn)
+		return c.node.applied.reached(k.lsn) && !c.node.log.InDoubt()
 	case readBounded:
-		at := c.node.fresh.at.Load()
-		return at > 0 && c.node.now()-time.Duration(at) <= k.bound
+		return c.node.isFresh(k.bound)
 	}
 	lsn, leased := c.node.log.ReadLease()
 	return leased && c.node.applied.reached(lsn)

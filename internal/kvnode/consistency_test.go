@@ -52,6 +52,53 @@ func TestConsistencyOfReads(t *testing.T) {
 	}
 }
 
+// What could go wrong: the replicator beside a node comes back with the log of another history, of a forced recovery, and a read at an LSN, or
+// one with a bound, is answered from what that history has given up. It waits, and is an error when the doubt does not end.
+func TestReadsAreNotAnsweredFromAStateInDoubt(t *testing.T) {
+	g := newFakeGroup(t, 1, func(c *Config) { c.WriteTimeout = 2 * time.Second })
+	node := g.nodes[0]
+	c := dial(t, g.serve(t, 0))
+	c.expect("SET k v", "+OK\r\n")
+	c.expect("GET k", "$1\r\nv\r\n") // fresh from now on
+	for _, consistency := range []string{"ATLEAST 1", "ATLEAST 0", "BOUNDED 3600000"} {
+		g.set(func() { node.doubted, g.noReads = false, false })
+		c.expect("SMR CONSISTENCY "+consistency, "+OK\r\n")
+		c.expect("GET k", "$1\r\nv\r\n")
+		// A linearizable read would get no answer in doubt; nor does one that the bound lets do without.
+		g.set(func() { node.doubted, g.noReads = true, true })
+		waits := func() bool {
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			return len(node.trusting) == 1
+		}
+		for _, transaction := range []bool{false, true} {
+			if transaction {
+				c.send("MULTI", "GET k")
+				c.want("+OK\r\n", "+QUEUED\r\n")
+				c.send("EXEC")
+			} else {
+				c.send("GET k")
+			}
+			if strings.HasPrefix(consistency, "ATLEAST") {
+				eventually(t, "reader waits", waits)
+				node.endDoubt(errFakeNoMaster)
+			}
+			if got := string(c.next()); !strings.HasPrefix(got, "-MASTERDOWN this read cannot be as new as SMR CONSISTENCY "+consistency) {
+				t.Errorf("%s in doubt: %q", consistency, got)
+			}
+		}
+		if strings.HasPrefix(consistency, "ATLEAST") {
+			c.send("GET k")
+			eventually(t, "reader waits", waits)
+			node.endDoubt(nil)
+			c.want("$1\r\nv\r\n")
+		}
+	}
+	c.expect("SMR CONSISTENCY STALE", "+OK\r\n")
+	g.set(func() { node.doubted = true })
+	c.expect("GET k", "$1\r\nv\r\n")
+}
+
 // Whatever tells of the replicated state is as new as a GET would be, and refused where a GET is: what the machine answers, and what the
 // shell reads of it.
 func TestEveryLookAtTheStateIsLinearizable(t *testing.T) {

@@ -48,9 +48,11 @@ type fakeLog struct {
 	sequence uint64
 	waiting  map[uint64]Submission
 	refusing bool
-	applied  int  // frames delivered, guarded by group.mu
-	lagging  bool // guarded by group.mu: frames are not delivered
-	orphaned bool // guarded by group.mu: the replicator is not there
+	applied  int           // frames delivered, guarded by group.mu
+	lagging  bool          // guarded by group.mu: frames are not delivered
+	orphaned bool          // guarded by group.mu: the replicator is not there
+	doubted  bool          // guarded by group.mu: what was executed may be of another stream
+	trusting []func(error) // guarded by group.mu: who waits for the end of the doubt
 
 	waits  atomic.Int32 // callers of Submit that wait for room
 	roomMu sync.Mutex
@@ -247,6 +249,35 @@ func (l *fakeLog) ReadIndex(done func(smr.LSN, error)) {
 		return
 	}
 	done(end, nil)
+}
+
+func (l *fakeLog) InDoubt() bool {
+	l.group.mu.Lock()
+	defer l.group.mu.Unlock()
+	return l.doubted
+}
+
+func (l *fakeLog) AwaitTrust(done func(error)) {
+	l.group.mu.Lock()
+	if l.doubted {
+		l.trusting = append(l.trusting, done)
+		l.group.mu.Unlock()
+		return
+	}
+	l.group.mu.Unlock()
+	done(nil)
+}
+
+// endDoubt answers those who wait for the end of the doubt, which ends if err is nil.
+func (l *fakeLog) endDoubt(err error) {
+	l.group.mu.Lock()
+	l.doubted = err != nil
+	waiting := l.trusting
+	l.trusting = nil
+	l.group.mu.Unlock()
+	for _, done := range waiting {
+		done(err)
+	}
 }
 
 func (l *fakeLog) Status() smr.Status {

@@ -35,6 +35,12 @@ type Log interface {
 	// ReadIndex calls done with an LSN at which a read that arrived before this call is linearizable, or with the
 	// reason why there is none within the read timeout. done is called once, from any goroutine, and does not block.
 	ReadIndex(done func(index smr.LSN, err error))
+	// InDoubt reports whether what this node has executed may be of another stream than the log that is beside it now: nobody may be
+	// answered from it who asks for more than a stale state.
+	InDoubt() bool
+	// AwaitTrust calls done when this node is not in doubt, or with the reason why it still is at the end of the read timeout. done is called as
+	// that of ReadIndex.
+	AwaitTrust(done func(err error))
 	// CountCopies calls done with the number of members that hold everything below lsn durably, the master included.
 	// done is called as that of ReadIndex.
 	CountCopies(lsn smr.LSN, done func(copies int, err error))
@@ -54,6 +60,9 @@ func (l link) Submit(slot uint16, payload []byte, submission Submission) {
 func (l link) TrySubmit(slot uint16, payload []byte, submission Submission) bool {
 	return l.Client.TrySubmit(slot, 0, payload, submission)
 }
+
+// AwaitTrust implements Log.
+func (l link) AwaitTrust(done func(err error)) { l.Client.WaitApplied(0, done) }
 
 // Take implements Log.
 func (l link) Take(sequence uint64) Submission {

@@ -186,6 +186,10 @@ func (c *Client) Read(done func(lsn smr.LSN, err error)) {
 // ErrClosed. done must not block.
 func (c *Client) WaitApplied(lsn smr.LSN, done func(err error)) { c.applied.wait(lsn, done) }
 
+// InDoubt reports whether what was executed may be of another stream than the log beside: a replicator is attached whose log was not yet
+// held against it. Nothing that waits for an LSN is answered meanwhile; WaitApplied(0, done) waits for the end of it alone.
+func (c *Client) InDoubt() bool { return c.applied.inDoubt.Load() }
+
 // CountCopies calls done once with the number of members that hold everything below lsn durably, the master included, as of
 // after this call; or with an error as ReadIndex does.
 func (c *Client) CountCopies(lsn smr.LSN, done func(copies int, err error)) {
