@@ -124,8 +124,10 @@ type Stats struct {
 	Expired int64
 	Evicted int64
 	Waiters int // commands that wait for a key
-	Now     int64
-	Applied smr.LSN
+	// WaitedKeys are the keys that they wait for, WaitedEvenGone those of them that serve somebody by vanishing, too.
+	WaitedKeys, WaitedEvenGone int
+	Now                        int64
+	Applied                    smr.LSN
 }
 
 // DatabaseStats describes one database.
@@ -134,7 +136,7 @@ type DatabaseStats struct{ Keys, Expires int }
 // Stats returns figures about the state.
 func (m *Machine) Stats() Stats {
 	s := Stats{
-		Sessions: m.sessions.Len(), Memory: m.used, Expired: m.expired, Evicted: m.evicted, Waiters: m.waiters.size,
+		Sessions: m.sessions.Len(), Memory: m.used, Expired: m.expired, Evicted: m.evicted, Waiters: m.waiters.size, WaitedKeys: len(m.waiting), WaitedEvenGone: m.waitedEvenGone(),
 		Now: m.now, Applied: m.applied,
 	}
 	for i, d := range &m.databases {

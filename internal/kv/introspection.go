@@ -170,7 +170,13 @@ func ownDescription() description {
 func waitAOFDescription() description {
 	d := ownSubcommand{"waitaof", 4, []string{"noscript"}, []string{"@slow", "@blocking", "@connection"},
 		"Blocks until the writes of the connection are in the append-only files of this node and of so many replicas", "generic", "7.2.0"}.describe()
-	d.docs.Items = append(d.docs.Items, textValue('$', "complexity"), textValue('$', "O(1)"))
+	d.info.Items[infoTips] = resp.Value{Kind: '~', Items: []resp.Value{textValue('$', "request_policy:all_shards"), textValue('$', "response_policy:agg_min")}}
+	arguments := resp.Value{Kind: '*'}
+	for _, name := range []string{"numlocal", "numreplicas", "timeout"} {
+		arguments.Items = append(arguments.Items, resp.Value{Kind: '%', Items: []resp.Value{textValue('$', "name"), textValue('$', name),
+			textValue('$', "type"), textValue('$', "integer")}})
+	}
+	d.docs.Items = append(d.docs.Items, textValue('$', "complexity"), textValue('$', "O(1)"), textValue('$', "arguments"), arguments)
 	return d
 }
 

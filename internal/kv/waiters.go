@@ -110,6 +110,20 @@ func (m *Machine) addWaiter(n *node[waiter]) {
 	}
 }
 
+// waitedEvenGone counts the keys that somebody waits for who is served when they vanish, too.
+func (m *Machine) waitedEvenGone() int {
+	keys := make(map[waitKey]bool)
+	m.waiters.each(func(n *node[waiter]) bool {
+		for _, key := range n.value.keys {
+			if n.value.evenGone {
+				keys[waitKey{n.value.envelope.Database, key}] = true
+			}
+		}
+		return true
+	})
+	return len(keys)
+}
+
 func cloneArgs(args [][]byte) [][]byte {
 	kept := make([][]byte, len(args))
 	for i, arg := range args {

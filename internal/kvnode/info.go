@@ -106,9 +106,9 @@ func (n *Node) infoServer(w *infoWriter) {
 	w.line("process_id", os.Getpid())
 	w.line("process_supervised", "no")
 	w.line("run_id", n.runID)
-	port := 0
+	port, bound := 0, ""
 	if address := n.address.Load(); address != nil {
-		port = address.Port
+		port, bound = address.Port, address.IP.String()
 	}
 	w.line("tcp_port", port)
 	w.line("server_time_usec", time.Now().UnixMicro())
@@ -121,6 +121,9 @@ func (n *Node) infoServer(w *infoWriter) {
 	w.line("executable", executable)
 	w.line("config_file", "")
 	w.line("io_threads_active", 0)
+	if port > 0 {
+		w.line("listener0", fmt.Sprintf("name=tcp,bind=%s,port=%d", bound, port))
+	}
 }
 
 func (n *Node) infoClients(w *infoWriter) {
@@ -138,6 +141,8 @@ func (n *Node) infoClients(w *infoWriter) {
 	w.line("blocked_clients", n.blocked.count()+int(n.shell.pauses.wait.Load()))
 	w.line("tracking_clients", n.shell.tracker.active.Load())
 	w.line("clients_in_timeout_table", 0)
+	w.line("total_blocking_keys", w.keyspace.WaitedKeys)
+	w.line("total_blocking_keys_on_nokey", w.keyspace.WaitedEvenGone)
 }
 
 func (n *Node) infoMemory(w *infoWriter) {

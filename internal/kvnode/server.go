@@ -53,6 +53,10 @@ func shutdownCommand(c *conn, args [][]byte) {
 // replicaofCommand is REPLICAOF and SLAVEOF: who follows whom is not decided here.
 func replicaofCommand(c *conn, args [][]byte) {
 	if isWord(args[1], "no") && isWord(args[2], "one") {
+		if c.node.leads() {
+			c.reply.OK()
+			return
+		}
 		c.reply.Error("ERR this node cannot make itself the master: the configuration master decides. Use FAILOVER, or 'smrctl switchover', to hand mastership over; every node takes writes in any case")
 		return
 	}

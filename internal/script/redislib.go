@@ -10,8 +10,8 @@ import (
 
 // Version is the version of Redis whose scripting this is.
 const (
-	Version       = "7.2.0"
-	versionNumber = 0x00070200
+	Version       = "7.2.4"
+	versionNumber = 0x00070204
 )
 
 // openRedis makes the library redis, for scripts and functions, and the one that the code of a library sees while it is loaded.
