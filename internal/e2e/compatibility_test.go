@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"context"
+	"fmt"
+	"maps"
 	"os"
 	"regexp"
 	"slices"
@@ -16,8 +18,9 @@ import (
 
 var (
 	listed  = regexp.MustCompile("(?s)<!-- commands -->(.*)<!-- end of commands -->")
+	differs = regexp.MustCompile("(?s)<!-- different -->(.*)<!-- end of different -->")
 	missing = regexp.MustCompile("(?s)<!-- absent -->(.*)<!-- end of absent -->")
-	command = regexp.MustCompile("`([A-Z_-]+(?: [A-Z]+)?)`")
+	command = regexp.MustCompile("`([A-Z_-]+(?: [A-Z-]+)?)`")
 )
 
 // names returns the sorted names of commands between the marks of a list in the manual.
@@ -121,6 +124,134 @@ func TestEveryCommandOfRedisIsDoneOrAbsent(t *testing.T) {
 			t.Errorf("%s is said to be absent and answers %q", name, answer)
 		case !slices.Contains(absent, name) && (!there || unknown):
 			t.Errorf("%s is not said to be absent and answers %q", name, answer)
+		}
+	}
+}
+
+// different holds, for the rows of the table of docs/compatibility.md that tell how commands differ, a call of each command and what the node
+// answers to it: it shows the difference where one exchange can, and else that the command is there.
+var different = map[string]struct{ call, want string }{
+	"ACL LOG": {"ACL LOG", `^\[\]$`}, "CLIENT LIST": {"CLIENT LIST", `^id=\d+ .* lib-name= lib-ver=\n$`}, "MONITOR": {"MONITOR", "^OK$"}, "SLOWLOG GET": {"SLOWLOG GET 0", `^\[\]$`},
+	"LATENCY LATEST": {"LATENCY LATEST", `^\[\]$`}, "PUBSUB CHANNELS": {"PUBSUB CHANNELS", `^\[\]$`},
+	"ASKING": {"ASKING", "cluster support disabled"}, "CLUSTER": {"CLUSTER NONSENSE", "cluster support disabled"},
+	"BGREWRITEAOF": {"BGREWRITEAOF", "^Background append only file rewriting started$"}, "BGSAVE": {"BGSAVE", "^Background saving started$"}, "SAVE": {"SAVE", "^OK$|already in progress$"}, "LASTSAVE": {"LASTSAVE", `^\d{10}$`},
+	"BLPOP": {"BLPOP none 0.01", "^null$"}, "BRPOP": {"BRPOP none 0.01", "^null$"}, "BLMPOP": {"BLMPOP 0.01 1 none LEFT", "^null$"}, "BZPOPMIN": {"BZPOPMIN none 0.01", "^null$"},
+	"BZPOPMAX": {"BZPOPMAX none 0.01", "^null$"}, "BZMPOP": {"BZMPOP 0.01 1 none MIN", "^null$"},
+	"CONFIG REWRITE": {"CONFIG REWRITE", "^OK$"}, "CONFIG SET": {"CONFIG SET appendfsync no", "Lockstep has the value 'always' only"}, "DEBUG": {"DEBUG JMAP", "^ERR unknown subcommand"},
+	"DUMP": {"EVAL redis.call('set','d','v')return{string.byte(redis.call('dump','d'),4,5)} 0", `^\[10 0\]$`},
+	"EVAL": {"EVAL while|true|do|end 0", "used more than 10000 instructions"}, "EVAL_RO": {"EVAL_RO while|true|do|end 0", "used more than 10000 instructions"},
+	"EVALSHA": {"EVALSHA 0 0", "^NOSCRIPT"}, "EVALSHA_RO": {"EVALSHA_RO 0 0", "^NOSCRIPT"}, "FCALL": {"FCALL none 0", "^ERR Function not found$"}, "FCALL_RO": {"FCALL_RO none 0", "^ERR Function not found$"},
+	"FAILOVER": {"FAILOVER ABORT", "^ERR No failover in progress.$"}, "FUNCTION KILL": {"FUNCTION KILL", "^NOTBUSY"}, "SCRIPT KILL": {"SCRIPT KILL", "^NOTBUSY"},
+	"GEORADIUS": {"COMMAND GETKEYS GEORADIUS g 1 2 3 m STORE a STORE b", `^\[g b\]$`}, "GEORADIUSBYMEMBER": {"COMMAND GETKEYS GEORADIUSBYMEMBER g m 3 m STORE a STORE b", `^\[g b\]$`},
+	"LATENCY DOCTOR": {"LATENCY DOCTOR", "^The latency monitor is off."}, "MEMORY DOCTOR": {"MEMORY DOCTOR", "^No memory problem found"}, "MEMORY MALLOC-STATS": {"MEMORY MALLOC-STATS", "^Go allocator"},
+	"CLIENT HELP": {"CLIENT HELP", "NO-TOUCH"}, "LPOS": {"LPOS none x RANK -9223372036854775808", "^ERR value is out of range"},
+	"MODULE LOAD": {"MODULE LOAD /x.so", "^ERR Error loading the extension"}, "MODULE LOADEX": {"MODULE LOADEX /x.so", "^ERR Error loading the extension"}, "MODULE UNLOAD": {"MODULE UNLOAD x", "^ERR Error unloading module"},
+	"OBJECT FREQ": {"OBJECT FREQ none", "^null$"}, "OBJECT IDLETIME": {"OBJECT IDLETIME none", "^null$"},
+	"PFCOUNT": {"EVAL redis.call('pfadd','h','a')redis.call('pfcount','h')return|string.byte(redis.call('get','h'),16) 0", "^128$"},
+	"PUBLISH": {"EVAL return|redis.call('publish','a','b') 0", "^0$"}, "SPUBLISH": {"SPUBLISH a b", "^0$"}, "READONLY": {"READONLY", "^OK$"}, "READWRITE": {"READWRITE", "^OK$"},
+	"REPLICAOF": {"REPLICAOF 127.0.0.1 6379", "^ERR replicas of a group are not made with REPLICAOF"}, "SLAVEOF": {"SLAVEOF NO ONE", "^OK$"}, "ROLE": {"ROLE", `^\[master \d+ \[\]\]$`},
+	"SCRIPT DEBUG": {"SCRIPT DEBUG YES", "a script runs on every replica"}, "SHUTDOWN": {"SHUTDOWN ABORT", "^ERR No shutdown in progress.$"},
+	"SORT": {"SORT none ALPHA", `^\[\]$`}, "SORT_RO": {"SORT_RO none ALPHA", `^\[\]$`}, "WAIT": {"WAIT 0 0", "^0$"}, "WAITAOF": {"WAITAOF 0 0 0", `^\[1 0\]$`},
+	"XSETID": {"EVAL redis.call('xadd','x','5-1','f','v')redis.call('xdel','x','5-1')return|redis.pcall('xsetid','x','4-1') 0", "smaller than current max_deleted_entry_id"},
+}
+
+// What could go wrong: the manual says that a command differs where it does not any more, or a difference is not in the manual. The table of the
+// manual and that of the test have the same commands, and the node answers each as the test says. ("|" stands for a blank inside of a word.)
+func TestCommandsDifferAsTheManualSays(t *testing.T) {
+	w := start(t, local.Options{Replicas: 1, Confmasters: 1}, nil)
+	page, err := os.ReadFile("../../docs/compatibility.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	part := differs.FindSubmatch(page)
+	if part == nil {
+		t.Fatal("docs/compatibility.md has no table of differences")
+	}
+	var documented []string
+	for row := range strings.Lines(string(part[1])) {
+		if cells := strings.Split(row, "|"); len(cells) > 2 {
+			for _, match := range command.FindAllStringSubmatch(cells[1], -1) {
+				documented = append(documented, match[1])
+			}
+		}
+	}
+	tested := slices.Sorted(maps.Keys(different))
+	if slices.Sort(documented); !slices.Equal(documented, tested) {
+		t.Fatalf("only in the manual: %v; only in the test: %v", without(documented, tested), without(tested, documented))
+	}
+	if strange := without(documented, redisCommands(t)); len(strange) > 0 {
+		t.Errorf("Redis does not have %v", strange)
+	}
+	if _, err := once(w.addr("n1"), "CONFIG", "SET", "lua-instruction-limit", "10000"); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range tested {
+		args := strings.Fields(different[name].call)
+		for i := range args {
+			args[i] = strings.ReplaceAll(args[i], "|", " ")
+		}
+		reply, err := once(w.addr("n1"), args...)
+		got := shown(reply)
+		if err != nil {
+			got = err.Error()
+		}
+		if !regexp.MustCompile(different[name].want).MatchString(got) {
+			t.Errorf("%s: %q answers %q, want %s", name, args, got, different[name].want)
+		}
+	}
+}
+
+// shown renders a reply as one line: numbers, texts, and arrays in brackets.
+func shown(v resp.Value) string {
+	switch {
+	case v.Null:
+		return "null"
+	case v.Kind == ':':
+		return fmt.Sprint(v.Int)
+	case v.Kind != '*':
+		return v.Text
+	}
+	items := make([]string, len(v.Items))
+	for i, item := range v.Items {
+		items[i] = shown(item)
+	}
+	return "[" + strings.Join(items, " ") + "]"
+}
+
+// What could go wrong: something that 7.2 brought and the recorded redis-server of 7.0 does not know is missing, or answers otherwise than 7.2 does.
+func TestWhatCameWith72(t *testing.T) {
+	w := start(t, local.Options{Replicas: 1, Confmasters: 1}, nil)
+	c := mustDial(t, w.addr("n1"))
+	for _, test := range []struct{ call, want string }{
+		{"ZADD z 1 a 2.5 b", "^2$"}, {"ZRANK z b WITHSCORE", `^\[1 2.5\]$`}, {"ZREVRANK z b WITHSCORE", `^\[0 2.5\]$`}, {"ZRANK z x WITHSCORE", "^null$"}, {"ZRANK z b WITHSCORES", "^ERR syntax error$"},
+		{"CLIENT NO-TOUCH ON", "^OK$"}, {"CLIENT NO-TOUCH OFF", "^OK$"}, {"CLIENT NO-TOUCH", "^ERR wrong number of arguments for 'client.no-touch' command$"},
+		{"CLIENT SETINFO LIB-NAME tour", "^OK$"}, {"CLIENT SETINFO lib-ver 1.2", "^OK$"}, {"CLIENT INFO", "lib-name=tour lib-ver=1.2"}, {"CLIENT SETINFO lib-os x", "^ERR Unrecognized option 'lib-os'$"},
+		{"CLIENT SETINFO lib-name a|b", "^ERR lib-name cannot contain spaces"}, {"CLIENT KILL MAXAGE 1", "^ERR syntax error$"}, // 7.4
+		{"WAITAOF 1 0 100", `^\[1 0\]$`}, {"WAITAOF 2 0 0", "^ERR value is out of range, value must between 0 and 1$"}, {"WAITAOF 1 -1 0", "^ERR value is out of range, must be positive$"}, {"WAITAOF 1 0 -1", "^ERR timeout is negative$"},
+		{"CLUSTER MYSHARDID", "cluster support disabled"}, {"COMMAND INFO waitaof", `^\[\[waitaof 4 `}, {"COMMAND INFO client|no-touch", "no-touch 3 "},
+		{"CONFIG GET set-max-listpack-*", `^\[set-max-listpack-entries 128 set-max-listpack-value 64\]$`}, {"CONFIG GET locale-collate", `^\[locale-collate \]$`},
+		{"SADD s a", "^1$"}, {"OBJECT ENCODING s", "^listpack$"}, {"RPUSH l a", "^1$"}, {"OBJECT ENCODING l", "^listpack$"},
+		{"XADD x 1-1 f v", "^1-1$"}, {"XGROUP CREATE x g 0", "^OK$"}, {"XREADGROUP GROUP g c STREAMS x >", "1-1"}, {"XINFO CONSUMERS x g", `^\[\[name c pending 1 idle \d+ inactive \d+\]\]$`},
+		{"XINFO STREAM x FULL", `seen-time \d+ active-time \d+`}, {"XREADGROUP GROUP g idle STREAMS x >", "^null$"}, {"XINFO CONSUMERS x g", `name idle pending 0 idle \d+ inactive -1`},
+		{"INFO clients", "total_blocking_keys:0\r\ntotal_blocking_keys_on_nokey:0\r\n"}, {"INFO server", `listener0:name=tcp,bind=127.0.0.1,port=\d+`}, {"INFO stats", `acl_access_denied_auth:0\r\n`},
+		{"LPOS l a RANK -9223372036854775808", "^ERR value is out of range"}, {"HELLO 2", "version 7.2.4"}, {"EVAL return|redis.REDIS_VERSION..'|'..redis.REDIS_VERSION_NUM 0", "^7.2.4.459268$"},
+		{"ACL SETUSER ann on >secret ~* +@all", "^OK$"}, {"HELLO 2 SETNAME me AUTH ann wrong", "^WRONGPASS"}, {"CLIENT GETNAME", "^null$"}, // nothing changes
+		{"HELLO 2 AUTH ann secret SETNAME a|b", "^ERR Client names cannot contain spaces"}, {"ACL WHOAMI", "^default$"}, {"HELLO 2 AUTH ann secret FOO", "^ERR Syntax error in HELLO option 'FOO'$"}, {"ACL WHOAMI", "^default$"},
+		{"AUTH ann wrong", "^WRONGPASS"}, {"ACL LOG 1", `entry-id \d+ timestamp-created \d+ timestamp-last-updated \d+`},
+	} {
+		args := strings.Fields(test.call)
+		for i := range args {
+			if !strings.Contains(args[i], "client|") {
+				args[i] = strings.ReplaceAll(args[i], "|", " ")
+			}
+		}
+		reply, err := c.do(args...)
+		got := shown(reply)
+		if err != nil {
+			got = err.Error()
+		}
+		if !regexp.MustCompile(test.want).MatchString(got) {
+			t.Errorf("%q answers %q, want %s", args, got, test.want)
 		}
 	}
 }
