@@ -12,6 +12,7 @@ import (
 	"lockstep/internal/confmaster"
 	"lockstep/internal/daemon"
 	"lockstep/internal/obs"
+	"lockstep/internal/trust"
 )
 
 func main() { daemon.Main(run) }
@@ -36,6 +37,12 @@ func describe() (*daemon.Program, *confmaster.Config) {
 	set.StringVar(&config.Sentinel, "sentinel", "", "`host:port` where Redis clients ask for the master by the Sentinel protocol; empty for nowhere")
 	set.StringVar(&config.SentinelAnnounce, "sentinel-announce", "", "`host:port` of --sentinel as others reach it, if that differs")
 	set.BoolVar(&config.AllowDrills, "allow-drills", false, "let operators make faults in this process on purpose (smrctl drill): kill it, or pause it for two minutes at most. Needs a supervisor that starts it again")
+	config.SentinelAuth = trust.AuthRequired
+	set.StringVar(&config.SentinelTLS, "sentinel-tls", "", "`host:port` where Redis clients ask for the master with TLS, beside --sentinel or instead of it; needs --tls-cert")
+	set.Func("sentinel-tls-auth", "whether clients at --sentinel-tls show a certificate of --tls-ca: `mode` no, optional or required (default required)", func(text string) (err error) {
+		config.SentinelAuth, err = trust.ParseAuth(text)
+		return err
+	})
 	millis := func(name string, target *time.Duration, standard time.Duration, usage string) {
 		*target = standard
 		set.Func(name, fmt.Sprintf("%s, in `milliseconds` (default %d)", usage, standard.Milliseconds()), func(text string) error {
@@ -59,10 +66,22 @@ func describe() (*daemon.Program, *confmaster.Config) {
 		}
 		return config.Validate()
 	}
+	program.Identity = func() trust.Identity {
+		return trust.Identity{Cluster: config.Cluster, Role: trust.Confmaster, Name: (&confmaster.Peer{ID: config.ID}).Name()}
+	}
+	program.Inner = func() []daemon.Port {
+		for _, peer := range config.Peers {
+			if peer.ID == config.ID {
+				return []daemon.Port{{Flag: "peers", Addr: peer.Addr}}
+			}
+		}
+		return nil
+	}
 	program.Labels = func() []any { return []any{"confmaster", config.ID} }
 	program.Run = func(ctx context.Context, logger *slog.Logger, observer *obs.Observer) error {
 		config.Logger = logger.With("confmaster", config.ID)
 		config.Observer = observer
+		config.Keeper = program.Keeper
 		return confmaster.Run(ctx, config)
 	}
 	return program, &config

@@ -12,6 +12,7 @@ import (
 	"lockstep/internal/kvnode"
 	"lockstep/internal/obs"
 	"lockstep/internal/release"
+	"lockstep/internal/trust"
 	"lockstep/smr"
 )
 
@@ -37,21 +38,35 @@ func describe() (*daemon.Program, *kvnode.Config) {
 	program.Run = func(ctx context.Context, logger *slog.Logger, observer *obs.Observer) error {
 		config.Logger = logger
 		config.Observer = observer
+		config.Keeper = program.Keeper
 		return kvnode.Run(ctx, config)
 	}
+	program.Identity = func() trust.Identity {
+		return trust.Identity{Cluster: config.Cluster, Role: trust.KVNode, Name: string(config.Node)}
+	}
+	program.Inner = func() []daemon.Port { return []daemon.Port{{Flag: "admin", Addr: config.Admin.Listen}} }
+	program.Secret = []string{"requirepass"}
 	set := program.Flags
 	set.StringVar(&config.ReplicatorDir, "replicator-dir", "", "data `directory` of the replicator beside this node; its socket DIR/local.sock is used (required)")
 	set.StringVar(&config.Cluster, "cluster", "", "`id` of the cluster; a replicator of another one is refused (required)")
 	set.StringVar(&config.Group, "group", config.Group, "`name` of the replicated group")
 	set.StringVar((*string)(&config.Node), "node", "", "`name` of the replica that this node belongs to: a-z, 0-9, '-' and '.' (required)")
-	set.StringVar(&config.Listen, "listen", config.Listen, "`host:port` for Redis clients; port 0 takes a free one")
-	set.StringVar(&config.Announce, "announce", "", "`host:port` of --listen as others reach it (default: --listen as it was bound)")
+	set.StringVar(&config.Listen, "listen", config.Listen, "`host:port` for Redis clients without TLS; port 0 takes a free one, \"\" is none")
+	set.StringVar(&config.TLS.Listen, "tls-listen", "", "`host:port` for Redis clients with TLS, beside --listen or instead of it")
+	set.StringVar(&config.TLS.Files.Cert, "tls-listen-cert", "", "`file` with the certificate that Redis clients see (PEM) (default --tls-cert)")
+	set.StringVar(&config.TLS.Files.Key, "tls-listen-key", "", "`file` with the key of --tls-listen-cert (PEM) (default --tls-key)")
+	set.StringVar(&config.TLS.Files.CA, "tls-listen-ca", "", "`file` with the CAs of certificates that Redis clients show (PEM) (default --tls-ca)")
+	set.Func("tls-listen-auth", "whether Redis clients at --tls-listen show a certificate: `mode` no, optional or required (default required)", func(text string) (err error) {
+		config.TLS.Auth, err = trust.ParseAuth(text)
+		return err
+	})
+	set.StringVar(&config.Announce, "announce", "", "`host:port` of --listen as others reach it, or of --tls-listen (default: --listen as it was bound, or --tls-listen without it)")
 	set.Func("peers", "where the KV nodes of the group are, for INFO and ROLE: `node=host:port,...` (default unknown)", func(text string) (err error) {
 		config.Peers, err = parsePeers(text)
 		return err
 	})
 	set.BoolVar(&config.AllowRemote, "allow-remote", false, "let clients of other hosts in without a password: switch protected mode off")
-	set.StringVar(&config.RequirePass, "requirepass", "", "`password` of the default user until CONFIG SET or ACL SETUSER gives it another; the same on every node")
+	set.StringVar(&config.RequirePass, "requirepass", "", "only in --config: `password` of the default user until CONFIG SET or ACL SETUSER gives it another; the same on every node")
 	set.Func("masters", "gRPC addresses of the configuration masters, for FAILOVER: `host:port,...`", func(text string) error {
 		config.Masters = strings.Split(text, ",")
 		return nil

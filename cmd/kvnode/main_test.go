@@ -29,6 +29,11 @@ func TestUsage(t *testing.T) {
 		{fine + "--peers n1=x", daemon.ExitUsage, []string{"address of peer n1"}},
 		{fine + "--log-format xml", daemon.ExitUsage, []string{"use text or json"}},
 		{fine + "--nonsense", daemon.ExitUsage, []string{"nonsense"}},
+		{fine + "--requirepass geheim", daemon.ExitUsage, []string{"everybody on this machine can read a command line"}},
+		{fine + "--admin 10.0.0.1:7400", daemon.ExitUsage, []string{"admin 10.0.0.1:7400: other hosts may reach it", "--insecure"}},
+		{fine + "--tls-cert x", daemon.ExitUsage, []string{"tls-ca, tls-key is missing"}},
+		{fine + "--tls-listen :6380 --tls-listen-auth maybe", daemon.ExitUsage, []string{"use no, optional or required"}},
+		{fine + "--http-tls on", daemon.ExitUsage, []string{"it needs --http"}},
 		{fine + "word", daemon.ExitUsage, []string{`unexpected argument "word"`}},
 	} {
 		var out bytes.Buffer

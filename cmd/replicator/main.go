@@ -12,6 +12,7 @@ import (
 	"lockstep/internal/obs"
 	"lockstep/internal/release"
 	"lockstep/internal/replicator"
+	"lockstep/internal/trust"
 	"lockstep/log"
 	"lockstep/smr"
 )
@@ -37,7 +38,14 @@ func describe() (*daemon.Program, *replicator.Config) {
 	program.Run = func(ctx context.Context, logger *slog.Logger, observer *obs.Observer) error {
 		cfg.Logger = logger
 		cfg.Observer = observer
+		cfg.Keeper = program.Keeper
 		return replicator.Run(ctx, cfg)
+	}
+	program.Identity = func() trust.Identity {
+		return trust.Identity{Cluster: cfg.Cluster, Role: trust.Replicator, Name: cfg.Node}
+	}
+	program.Inner = func() []daemon.Port {
+		return []daemon.Port{{Flag: "data", Addr: cfg.DataAddr}, {Flag: "manage", Addr: cfg.ManageAddr}}
 	}
 	set := program.Flags
 	set.StringVar(&cfg.Dir, "dir", "", "`directory` of this replica: log, hard state, socket; made if missing (required)")

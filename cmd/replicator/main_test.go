@@ -29,7 +29,7 @@ func TestUsage(t *testing.T) {
 		"bad sync":      {append(good, "--sync", "never"), daemon.ExitUsage, nil, []string{"always, interval or os"}},
 		"bad format":    {append(good, "--log-format", "xml"), daemon.ExitUsage, nil, []string{"text or json"}},
 		"bad level":     {append(good, "--log-level", "loud"), daemon.ExitUsage, nil, []string{"log-level"}},
-		"port in use":   {append(good, "--data", "127.0.0.1:0", "--manage", "192.0.2.1:1"), daemon.ExitFailed, nil, []string{"management port"}},
+		"port in use":   {append(good, "--data", "127.0.0.1:0", "--insecure", "--manage", "192.0.2.1:1"), daemon.ExitFailed, nil, []string{"management port"}},
 		"wildcard data": {append(good, "--data", ":7100"), daemon.ExitUsage, nil, []string{"announce"}},
 	} {
 		var stdout, stderr bytes.Buffer

@@ -11,9 +11,9 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
+	"lockstep/internal/trust"
 	"lockstep/proto"
 )
 
@@ -26,6 +26,9 @@ const maxReply = 16 << 20
 
 // Client calls the configuration masters of one cluster. It is safe for concurrent use.
 type Client struct {
+	// Login is how this client shows who it is, for those who call nodes as well.
+	Login Login
+
 	addrs []string
 	conns []*grpc.ClientConn // one for each address, which connects when it is first used
 
@@ -34,14 +37,14 @@ type Client struct {
 }
 
 // New returns a client of the configuration masters at these addresses. It connects when it is first used.
-func New(addrs []string) (*Client, error) {
+func New(addrs []string, login Login) (*Client, error) {
 	if len(addrs) == 0 {
 		return nil, errors.New("no address of a configuration master")
 	}
-	c := &Client{addrs: addrs}
+	c := &Client{addrs: addrs, Login: login}
 	for _, addr := range addrs {
 		conn, err := grpc.NewClient("passthrough:///"+addr,
-			grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithTransportCredentials(login.Keeper.Credentials(trust.Wanted{Role: trust.Confmaster})),
 			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxReply)),
 			grpc.WithConnectParams(grpc.ConnectParams{
 				Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.5, MaxDelay: time.Second},
@@ -148,7 +151,11 @@ func (c *Client) each(ctx context.Context, timeout time.Duration, call func(cont
 		case ctx.Err() != nil:
 			return fmt.Errorf("configuration master %s: %w", c.addrs[at], ctx.Err())
 		}
-		problems = append(problems, fmt.Sprintf("%s: %s", c.addrs[at], status.Convert(err).Message()))
+		text := status.Convert(err).Message()
+		if c.Login.Keeper == nil && strings.Contains(text, "server preface") {
+			text += ": if the cluster speaks TLS, give --tls-ca, --tls-cert and --tls-key, or a context that has them"
+		}
+		problems = append(problems, fmt.Sprintf("%s: %s", c.addrs[at], text))
 	}
 	return fmt.Errorf("%w: %s", ErrNoAnswer, strings.Join(problems, "; "))
 }

@@ -42,7 +42,7 @@ func TestEventsWithoutNumberAreTold(t *testing.T) {
 	}})
 	go server.Serve(listener)
 	defer server.Stop()
-	client, err := New([]string{listener.Addr().String()})
+	client, err := New([]string{listener.Addr().String()}, Login{})
 	if err != nil {
 		t.Fatal(err)
 	}

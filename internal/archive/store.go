@@ -95,7 +95,7 @@ func (d *Dir) Put(_ context.Context, name string, write func(io.Writer) error) e
 	if err := write(file); err != nil {
 		return errors.Join(err, file.Close())
 	}
-	err = file.Chmod(0o644)
+	err = file.Chmod(0o640)
 	if err == nil {
 		err = file.Sync()
 	}
@@ -120,7 +120,7 @@ func (d *Dir) makeFolder(folder string) error {
 	if err := d.makeFolder(above); err != nil {
 		return err
 	}
-	if err := os.Mkdir(folder, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := os.Mkdir(folder, 0o750); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	return syncDir(above)

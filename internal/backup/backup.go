@@ -259,7 +259,7 @@ func (a Archive) Fetch(ctx context.Context, lsn smr.LSN, dir string) (*checkpoin
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("fetch the backup of LSN %d: %w", lsn, err)
 	}
 	for _, file := range manifest.Files {
@@ -267,7 +267,7 @@ func (a Archive) Fetch(ctx context.Context, lsn smr.LSN, dir string) (*checkpoin
 			return nil, fmt.Errorf("fetch the backup of LSN %d: %w", lsn, err)
 		}
 	}
-	if err := os.WriteFile(filepath.Join(dir, checkpoint.ManifestName), b.Image, 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, checkpoint.ManifestName), b.Image, 0o600); err != nil {
 		return nil, fmt.Errorf("fetch the backup of LSN %d: %w", lsn, err)
 	}
 	return checkpoint.Verify(dir)

@@ -78,7 +78,7 @@ func (a Archive) Restore(ctx context.Context, r Restore) (result Restored, err e
 		return result, err
 	}
 	parent := filepath.Dir(r.Into)
-	if err := os.MkdirAll(parent, 0o755); err != nil {
+	if err := os.MkdirAll(parent, 0o700); err != nil {
 		return result, fmt.Errorf("restore: %w", err)
 	}
 	stage, err := os.MkdirTemp(parent, "."+filepath.Base(r.Into)+".restore-")
@@ -340,7 +340,7 @@ func (w *worker) build(ctx context.Context, base log.Base) (*checkpoint.Manifest
 
 // LinkImage makes another directory of the same files: they are never changed, and stay when the image goes.
 func LinkImage(from, to string, m *checkpoint.Manifest) error {
-	if err := os.MkdirAll(to, 0o755); err != nil {
+	if err := os.MkdirAll(to, 0o700); err != nil {
 		return fmt.Errorf("link image %s: %w", from, err)
 	}
 	names := []string{checkpoint.ManifestName}

@@ -12,7 +12,6 @@ import (
 	"syscall"
 	"time"
 
-	"lockstep/internal/admin"
 	"lockstep/internal/local"
 )
 
@@ -131,7 +130,7 @@ func drill(ctx context.Context, cluster *local.Cluster, c DrillConfig) (Kill, er
 			return kill, err
 		}
 	}
-	client, err := admin.New(cluster.Plan.ConfmasterAddrs())
+	client, err := cluster.Admin()
 	if err != nil {
 		return kill, err
 	}

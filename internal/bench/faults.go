@@ -101,7 +101,7 @@ func vanished(ctx context.Context, e *Env) (Outcome, error) {
 func (e *Env) vanishOnce(ctx context.Context, r *Running, x *links) (Kill, error) {
 	ctx, cancel := context.WithTimeout(ctx, drillTimeout)
 	defer cancel()
-	client, err := admin.New(r.Cluster.Plan.ConfmasterAddrs())
+	client, err := r.Cluster.Admin()
 	if err != nil {
 		return Kill{}, err
 	}
@@ -133,7 +133,7 @@ func switchover(ctx context.Context, e *Env) (Outcome, error) {
 	if err != nil {
 		return Outcome{}, err
 	}
-	client, err := admin.New(r.Cluster.Plan.ConfmasterAddrs())
+	client, err := r.Cluster.Admin()
 	if err != nil {
 		return Outcome{}, err
 	}

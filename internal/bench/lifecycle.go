@@ -15,7 +15,6 @@ import (
 	"syscall"
 	"time"
 
-	"lockstep/internal/admin"
 	"lockstep/internal/bench/parts"
 	"lockstep/internal/local"
 )
@@ -150,7 +149,7 @@ func (l *lifecycle) fill(ctx context.Context, running *Running) error {
 
 // level returns when every KV node has executed what is committed now.
 func (l *lifecycle) level(ctx context.Context) error {
-	client, err := admin.New(l.cluster.Plan.ConfmasterAddrs())
+	client, err := l.cluster.Admin()
 	if err != nil {
 		return err
 	}

@@ -16,7 +16,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"lockstep/internal/admin"
 	"lockstep/internal/local"
 	"lockstep/proto"
 )
@@ -152,7 +151,7 @@ func (x *links) listenAll() (*proto.CreateGroupRequest, map[string][]string, err
 
 // found makes the group as soon as the configuration masters take it, and waits until it serves.
 func found(ctx context.Context, cluster *local.Cluster, request *proto.CreateGroupRequest) error {
-	client, err := admin.New(cluster.Plan.ConfmasterAddrs())
+	client, err := cluster.Admin()
 	if err != nil {
 		return err
 	}

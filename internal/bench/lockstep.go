@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"lockstep/internal/admin"
 	"lockstep/internal/local"
 )
 
@@ -99,7 +98,7 @@ func clusterAddrs(ctx context.Context, cluster *local.Cluster, place string) (ad
 
 // masterOf returns the index of the established master in the plan's replicas.
 func masterOf(ctx context.Context, cluster *local.Cluster) (int, error) {
-	client, err := admin.New(cluster.Plan.ConfmasterAddrs())
+	client, err := cluster.Admin()
 	if err != nil {
 		return 0, err
 	}

@@ -17,7 +17,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"lockstep/internal/admin"
 	"lockstep/internal/local"
 	"lockstep/proto"
 )
@@ -580,7 +579,7 @@ func startSingle(ctx context.Context, t *testing.T, c *cluster) {
 			t.Fatal(err)
 		}
 	}
-	client, err := admin.New(c.Plan.ConfmasterAddrs())
+	client, err := c.Admin()
 	if err != nil {
 		t.Fatal(err)
 	}

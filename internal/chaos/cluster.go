@@ -108,7 +108,7 @@ func startCluster(ctx context.Context, l layout) (c *cluster, err error) {
 		return nil, err
 	}
 	c.mountSmall(ctx, c.Plan.Replicas[l.seed%replicas].Node)
-	if c.admin, err = admin.New(c.Plan.ConfmasterAddrs()); err != nil {
+	if c.admin, err = c.Admin(); err != nil {
 		return nil, err
 	}
 	for _, p := range c.processes() {

@@ -61,7 +61,7 @@ func (e *Engine) linkFiles(m *Manifest, to string) error {
 	if err := e.fs.RemoveAll(to); err != nil {
 		return fmt.Errorf("remove %s: %w", to, err)
 	}
-	if err := e.fs.MkdirAll(to, 0o755); err != nil {
+	if err := e.fs.MkdirAll(to, 0o700); err != nil {
 		return fmt.Errorf("make %s: %w", to, err)
 	}
 	dir := e.fs.PathJoin(e.images, Name(m.LSN))

@@ -107,7 +107,7 @@ func Open(options Options) (*Engine, error) {
 	}
 	e.images, e.live = e.fs.PathJoin(options.Dir, imagesName), e.fs.PathJoin(options.Dir, liveName)
 	for _, dir := range []string{options.Dir, e.images} {
-		if err := e.fs.MkdirAll(dir, 0o755); err != nil {
+		if err := e.fs.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("make the directory for images: %w", err)
 		}
 	}

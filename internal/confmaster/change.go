@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"lockstep/internal/failover"
+	"lockstep/internal/trust"
 	lockstep "lockstep/proto"
 	"lockstep/smr"
 )
@@ -19,6 +20,10 @@ const lookTimeout = 10 * time.Second
 
 // Change alters a group, or says what it would do.
 func (s *service) Change(ctx context.Context, request *lockstep.ChangeRequest) (*lockstep.ChangePlan, error) {
+	if err := may(ctx, request); err != nil {
+		s.denied(trust.CallerOf(ctx), lockstep.Confmaster_Change_FullMethodName, status.Convert(err).Message())
+		return nil, err
+	}
 	out, conn, err := s.leaderConn(ctx)
 	if err != nil {
 		return nil, err
@@ -26,6 +31,19 @@ func (s *service) Change(ctx context.Context, request *lockstep.ChangeRequest) (
 	if conn != nil {
 		return lockstep.NewConfmasterClient(conn).Change(out, request)
 	}
+	plan, err := s.change(ctx, request)
+	if !request.GetDryRun() {
+		group := request.GetGroup()
+		if create := request.GetCreate(); create != nil {
+			group = create.GetName()
+		}
+		err = s.audit(ctx, group, changeText(request), err)
+	}
+	return plan, err
+}
+
+// change carries a Change out at the leader.
+func (s *service) change(ctx context.Context, request *lockstep.ChangeRequest) (*lockstep.ChangePlan, error) {
 	change := &failover.ChangeRequest{Group: request.GetGroup(), Version: request.GetVersion(), DryRun: request.GetDryRun()}
 	checks, err := s.readChange(ctx, request, change)
 	if err != nil {
@@ -143,7 +161,7 @@ func (s *service) look(ctx context.Context, group string, spec *lockstep.Replica
 	if r.ManageAddr == "" {
 		return nil, nil, status.Errorf(codes.InvalidArgument, "replica %s: its management address is missing", r.Node)
 	}
-	conn, err := s.conns.get(r.ManageAddr)
+	conn, err := s.conns.get(replicatorAt(r.ManageAddr, r.Node))
 	if err != nil {
 		return nil, nil, status.Errorf(codes.InvalidArgument, "replica %s at %s: %v", r.Node, r.ManageAddr, err)
 	}
@@ -164,6 +182,11 @@ func (s *service) look(ctx context.Context, group string, spec *lockstep.Replica
 
 // Join registers the replica that asks for it.
 func (s *service) Join(ctx context.Context, request *lockstep.JoinRequest) (*lockstep.ChangeReply, error) {
+	if caller := trust.CallerOf(ctx); caller.Secure {
+		if wanted := (trust.Wanted{Role: trust.Replicator, Name: request.GetReplica().GetNode()}); !caller.Is(wanted) {
+			return nil, status.Errorf(codes.PermissionDenied, "the certificate is that of %s, and only %s may register itself under that name", caller.Peer, wanted)
+		}
+	}
 	if request.GetCluster() != s.node.config.Cluster {
 		return nil, status.Errorf(codes.PermissionDenied, "cluster %q, this is %q", request.GetCluster(), s.node.config.Cluster)
 	}
@@ -184,7 +207,7 @@ func (s *service) Join(ctx context.Context, request *lockstep.JoinRequest) (*loc
 	case !reply.Done:
 		return nil, status.Error(codes.FailedPrecondition, reply.Text)
 	}
-	return &lockstep.ChangeReply{Epoch: uint64(reply.Epoch), Text: reply.Text}, nil
+	return &lockstep.ChangeReply{Epoch: uint64(reply.Epoch), Text: reply.Text}, s.audit(ctx, request.GetGroup(), "join as "+request.GetReplica().GetNode(), nil)
 }
 
 func recoveryMessage(r *failover.Recovery) *lockstep.Recovery {

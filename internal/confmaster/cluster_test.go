@@ -82,7 +82,7 @@ func (c *testCluster) start(i int) {
 	ctx, m.cancel = context.WithCancel(context.Background())
 	m.done = make(chan error, 1)
 	go func() {
-		err := m.node.serve(ctx, listener, sentinel)
+		err := m.node.serve(ctx, listener, []net.Listener{sentinel})
 		home.close()
 		m.done <- errors.Join(err, m.node.store.close())
 	}()

@@ -12,6 +12,7 @@ import (
 
 	"lockstep/internal/failover"
 	"lockstep/internal/obs"
+	"lockstep/internal/trust"
 )
 
 // Config of a configuration master.
@@ -33,6 +34,11 @@ type Config struct {
 
 	// AllowDrills lets operators make faults in this process on purpose, for a limited time (internal/fault).
 	AllowDrills bool
+	// SentinelTLS is where Redis clients ask with TLS, SentinelAuth whether they show certificates; "" for nowhere.
+	SentinelTLS  string
+	SentinelAuth trust.Auth
+	// Keeper holds the certificate of this configuration master; nil: no connection has TLS, and everybody is trusted.
+	Keeper *trust.Keeper
 
 	Logger *slog.Logger
 	// Observer shows this configuration master to people and programs; nil: nobody is shown anything.
@@ -44,6 +50,13 @@ type Peer struct {
 	ID   uint64
 	Addr string // host:port of its gRPC server
 }
+
+// Name is what a configuration master is called, also in its certificate.
+func (p *Peer) Name() string { return "c" + strconv.FormatUint(p.ID, 10) }
+
+func (p *Peer) wanted() trust.Wanted { return trust.Wanted{Role: trust.Confmaster, Name: p.Name()} }
+
+func (p *Peer) remote() remote { return remote{p.Addr, p.wanted()} }
 
 // Defaults of Config's durations.
 const (
@@ -100,6 +113,11 @@ func (c *Config) Validate() error {
 		bad("--sentinel: address %q: %w", c.Sentinel, err)
 	} else if c.Sentinel != "" && c.SentinelAnnounce == "" && isWildcard(host) {
 		bad("--sentinel: address %q names no host that others can reach: add --sentinel-announce", c.Sentinel)
+	}
+	if host, _, err := net.SplitHostPort(c.SentinelTLS); c.SentinelTLS != "" && err != nil {
+		bad("--sentinel-tls: address %q: %w", c.SentinelTLS, err)
+	} else if c.SentinelTLS != "" && c.Sentinel == "" && c.SentinelAnnounce == "" && isWildcard(host) {
+		bad("--sentinel-tls: address %q names no host that others can reach: add --sentinel-announce", c.SentinelTLS)
 	}
 	if host, _, err := net.SplitHostPort(c.SentinelAnnounce); c.SentinelAnnounce != "" && (err != nil || isWildcard(host)) {
 		bad("--sentinel-announce: address %q: give the host:port under which others reach --sentinel", c.SentinelAnnounce)
@@ -160,6 +178,9 @@ func (c *Config) peer(id uint64) *Peer {
 func (c *Config) announced() string {
 	if c.SentinelAnnounce != "" {
 		return c.SentinelAnnounce
+	}
+	if c.Sentinel == "" {
+		return c.SentinelTLS
 	}
 	return c.Sentinel
 }

@@ -389,6 +389,9 @@ func (n *node) apply(entry *raftpb.Entry) error {
 		n.step(&failover.Committed{Result: result})
 		n.watch.follow(n.state)
 		n.tell(result.Events, entry.GetIndex() <= n.known)
+		if entry.GetIndex() > n.known {
+			n.tell(auditEvents(result.Entry), false)
+		}
 		n.dirty = true
 	}
 	if n.role == raft.StateLeader && !n.elected && entry.GetTerm() == n.raft.BasicStatus().GetTerm() {

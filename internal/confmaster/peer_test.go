@@ -37,7 +37,7 @@ func TestOnlyPeersSpeakRaft(t *testing.T) {
 	config := first(t)
 	stop := runs(t, config)
 	defer stop()
-	conn, err := dial(config.self().Addr)
+	conn, err := dial(config.self().remote(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,7 +129,7 @@ func TestWithoutLeaderNothingIsAccepted(t *testing.T) {
 	config := first(t)
 	stop := runs(t, config)
 	defer stop()
-	conn, err := dial(config.self().Addr)
+	conn, err := dial(config.self().remote(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,7 +177,7 @@ func stoodStill(t *testing.T, config Config) (n *node, stop func()) {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	conns := &conns{dial: dial, byAddr: make(map[string]*grpc.ClientConn)}
+	conns := &conns{dial: dialer(nil), open: make(map[remote]*grpc.ClientConn)}
 	n.links, n.opiner = newLinks(n, conns), newOpiner(n, conns)
 	n.watch, n.calls = newWatcher(ctx, n, conns), newCaller(ctx, n, conns)
 	n.publish()

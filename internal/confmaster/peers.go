@@ -15,7 +15,9 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"lockstep/internal/trust"
 	lockstep "lockstep/proto"
+	"lockstep/smr"
 )
 
 const (
@@ -74,17 +76,20 @@ func (l *links) run(ctx context.Context) error {
 }
 
 func (l *links) serve(ctx context.Context, id uint64, queue chan *raftpb.Message) {
-	told := codes.OK
+	told := ""
 	for ctx.Err() == nil {
 		lost, err := l.stream(ctx, id, queue)
 		if lost != nil {
 			l.node.send(ctx, func() error { l.failed(lost); return nil })
 		}
-		code := status.Code(err)
-		if code == codes.PermissionDenied && told != code { // an operator has crossed wires; a peer that is down is no news here
-			l.logger.Warn("a peer refuses raft messages", "peer", id, "address", l.node.config.peer(id).Addr, "error", err)
+		text := "" // an operator has crossed wires or certificates; a peer that is down is no news here
+		if message := status.Convert(err).Message(); status.Code(err) == codes.PermissionDenied || trust.Mentioned(message) {
+			text = message
 		}
-		told = code
+		if text != "" && text != told {
+			l.logger.Warn("no raft messages reach a peer", "peer", id, "address", l.node.config.peer(id).Addr, "error", text)
+		}
+		told = text
 		pause(ctx, linkPause)
 	}
 }
@@ -97,7 +102,7 @@ func (l *links) stream(ctx context.Context, id uint64, queue chan *raftpb.Messag
 		return nil, nil
 	case m = <-queue:
 	}
-	conn, err := l.conns.get(l.node.config.peer(id).Addr)
+	conn, err := l.conns.get(l.node.config.peer(id).remote())
 	if err != nil {
 		return m, err
 	}
@@ -180,7 +185,7 @@ func (o *opiner) run(ctx context.Context) error {
 		if message == nil {
 			continue
 		}
-		conn, err := o.conns.get(o.node.config.peer(to).Addr)
+		conn, err := o.conns.get(o.node.config.peer(to).remote())
 		if err != nil {
 			continue
 		}
@@ -193,38 +198,53 @@ func (o *opiner) run(ctx context.Context) error {
 	}
 }
 
-// conns keeps one gRPC connection per address.
+// remote is a process: where it is, and who has to be there.
+type remote struct {
+	addr string
+	who  trust.Wanted
+}
+
+// replicatorAt and kvNodeAt are processes of a node.
+func replicatorAt(addr string, node smr.NodeID) remote {
+	return remote{addr, trust.Wanted{Role: trust.Replicator, Name: string(node)}}
+}
+
+func kvNodeAt(addr string, node smr.NodeID) remote {
+	return remote{addr, trust.Wanted{Role: trust.KVNode, Name: string(node)}}
+}
+
+// conns keeps one gRPC connection to each process.
 type conns struct {
-	dial func(addr string) (*grpc.ClientConn, error)
+	dial func(remote) (*grpc.ClientConn, error)
 
 	mu     sync.Mutex
-	byAddr map[string]*grpc.ClientConn
+	open   map[remote]*grpc.ClientConn
 	closed bool
 }
 
-func (c *conns) get(addr string) (*grpc.ClientConn, error) {
+func (c *conns) get(to remote) (*grpc.ClientConn, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
 		return nil, errStopped
 	}
-	if conn := c.byAddr[addr]; conn != nil {
+	if conn := c.open[to]; conn != nil {
 		return conn, nil
 	}
-	conn, err := c.dial(addr)
+	conn, err := c.dial(to)
 	if err != nil {
 		return nil, err
 	}
-	c.byAddr[addr] = conn
+	c.open[to] = conn
 	return conn, nil
 }
 
 // drop gives a connection up; the next call dials anew.
-func (c *conns) drop(addr string, conn *grpc.ClientConn) {
+func (c *conns) drop(to remote, conn *grpc.ClientConn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.byAddr[addr] == conn {
-		delete(c.byAddr, addr)
+	if c.open[to] == conn {
+		delete(c.open, to)
 		conn.Close()
 	}
 }
@@ -233,7 +253,7 @@ func (c *conns) close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closed = true
-	for _, conn := range c.byAddr {
+	for _, conn := range c.open {
 		conn.Close()
 	}
 }

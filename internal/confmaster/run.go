@@ -11,7 +11,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
@@ -19,6 +18,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"lockstep/internal/fault"
+	"lockstep/internal/trust"
 	lockstep "lockstep/proto"
 )
 
@@ -50,27 +50,40 @@ func Run(ctx context.Context, config Config) error {
 		return fmt.Errorf("listen for operators and peers (--peers): %w", err)
 	}
 	defer listener.Close()
-	var sentinelListener net.Listener
+	var sentinels []net.Listener
 	if config.Sentinel != "" {
-		if sentinelListener, err = net.Listen("tcp", config.Sentinel); err != nil {
+		plain, err := net.Listen("tcp", config.Sentinel)
+		if err != nil {
 			return fmt.Errorf("listen for Redis clients (--sentinel): %w", err)
 		}
-		defer sentinelListener.Close()
+		defer plain.Close()
+		sentinels = append(sentinels, plain)
+	}
+	if config.SentinelTLS != "" {
+		if config.Keeper == nil {
+			return errors.New("listen for Redis clients with TLS (--sentinel-tls): give --tls-cert, --tls-key and --tls-ca")
+		}
+		secured, err := net.Listen("tcp", config.SentinelTLS)
+		if err != nil {
+			return fmt.Errorf("listen for Redis clients with TLS (--sentinel-tls): %w", err)
+		}
+		defer secured.Close()
+		sentinels = append(sentinels, config.Keeper.Listen(secured, config.SentinelAuth))
 	}
 	n, err := newNode(&config, h)
 	if err != nil {
 		return err
 	}
 	n.drills = fault.New(fault.Options{Allowed: config.AllowDrills, Logger: config.Logger})
-	err = n.serve(ctx, listener, sentinelListener)
+	err = n.serve(ctx, listener, sentinels)
 	return errors.Join(err, n.store.close())
 }
 
 // serve runs all goroutines and waits for them.
-func (n *node) serve(outer context.Context, listener, sentinelListener net.Listener) error {
+func (n *node) serve(outer context.Context, listener net.Listener, sentinels []net.Listener) error {
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(outer))
 	defer cancel(nil)
-	conns := &conns{dial: dial, byAddr: make(map[string]*grpc.ClientConn)}
+	conns := &conns{dial: dialer(n.config.Keeper), open: make(map[remote]*grpc.ClientConn)}
 	n.links, n.opiner = newLinks(n, conns), newOpiner(n, conns)
 	n.watch, n.calls = newWatcher(ctx, n, conns), newCaller(ctx, n, conns)
 	service := &service{node: n, conns: conns, steward: newSteward(n, conns)}
@@ -100,9 +113,9 @@ func (n *node) serve(outer context.Context, listener, sentinelListener net.Liste
 		}
 		return nil
 	})
-	if sentinelListener != nil {
+	if len(sentinels) > 0 {
 		sentinel := newSentinel(n, service)
-		start("sentinel", func(ctx context.Context) error { return sentinel.serve(ctx, sentinelListener) })
+		start("sentinel", func(ctx context.Context) error { return sentinel.serve(ctx, sentinels) })
 	}
 	n.logger.Info("serving", "id", n.config.ID, "address", listener.Addr().String(), "sentinel", n.config.Sentinel)
 	n.config.Observer.Show(n.gauges)
@@ -159,11 +172,12 @@ func (n *node) handOver(ctx context.Context) {
 
 // newServer returns the gRPC server with health and reflection.
 func newServer(s *service) (*grpc.Server, *health.Server) {
-	server := grpc.NewServer(
+	guard := trust.Guard{Keeper: s.node.config.Keeper, Methods: methodRoles(), Denied: s.denied}
+	server := grpc.NewServer(append(guard.Options(),
 		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxConcurrentStreams(maxStreams), grpc.ConnectionTimeout(5*time.Second),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 5 * time.Second, Timeout: 5 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
-	)
+	)...)
 	lockstep.RegisterConfmasterServer(server, s)
 	lockstep.RegisterPeerServer(server, s)
 	alive := health.NewServer()
@@ -189,10 +203,14 @@ func stopServer(server *grpc.Server) {
 	}
 }
 
-// dial prepares a connection. Its own pauses are short: who is down is judged by us, not by gRPC.
-func dial(addr string) (*grpc.ClientConn, error) {
-	return grpc.NewClient("passthrough:///"+addr,
-		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy(),
+// dialer prepares connections. Their own pauses are short: who is down is judged by us, not by gRPC.
+func dialer(keeper *trust.Keeper) func(remote) (*grpc.ClientConn, error) {
+	return func(to remote) (*grpc.ClientConn, error) { return dial(to, keeper) }
+}
+
+func dial(to remote, keeper *trust.Keeper) (*grpc.ClientConn, error) {
+	return grpc.NewClient("passthrough:///"+to.addr,
+		grpc.WithTransportCredentials(keeper.Credentials(to.who)), grpc.WithNoProxy(),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.2, Jitter: 0.2, MaxDelay: 150 * time.Millisecond},
 			MinConnectTimeout: time.Second,

@@ -148,9 +148,11 @@ func sentinelID(cluster string, id uint64) string {
 }
 
 // serve accepts clients until ctx ends.
-func (s *sentinel) serve(ctx context.Context, listener net.Listener) error {
+func (s *sentinel) serve(ctx context.Context, listeners []net.Listener) error {
 	stop := context.AfterFunc(ctx, func() {
-		listener.Close()
+		for _, listener := range listeners {
+			listener.Close()
+		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		for c := range s.open { // each is only closed: the order does not matter
@@ -160,11 +162,19 @@ func (s *sentinel) serve(ctx context.Context, listener net.Listener) error {
 	defer stop()
 	s.ctx = ctx
 	defer s.tasks.Wait()
+	for _, listener := range listeners {
+		s.tasks.Go(func() { s.accept(ctx, listener) })
+	}
+	return nil
+}
+
+// accept takes the clients of one port until ctx ends.
+func (s *sentinel) accept(ctx context.Context, listener net.Listener) {
 	for {
 		conn, err := listener.Accept()
 		if err != nil {
 			if ctx.Err() != nil {
-				return nil
+				return
 			}
 			s.node.logger.Warn("accept a Sentinel client", "error", err)
 			pause(ctx, 50*time.Millisecond)

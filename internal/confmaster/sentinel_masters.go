@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"lockstep/internal/failover"
+	"lockstep/internal/trust"
 	lockstep "lockstep/proto"
 )
 
@@ -115,9 +116,15 @@ func (c *sentinelClient) groupCommand(v *redisView, subcommand, name string) {
 // is told.
 func (c *sentinelClient) failover(g *redisGroup) {
 	s := c.sentinel
+	caller := s.node.config.Keeper.ClientCaller(c.conn)
+	if !caller.May(trust.Operator) {
+		c.reply.Error("NOPERM a switch-over needs a certificate with the role operator: connect with one, or use smrctl switchover")
+		return
+	}
+	ctx := trust.WithCaller(s.ctx, caller)
 	refused := make(chan string, 1)
 	s.tasks.Go(func() {
-		_, err := s.service.Switchover(s.ctx, &lockstep.SwitchoverRequest{Group: g.name})
+		_, err := s.service.Switchover(ctx, &lockstep.SwitchoverRequest{Group: g.name})
 		text := ""
 		if err != nil {
 			text = status.Convert(err).Message()

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"lockstep/internal/failover"
+	"lockstep/internal/trust"
 	lockstep "lockstep/proto"
 	"lockstep/smr"
 )
@@ -50,11 +51,11 @@ func (s *service) leaderConn(ctx context.Context) (context.Context, *grpc.Client
 	if md, ok := metadata.FromIncomingContext(ctx); ok && len(md.Get(passedOn)) > 0 {
 		return ctx, nil, status.Error(codes.Unavailable, "the leader of the configuration masters is changing; try again")
 	}
-	conn, err := s.conns.get(s.node.config.peer(leader).Addr)
+	conn, err := s.conns.get(s.node.config.peer(leader).remote())
 	if err != nil {
 		return ctx, nil, status.Error(codes.Unavailable, err.Error())
 	}
-	return metadata.AppendToOutgoingContext(ctx, passedOn, "1"), conn, nil
+	return metadata.AppendToOutgoingContext(trust.PassOn(ctx), passedOn, "1"), conn, nil
 }
 
 // Status answers from the leader where there is one, else with what is known here.
@@ -87,7 +88,8 @@ func (s *service) CreateGroup(ctx context.Context, request *lockstep.CreateGroup
 	if err != nil {
 		return nil, err
 	}
-	return s.ask(ctx, &failover.Request{CreateGroup: create})
+	reply, err := s.ask(ctx, &failover.Request{CreateGroup: create})
+	return reply, s.audit(ctx, create.Name, "create the group", err)
 }
 
 // Switchover hands mastership over.
@@ -107,7 +109,9 @@ func (s *service) Switchover(ctx context.Context, request *lockstep.SwitchoverRe
 		}
 		group = known[0].GetName()
 	}
-	return s.ask(ctx, &failover.Request{Switchover: &failover.Switchover{Group: group, To: smr.NodeID(request.GetTo())}})
+	to := smr.NodeID(request.GetTo())
+	reply, err := s.ask(ctx, &failover.Request{Switchover: &failover.Switchover{Group: group, To: to}})
+	return reply, s.audit(ctx, group, switchoverText(to), err)
 }
 
 // ask gives a request to the driver and waits until it is done; that it was refused is an error.
@@ -239,12 +243,17 @@ func (s *service) Events(request *lockstep.EventsRequest, stream grpc.ServerStre
 }
 
 // checkPeer refuses what does not come from a configuration master of this cluster.
-func (s *service) checkPeer(cluster string, from uint64) error {
+func (s *service) checkPeer(ctx context.Context, cluster string, from uint64) error {
 	if cluster != s.node.config.Cluster {
 		return status.Errorf(codes.PermissionDenied, "cluster %q, this is %q", cluster, s.node.config.Cluster)
 	}
 	if s.node.config.peer(from) == nil || from == s.node.config.ID {
 		return status.Errorf(codes.PermissionDenied, "configuration master %d is no peer of %d", from, s.node.config.ID)
+	}
+	if caller := trust.CallerOf(ctx); caller.Secure {
+		if _, is := caller.Peer.As(s.node.config.peer(from).wanted()); !is {
+			return status.Errorf(codes.PermissionDenied, "configuration master %d must show the certificate of %s, and this is that of %s", from, s.node.config.peer(from).wanted(), caller.Peer)
+		}
 	}
 	return nil
 }
@@ -288,7 +297,7 @@ func (s *service) Raft(stream grpc.ClientStreamingServer[lockstep.RaftMessage, l
 		if err != nil {
 			return err
 		}
-		if err := s.checkPeer(m.GetCluster(), m.GetFrom()); err != nil {
+		if err := s.checkPeer(stream.Context(), m.GetCluster(), m.GetFrom()); err != nil {
 			return err
 		}
 		message := &raftpb.Message{}
@@ -306,7 +315,7 @@ func (s *service) Raft(stream grpc.ClientStreamingServer[lockstep.RaftMessage, l
 
 // Opine takes what a follower observes.
 func (s *service) Opine(ctx context.Context, m *lockstep.Opinions) (*lockstep.OpinionsReply, error) {
-	if err := s.checkPeer(m.GetCluster(), m.GetFrom()); err != nil {
+	if err := s.checkPeer(ctx, m.GetCluster(), m.GetFrom()); err != nil {
 		return nil, err
 	}
 	if len(m.GetOpinions()) > failover.MaxGroups*failover.MaxReplicas {

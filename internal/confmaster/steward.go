@@ -128,7 +128,7 @@ func (n *node) charges() []charge {
 
 // look asks a node what it has and gives it what it lacks. It returns why that did not work.
 func (s *steward) look(ctx context.Context, c charge, share bool) (problem string) {
-	conn, err := s.conns.get(c.addr)
+	conn, err := s.conns.get(kvNodeAt(c.addr, c.node))
 	if err != nil {
 		return err.Error()
 	}
@@ -282,7 +282,7 @@ func (s *service) readSettings(ctx context.Context, group string, change *lockst
 	}
 	var checks []string
 	for i, c := range nodes {
-		conn, err := s.conns.get(c.addr)
+		conn, err := s.conns.get(kvNodeAt(c.addr, c.node))
 		if err != nil {
 			return nil, nil, status.Errorf(codes.FailedPrecondition, "node %s: %v", c.node, err)
 		}

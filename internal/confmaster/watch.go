@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"lockstep/internal/failover"
+	"lockstep/internal/trust"
 	lockstep "lockstep/proto"
 	"lockstep/smr"
 )
@@ -94,7 +95,8 @@ func (w *watcher) serve(ctx context.Context, key replicaKey, addr string) {
 // stream reads one Watch stream until it breaks, or is silent for so long that its connection may be half open: then
 // the connection is given up, since the host may come back long before TCP finds out. It reports whether any state came.
 func (w *watcher) stream(ctx context.Context, key replicaKey, addr string) (worked bool, err error) {
-	conn, err := w.conns.get(addr)
+	to := replicatorAt(addr, key.node)
+	conn, err := w.conns.get(to)
 	if err != nil {
 		return false, err
 	}
@@ -123,7 +125,7 @@ func (w *watcher) stream(ctx context.Context, key replicaKey, addr string) (work
 	}
 	if cause := context.Cause(ctx); cause != nil {
 		if cause == errQuiet {
-			w.conns.drop(addr, conn)
+			w.conns.drop(to, conn)
 		}
 		return false, cause
 	}
@@ -138,6 +140,9 @@ func sawOf(err error) string {
 	case codes.Canceled, codes.DeadlineExceeded:
 		return ""
 	case codes.Unavailable, codes.OK, codes.Unknown:
+		if trust.Mentioned(s.Message()) {
+			return s.Message()
+		}
 		for _, slow := range []string{"timeout", "timed out", "deadline exceeded", "server preface"} {
 			if strings.Contains(s.Message(), slow) {
 				return "" // it may only be slow
@@ -221,7 +226,7 @@ func (c *caller) start(call failover.Call) {
 
 func (c *caller) do(call failover.Call) *failover.Answer {
 	answer := &failover.Answer{ID: call.ID}
-	conn, err := c.conns.get(call.Addr)
+	conn, err := c.conns.get(replicatorAt(call.Addr, call.Node))
 	if err == nil {
 		ctx, cancel := context.WithTimeout(c.ctx, time.Duration(call.TimeoutTicks)*tickLength)
 		defer cancel()

@@ -17,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"lockstep/internal/admin"
 	"lockstep/internal/local"
 	"lockstep/internal/release"
 	"lockstep/proto"
@@ -57,7 +58,7 @@ for. What could not be had stands in errors.txt.`,
 			if dry.on {
 				return dry.show(s, []string{"ask every process of the cluster", "write " + path})
 			}
-			b := &bundle{cluster: cluster}
+			b := &bundle{cluster: cluster, login: client.Login}
 			b.ask(ctx, client)
 			if err := ctx.Err(); err != nil {
 				return err
@@ -82,6 +83,7 @@ for. What could not be had stands in errors.txt.`,
 		}),
 	}
 	at.addAll(command)
+	at.addLogin(command)
 	dry.add(command)
 	command.Flags().StringVar(&path, "file", "", "`file` to write, which must not exist (default: lockstep-debug-TIME.tar.gz here)")
 	return command
@@ -89,6 +91,7 @@ for. What could not be had stands in errors.txt.`,
 
 // bundle is what has been gathered.
 type bundle struct {
+	login    admin.Login
 	cluster  *local.Cluster
 	parts    []bundleFile
 	problems []string
@@ -152,7 +155,7 @@ func (b *bundle) askGroup(ctx context.Context, client asker, g *proto.GroupStatu
 	if settings, err := client.Settings(ctx, g.GetName(), true); !b.failed("settings of "+g.GetName(), err) {
 		b.addJSON(dir+"settings.json", settings)
 	}
-	for _, m := range membersOf(g) {
+	for _, m := range membersOf(g, b.login) {
 		err := askNode(ctx, g.GetName(), m, bundlePatience, func(ctx context.Context, node proto.KVNodeClient, target *proto.Target) error {
 			state, err := node.State(ctx, &proto.KVStateRequest{Target: target})
 			if err != nil {
@@ -168,7 +171,7 @@ func (b *bundle) askGroup(ctx context.Context, client asker, g *proto.GroupStatu
 		if b.failed("KV node of "+m.node, err) {
 			continue
 		}
-		if info, err := redisAsk(ctx, m.kvAddr, "INFO ALL"); !b.failed("INFO of "+m.node, err) {
+		if info, err := redisAsk(ctx, b.login, m.kvAddr, "INFO ALL"); !b.failed("INFO of "+m.node, err) {
 			b.add(dir+m.node+"/info.txt", []byte(strings.Join(info, "\n")))
 		}
 	}
@@ -186,7 +189,7 @@ func (b *bundle) askMachine(ctx context.Context) {
 			continue
 		}
 		for name, path := range map[string]string{"metrics.txt": "/metrics", "ready.txt": "/readyz", "goroutines.txt": "/debug/pprof/goroutine?debug=2"} {
-			text, err := fetch(ctx, "http://"+addr+path)
+			text, err := fetch(ctx, b.login, addr+path)
 			if !b.failed(path+" of "+p.Name, err) {
 				b.add(dir+name, text)
 			}
@@ -195,14 +198,19 @@ func (b *bundle) askMachine(ctx context.Context) {
 }
 
 // fetch reads a page. That a process is not ready is an answer, too.
-func fetch(ctx context.Context, url string) ([]byte, error) {
+func fetch(ctx context.Context, login admin.Login, page string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, bundlePatience)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	browser, scheme := http.DefaultClient, "http://"
+	if config := login.Keeper.ForHosts(); config != nil {
+		transport := &http.Transport{TLSClientConfig: config, DisableKeepAlives: true}
+		browser, scheme = &http.Client{Transport: transport}, "https://"
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+page, nil)
 	if err != nil {
 		return nil, err
 	}
-	response, err := http.DefaultClient.Do(request)
+	response, err := browser.Do(request)
 	if err != nil {
 		return nil, err
 	}

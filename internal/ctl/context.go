@@ -13,6 +13,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
+
+	"lockstep/internal/trust"
 )
 
 const (
@@ -36,7 +38,13 @@ type namedCluster struct {
 	Name        string   `yaml:"name" json:"name"`
 	Dir         string   `yaml:"dir,omitempty" json:"dir"`
 	Confmasters []string `yaml:"confmasters,omitempty" json:"confmasters"`
-	Current     bool     `yaml:"-" json:"current"`
+	// How smrctl shows who it is there: files, never what is in them.
+	CA           string `yaml:"tls-ca,omitempty" json:"tls_ca,omitempty"`
+	Cert         string `yaml:"tls-cert,omitempty" json:"tls_cert,omitempty"`
+	Key          string `yaml:"tls-key,omitempty" json:"tls_key,omitempty"`
+	User         string `yaml:"user,omitempty" json:"user,omitempty"`
+	PasswordFile string `yaml:"password-file,omitempty" json:"password_file,omitempty"`
+	Current      bool   `yaml:"-" json:"current"`
 }
 
 // contextPath is where the file is.
@@ -100,8 +108,13 @@ func (c *namedCluster) check() error {
 	case (c.Dir == "") == (len(c.Confmasters) == 0):
 		return fmt.Errorf("context %q: give it a directory or the addresses of configuration masters", c.Name)
 	}
+	if err := c.files().Check("tls-"); err != nil {
+		return fmt.Errorf("context %q: %w", c.Name, err)
+	}
 	return checkAddresses("context "+c.Name, c.Confmasters)
 }
+
+func (c *namedCluster) files() trust.Files { return trust.Files{CA: c.CA, Cert: c.Cert, Key: c.Key} }
 
 func checkAddresses(what string, addrs []string) error {
 	for _, addr := range addrs {
@@ -209,6 +222,13 @@ func (c *contextFlags) fill(command *cobra.Command) error {
 	cluster, err := file.choose(name)
 	if err != nil {
 		return &failed{err}
+	}
+	for i, value := range []string{cluster.CA, cluster.Cert, cluster.Key, cluster.User, cluster.PasswordFile} {
+		if flag := flags.Lookup(identityFlags[i]); flag != nil && flag.Annotations[contextFlag] != nil && !flag.Changed && value != "" {
+			if err := flag.Value.Set(value); err != nil {
+				return &failed{err}
+			}
+		}
 	}
 	if cluster.Dir != "" {
 		return flags.Lookup("dir").Value.Set(cluster.Dir)
@@ -334,6 +354,15 @@ func newContextSet(s *screen) *cobra.Command {
 			}
 			cluster.Dir = absolute
 		}
+		for _, file := range []*string{&cluster.CA, &cluster.Cert, &cluster.Key, &cluster.PasswordFile} {
+			if *file != "" {
+				absolute, err := filepath.Abs(*file)
+				if err != nil {
+					return "", fmt.Errorf("file %s: %w", *file, err)
+				}
+				*file = absolute
+			}
+		}
 		if err := cluster.check(); err != nil {
 			return "", &misuse{err}
 		}
@@ -351,7 +380,13 @@ func newContextSet(s *screen) *cobra.Command {
 		return text, nil
 	})
 	command.Flags().StringVar(&cluster.Dir, "dir", "", "`directory` of a cluster started by smrctl up")
-	command.Flags().StringSliceVar(&cluster.Confmasters, "confmaster", nil, "addresses of configuration masters (host:port,…)")
+	flags := command.Flags()
+	flags.StringSliceVar(&cluster.Confmasters, "confmaster", nil, "addresses of configuration masters (host:port,…)")
+	flags.StringVar(&cluster.CA, "tls-ca", "", "`file` with the CA of the cluster")
+	flags.StringVar(&cluster.Cert, "tls-cert", "", "`file` with the own certificate")
+	flags.StringVar(&cluster.Key, "tls-key", "", "`file` with its key")
+	flags.StringVar(&cluster.User, "user", "", "`name` to log in with at Redis ports")
+	flags.StringVar(&cluster.PasswordFile, "password-file", "", "`file` with the password for Redis ports")
 	return command
 }
 

@@ -96,7 +96,7 @@ func newRoot(s *screen) *cobra.Command {
 		newStatus(s), newTop(s), newGroup(s), newReplica(s), newSwitchover(s), newExplain(s),
 		newCheckpoint(s), newBackup(s), newRestore(s), newExport(s), newImport(s),
 		newConfig(s), newUser(s), newFunction(s), newDigest(s), newEvents(s), newDoctor(s), newDebug(s),
-		newLog(s), newDrills(s), newBench(s), newChaos(s), newContext(s), newVersion(s),
+		newLog(s), newDrills(s), newBench(s), newChaos(s), newContext(s), newCert(s), newAudit(s), newVersion(s),
 	)
 	root.AddCommand(helpTopics()...)
 	return root
@@ -133,6 +133,7 @@ func group(use, short string, children ...*cobra.Command) *cobra.Command {
 type where struct {
 	dir         string
 	confmasters []string
+	identity
 }
 
 func (w *where) addDir(command *cobra.Command) {
@@ -148,6 +149,7 @@ func (w *where) addAll(command *cobra.Command) {
 	command.Flags().StringSliceVar(&w.confmasters, "confmaster", nil, "addresses of configuration masters (host:port,…), instead of --dir")
 	ofContext(command, "confmaster")
 	command.MarkFlagsMutuallyExclusive("dir", "confmaster")
+	w.addTLS(command)
 }
 
 // dial returns a client of the configuration masters, and the local cluster if it is one.
@@ -158,15 +160,35 @@ func (w *where) dial() (*admin.Client, *local.Cluster, error) {
 				return nil, nil, usage("--confmaster %q: use host:port", addr)
 			}
 		}
-		client, err := admin.New(w.confmasters)
+		login, err := w.login(nil)
+		if err != nil {
+			return nil, nil, err
+		}
+		client, err := admin.New(w.confmasters, login)
 		return client, nil, err
 	}
 	cluster, err := local.Open(w.dir)
 	if err != nil {
 		return nil, nil, err
 	}
-	client, err := admin.New(cluster.Plan.ConfmasterAddrs())
+	login, err := w.login(cluster)
+	if err != nil {
+		return nil, nil, err
+	}
+	client, err := admin.New(cluster.Plan.ConfmasterAddrs(), login)
 	return client, cluster, err
+}
+
+// local returns the cluster in the directory that is meant, nil if there is none.
+func (w *where) local() *local.Cluster {
+	if len(w.confmasters) > 0 {
+		return nil
+	}
+	cluster, err := local.Open(w.dir)
+	if err != nil {
+		return nil
+	}
+	return cluster
 }
 
 // explainSilence adds to an error of a cluster on this machine which of its processes run.

@@ -51,7 +51,7 @@ computes; with much data ask when that does not hurt. Exit code 3 if they differ
 			if err != nil {
 				return explainSilence(err, cluster)
 			}
-			lines, err := digestsOf(ctx, name, membersOf(group))
+			lines, err := digestsOf(ctx, name, membersOf(group, client.Login))
 			if err != nil {
 				return err
 			}

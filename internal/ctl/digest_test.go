@@ -11,7 +11,7 @@ import (
 // it after they have given up (15 s, at 48 bytes a second; found by drills).
 func TestDigestOfAnIdleGroupStaysNear(t *testing.T) {
 	fake := startFake(t)
-	client, err := admin.New([]string{fake.addr})
+	client, err := admin.New([]string{fake.addr}, admin.Login{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -21,7 +21,7 @@ func TestDigestOfAnIdleGroupStaysNear(t *testing.T) {
 		t.Fatal(err)
 	}
 	fake.nodes["n2"].past = true
-	if _, err := digestsOf(context.Background(), "g1", membersOf(group)); err != nil {
+	if _, err := digestsOf(context.Background(), "g1", membersOf(group, client.Login)); err != nil {
 		t.Fatal(err)
 	}
 	asked, applied := fake.nodes["n2"].asked, fake.nodes["n2"].digest.GetLsn()

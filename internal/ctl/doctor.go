@@ -73,6 +73,7 @@ var doctorChecks = []struct {
 	{"clocks", "the clocks of the nodes agree", (*doctor).checkClocks},
 	{"settings", "every node has the settings that are wanted", (*doctor).checkSettings},
 	{"exposure", "nobody without a password is let in from elsewhere", (*doctor).checkExposure},
+	{"certificates", "the own certificate, and those of a cluster on this machine, are good for a while", (*doctor).checkCertificates},
 	{"disks", "room, file system and the time of a sync (this machine)", (*doctor).checkDisks},
 	{"limits", "open files, huge pages, overcommit, swap (this machine)", (*doctor).checkLimits},
 }
@@ -108,7 +109,7 @@ func newDoctor(s *screen) *cobra.Command {
 				return explainSilence(err, cluster)
 			}
 			for _, g := range d.status.GetGroups() {
-				d.members[g.GetName()] = membersOf(g)
+				d.members[g.GetName()] = membersOf(g, client.Login)
 			}
 			for _, c := range doctorChecks {
 				if len(only) == 0 || slices.Contains(only, c.name) {
@@ -122,6 +123,7 @@ func newDoctor(s *screen) *cobra.Command {
 		}),
 	}
 	at.addAll(command)
+	at.addLogin(command)
 	command.Flags().BoolVar(&all, "all", false, "also what is as it should be")
 	command.Flags().StringSliceVar(&only, "only", nil, "only these checks")
 	complete(command, "only", names...)
@@ -324,7 +326,7 @@ func (d *doctor) checkClocks(ctx context.Context) {
 				return
 			}
 			began := time.Now()
-			words, err := redisAsk(ctx, m.kvAddr, "TIME")
+			words, err := redisAsk(ctx, m.login, m.kvAddr, "TIME")
 			took := time.Since(began)
 			if err != nil || len(words) != 2 {
 				d.say(diagnosis{severityNote, "clocks", g.GetName() + "/" + m.node, fmt.Sprintf("its clock is not known: %v", err), "", ""})
@@ -351,9 +353,8 @@ func (d *doctor) checkClocks(ctx context.Context) {
 }
 
 // redisAsk sends one command and returns the strings of its reply.
-func redisAsk(ctx context.Context, addr string, command string) ([]string, error) {
-	dialer := net.Dialer{Timeout: nodePatience}
-	conn, err := dialer.DialContext(ctx, "tcp", addr)
+func redisAsk(ctx context.Context, login admin.Login, addr string, command string) ([]string, error) {
+	conn, err := redisConn(ctx, login, addr)
 	if err != nil {
 		return nil, err
 	}
@@ -403,7 +404,7 @@ func (d *doctor) checkExposure(ctx context.Context) {
 				d.fine("exposure", subject, "Redis clients connect to %s: this machine only", m.kvAddr)
 				continue
 			}
-			reply, err := redisAsk(ctx, m.kvAddr, "PING")
+			reply, err := redisAsk(ctx, admin.Login{Keeper: m.login.Keeper}, m.kvAddr, "PING")
 			switch {
 			case err == nil && len(reply) == 1 && reply[0] == "PONG":
 				d.say(diagnosis{severityError, "exposure", subject, "Redis clients connect to " + m.kvAddr + " without a password", "whoever reaches the address reads and writes everything",

@@ -11,7 +11,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 
 	"lockstep/internal/admin"
 	"lockstep/internal/drill"
@@ -218,7 +217,7 @@ func runDrills(ctx context.Context, s *screen, at *drillPlace, ask *changing, co
 	if config.Dir, err = at.dirOf(ctx, client, cluster); err != nil {
 		return err
 	}
-	config.Client, config.Local, config.Group, config.By, config.Progress, config.Dial = client, cluster, name, operator(), s.note, dialAgent
+	config.Client, config.Local, config.Group, config.By, config.Progress, config.Dial = client, cluster, name, operator(), s.note, dialAgent(client.Login)
 	if cluster != nil {
 		if config.Binaries, err = binaries(ctx, cluster.Dir, s); err != nil {
 			return err
@@ -275,8 +274,8 @@ func runDrills(ctx context.Context, s *screen, at *drillPlace, ask *changing, co
 }
 
 // dialAgent connects to the management port of a process.
-func dialAgent(addr string) (*grpc.ClientConn, error) {
-	return grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy())
+func dialAgent(login admin.Login) func(addr string) (*grpc.ClientConn, error) {
+	return func(addr string) (*grpc.ClientConn, error) { return nodeConn(login, addr, "", "", grpc.WithNoProxy()) }
 }
 
 // sameDigests reports why the KV nodes do not hold the same state, or why that is not known.
@@ -285,7 +284,7 @@ func sameDigests(ctx context.Context, client *admin.Client, name string) error {
 	if err != nil {
 		return err
 	}
-	lines, err := digestsOf(ctx, name, membersOf(group))
+	lines, err := digestsOf(ctx, name, membersOf(group, client.Login))
 	if err != nil {
 		return err
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"lockstep/internal/admin"
 	"lockstep/internal/rdb"
 	"lockstep/internal/resp"
 	"lockstep/smr"
@@ -49,7 +50,7 @@ type refusal struct {
 
 func newImport(s *screen) *cobra.Command {
 	var at where
-	var address, user, password string
+	var address string
 	var replace, dryRun bool
 	command := &cobra.Command{
 		Use:   "import FILE.rdb",
@@ -69,12 +70,17 @@ named, too. It fails if anything was refused; what was sent before stays.`,
 			if err != nil {
 				return fmt.Errorf("import: %w", err)
 			}
+			var login admin.Login
 			if address == "" && !dryRun {
 				nodes, err := findNodes(ctx, &at, nil, "")
 				if err != nil {
 					return err
 				}
-				address = nodes.kvAddrs[0]
+				address, login = nodes.kvAddrs[0], nodes.login
+			} else if !dryRun {
+				if login, err = at.login(at.local()); err != nil {
+					return err
+				}
 			}
 			i := &importer{screen: s, replace: replace, size: info.Size(), result: imported{File: args[0], Refusals: []refusal{}}}
 			if i.reader, err = rdb.NewReader(file, importLimit); err != nil {
@@ -82,7 +88,7 @@ named, too. It fails if anything was refused; what was sent before stays.`,
 			}
 			if dryRun {
 				err = i.each(func(rdb.Item) error { return nil })
-			} else if err = i.connect(ctx, address, user, password); err == nil {
+			} else if err = i.connect(ctx, login, address); err == nil {
 				err = i.run(ctx)
 			}
 			if showErr := s.show(i.result, i.show); showErr != nil {
@@ -100,8 +106,7 @@ named, too. It fails if anything was refused; what was sent before stays.`,
 	at.addAll(command)
 	flags := command.Flags()
 	flags.StringVar(&address, "to", "", "`host:port` of the KV node (default: one of the group)")
-	flags.StringVar(&user, "user", "", "name to authenticate with")
-	flags.StringVar(&password, "password", "", "password; the environment variable REDISCLI_AUTH is not read")
+	at.addLogin(command)
 	flags.BoolVar(&replace, "replace", false, "replace keys that exist")
 	flags.BoolVar(&dryRun, "dry-run", false, "read the file and tell what would be refused; send nothing")
 	return command
@@ -176,28 +181,15 @@ func (i *importer) progressDue() bool {
 	return true
 }
 
-func (i *importer) connect(ctx context.Context, address, user, password string) error {
-	dialer := net.Dialer{Timeout: importPatience}
-	conn, err := dialer.DialContext(ctx, "tcp", address)
+func (i *importer) connect(ctx context.Context, login admin.Login, address string) error {
+	ctx, cancel := context.WithTimeout(ctx, importPatience)
+	defer cancel()
+	conn, err := login.DialRedis(ctx, address)
 	if err != nil {
 		return err
 	}
 	i.conn, i.in = conn, bufio.NewReaderSize(conn, 64<<10)
-	if password == "" {
-		return nil
-	}
-	words := [][]byte{[]byte("AUTH"), []byte(user), []byte(password)}
-	if user == "" {
-		words = [][]byte{[]byte("AUTH"), []byte(password)}
-	}
-	if _, err := conn.Write(rdb.AppendCommand(nil, words...)); err != nil {
-		return err
-	}
-	text, err := i.reply()
-	if err == nil && text != "" {
-		err = errors.New(text)
-	}
-	return err
+	return nil
 }
 
 // reply reads one reply to a command that answers with a line or a string; it returns the text of an error.

@@ -11,10 +11,10 @@ import (
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
 	"lockstep/internal/bytesize"
+	"lockstep/internal/trust"
 	"lockstep/proto"
 	"lockstep/smr"
 )
@@ -259,7 +259,7 @@ func compareReplicas(ctx context.Context, s *screen, at *where, args []string, m
 			s.note(fmt.Sprintf("%s is down and left out", r.GetNode()))
 			continue
 		}
-		conn, err := grpc.NewClient("passthrough:///"+r.GetManageAddr(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+		conn, err := nodeConn(client.Login, r.GetManageAddr(), trust.Replicator, r.GetNode())
 		if err != nil {
 			return nil, fmt.Errorf("replica %s at %s: %w", r.GetNode(), r.GetManageAddr(), err)
 		}

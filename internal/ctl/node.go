@@ -9,7 +9,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"lockstep/internal/admin"
 	"lockstep/internal/local"
 	"lockstep/proto"
 )
@@ -51,7 +50,7 @@ itself, is filled by its peers, and becomes a member.`,
 			if err != nil || wait.noWait {
 				return err
 			}
-			client, err := admin.New(cluster.Plan.ConfmasterAddrs())
+			client, err := cluster.Admin()
 			if err != nil {
 				return err
 			}
@@ -93,7 +92,7 @@ func newNodeRemove(s *screen) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			client, err := admin.New(cluster.Plan.ConfmasterAddrs())
+			client, err := cluster.Admin()
 			if err != nil {
 				return err
 			}
@@ -127,7 +126,7 @@ run, and while the group would not survive the loss of that replica.`,
 			if err != nil {
 				return err
 			}
-			client, err := admin.New(cluster.Plan.ConfmasterAddrs())
+			client, err := cluster.Admin()
 			if err != nil {
 				return err
 			}

@@ -8,11 +8,11 @@ import (
 	"slices"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
+	"lockstep/internal/admin"
 	courier "lockstep/internal/transfer"
+	"lockstep/internal/trust"
 	"lockstep/proto"
 	"lockstep/smr"
 )
@@ -20,6 +20,7 @@ import (
 // kvNodes are the KV nodes of a group that can be asked for images: slaves first.
 type kvNodes struct {
 	cluster, group string
+	login          admin.Login
 	peers          []courier.Peer
 	kvAddrs        []string // where their Redis clients connect
 }
@@ -36,7 +37,7 @@ func findNodes(ctx context.Context, at *where, args []string, node string) (*kvN
 	if err != nil {
 		return nil, explainSilence(err, cluster)
 	}
-	found := &kvNodes{group: name}
+	found := &kvNodes{group: name, login: client.Login}
 	for _, group := range reply.GetGroups() {
 		if group.GetName() != name {
 			continue
@@ -77,7 +78,7 @@ const checkpointPatience = time.Hour
 
 // checkpoint makes a node take an image and returns it.
 func checkpointOf(ctx context.Context, nodes *kvNodes, peer courier.Peer) (*proto.Image, error) {
-	conn, err := grpc.NewClient("passthrough:///"+peer.Address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := nodeConn(nodes.login, peer.Address, trust.KVNode, string(peer.Node))
 	if err != nil {
 		return nil, fmt.Errorf("node %s at %s: %w", peer.Node, peer.Address, err)
 	}
@@ -107,7 +108,7 @@ func freshImage(ctx context.Context, s *screen, nodes *kvNodes, dir string, rate
 		stop := showTransfer(ctx, s, meter)
 		manifest, err := courier.Fetch(ctx, []courier.Peer{peer}, courier.Options{
 			Cluster: nodes.cluster, Group: nodes.group, Node: "smrctl", Images: dir + "/images", Incoming: dir + "/incoming",
-			AtLeast: smr.LSN(image.GetLsn()), BytesPerSecond: rate, Rounds: 3, Meter: meter,
+			AtLeast: smr.LSN(image.GetLsn()), BytesPerSecond: rate, Rounds: 3, Meter: meter, Keeper: nodes.login.Keeper,
 		})
 		stop()
 		if err == nil {

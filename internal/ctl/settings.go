@@ -12,11 +12,11 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
 	"lockstep/internal/admin"
 	"lockstep/internal/nearest"
+	"lockstep/internal/trust"
 	"lockstep/proto"
 )
 
@@ -38,13 +38,14 @@ type kvMember struct {
 	node, addr, kvAddr string
 	master, attached   bool
 	cluster            string
+	login              admin.Login
 }
 
 // membersOf lists the KV nodes of a group, those that are down with an empty addr.
-func membersOf(group *proto.GroupStatus) []kvMember {
+func membersOf(group *proto.GroupStatus, login admin.Login) []kvMember {
 	var list []kvMember
 	for _, r := range group.GetReplicas() {
-		m := kvMember{node: r.GetNode(), kvAddr: r.GetKvAddr(), master: r.GetNode() == group.GetMaster(), cluster: r.GetState().GetCluster()}
+		m := kvMember{node: r.GetNode(), kvAddr: r.GetKvAddr(), master: r.GetNode() == group.GetMaster(), cluster: r.GetState().GetCluster(), login: login}
 		if r.GetUp() && r.GetState().GetAttached() {
 			m.addr, m.attached = r.GetState().GetKvAdminAddr(), true
 		}
@@ -61,7 +62,7 @@ func askNode(ctx context.Context, group string, m kvMember, patience time.Durati
 		}
 		return fmt.Errorf("the KV node of %s is down", m.node)
 	}
-	conn, err := grpc.NewClient("passthrough:///"+m.addr, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(nodeReply)))
+	conn, err := nodeConn(m.login, m.addr, trust.KVNode, m.node, grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(nodeReply)))
 	if err != nil {
 		return fmt.Errorf("%s at %s: %w", m.node, m.addr, err)
 	}
@@ -108,7 +109,7 @@ func settingsNow(ctx context.Context, client *admin.Client, name, kind string) (
 	if err != nil {
 		return nil, err
 	}
-	members := membersOf(group)
+	members := membersOf(group, client.Login)
 	now := &standing{group: name, wanted: wanted, nodes: make([]nodeStanding, len(members))}
 	var asking sync.WaitGroup
 	for i, m := range members {

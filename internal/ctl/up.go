@@ -11,7 +11,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"lockstep/internal/admin"
 	"lockstep/internal/archive/s3"
 	"lockstep/internal/local"
 	"lockstep/proto"
@@ -48,6 +47,7 @@ Binaries are taken from beside smrctl; if they are not there and this is the sou
 	flags.IntVar(&asked.MinCopies, "min-copies", defaults.MinCopies, "how far copies may be lowered automatically (default: not at all)")
 	flags.StringVar(&asked.Sync, "sync", defaults.Sync, "when a write counts as durable: always, interval or os")
 	flags.StringVar(&asked.Archive, "archive", "", "existing `directory`, or s3://BUCKET/PREFIX, into which everything that is committed is archived, for backups and restores; it stays so when the cluster is resumed")
+	flags.BoolVar(&asked.TLS, "tls", false, "make a CA and certificates in DIR/tls, and let nothing connect without them; it stays so when the cluster is resumed")
 	flags.BoolVar(&detach, "detach", false, "return once the cluster serves; stop it with 'smrctl down'")
 	flags.DurationVar(&timeout, "timeout", time.Minute, "how long to wait for the cluster to serve")
 	dry.add(command)
@@ -101,7 +101,7 @@ func keepGiven(command *cobra.Command, asked *local.Options) error {
 	if err := all.WithDefaults().Check(); err != nil {
 		return &misuse{err}
 	}
-	*asked = local.Options{Archive: all.Archive}
+	*asked = local.Options{Archive: all.Archive, TLS: all.TLS}
 	keep := func(name string, target, value *int) {
 		if given(name) {
 			*target = *value
@@ -225,14 +225,18 @@ func showCluster(ctx context.Context, s *screen, cluster *local.Cluster, dir str
 		s.table(rows)
 		s.printf("\nGroup %s serves. Its master is %s; any KV node takes any command. Try:\n", list.Group, list.Master)
 		ports := cluster.Plan.Replicas
-		s.printf("  redis-cli -p %s set a 1\n", port(ports[min(1, len(ports)-1)].KVAddr))
-		s.printf("  redis-cli -p %s get a\n", port(ports[min(2, len(ports)-1)].KVAddr))
+		client := "redis-cli"
+		if files := cluster.ClientCertificate(); cluster.Plan.TLS {
+			client += " --tls --cacert " + relative(files.CA, cluster.Dir, dir) + " --cert " + relative(files.Cert, cluster.Dir, dir) + " --key " + relative(files.Key, cluster.Dir, dir)
+		}
+		s.printf("  %s -p %s set a 1\n", client, port(ports[min(1, len(ports)-1)].KVAddr))
+		s.printf("  %s -p %s get a\n", client, port(ports[min(2, len(ports)-1)].KVAddr))
 		s.printf("  %s node kill %s%s\n\n", program(), list.Master, dirFlag(dir))
 	})
 }
 
 func masterOf(ctx context.Context, cluster *local.Cluster) string {
-	client, err := admin.New(cluster.Plan.ConfmasterAddrs())
+	client, err := cluster.Admin()
 	if err != nil {
 		return ""
 	}
@@ -270,7 +274,7 @@ func dirFlag(dir string) string {
 func followEvents(ctx context.Context, s *screen, cluster *local.Cluster) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	client, err := admin.New(cluster.Plan.ConfmasterAddrs())
+	client, err := cluster.Admin()
 	if err != nil {
 		s.note(err.Error())
 		return

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -19,6 +20,7 @@ import (
 	"lockstep/internal/fault"
 	"lockstep/internal/obs"
 	"lockstep/internal/release"
+	"lockstep/internal/trust"
 )
 
 // Exit codes.
@@ -31,7 +33,8 @@ const (
 // Main runs a program with the arguments and the output of this process until it ends or is told to by SIGTERM or
 // SIGINT, and exits with its code.
 func Main(run func(ctx context.Context, arguments []string, stdout, stderr io.Writer) int) {
-	fault.Helper() // does not return in a helper
+	fault.Helper()       // does not return in a helper
+	syscall.Umask(0o077) // what it writes is nobody else's, whatever a library asks for
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
@@ -50,10 +53,22 @@ type Program struct {
 	// Labels are keys and values that tell this process from others of the same program, for the log. They are asked
 	// for after Check.
 	Labels func() []any
+	// Identity says who this process is, as its certificate must say too. It is asked for after Check.
+	Identity func() trust.Identity
+	// Inner lists where it listens for other processes of the cluster and for operators: whoever reaches such a port without TLS
+	// can do everything. It is asked for after Check.
+	Inner func() []Port
+	// Secret are flags whose values everybody on the machine could read on a command line: they are taken from --config only.
+	Secret []string
+	// Keeper holds the certificate when Run is called; nil without TLS.
+	Keeper *trust.Keeper
 
 	name, usage, about string
 	common             common
 }
+
+// Port is where a program listens.
+type Port struct{ Flag, Addr string }
 
 // common are the flags that all programs share.
 type common struct {
@@ -61,6 +76,9 @@ type common struct {
 	http      string // host:port, "" for nowhere
 	profiles  bool
 	version   bool
+	files     trust.Files
+	httpTLS   string // off, on, mutual
+	insecure  bool
 	logFormat string
 	logLevel  slog.Level
 }
@@ -75,6 +93,11 @@ func New(name, usage, about string) *Program {
 	set.StringVar(&p.common.config, "config", "", "`file` of settings, one `name = value` a line, named as these flags; what the command line says wins")
 	set.StringVar(&p.common.http, "http", "", "`host:port` for /metrics, /livez and /readyz (HTTP); empty for nowhere")
 	set.BoolVar(&p.common.profiles, "pprof", false, "offer /debug/pprof/ on --http")
+	set.StringVar(&p.common.files.CA, "tls-ca", "", "`file` with the CAs whose certificates are accepted (PEM); with it, --tls-cert and --tls-key all inner connections speak TLS, and both sides show who they are")
+	set.StringVar(&p.common.files.Cert, "tls-cert", "", "`file` with the certificate of this process (PEM); a new one is taken without a restart")
+	set.StringVar(&p.common.files.Key, "tls-key", "", "`file` with the key of --tls-cert (PEM), which others may not read")
+	set.StringVar(&p.common.httpTLS, "http-tls", "off", "--http with TLS: off, on, or mutual (`mode`), where those who ask show a certificate of --tls-ca")
+	set.BoolVar(&p.common.insecure, "insecure", false, "let inner ports without TLS be reached from other hosts: whoever reaches them can read and change everything")
 	set.StringVar(&p.common.logFormat, "log-format", "text", "`format` of log lines on stderr: text or json")
 	set.Func("log-level", "least `level` of log lines: debug, info, warn, error (default info)", func(text string) error {
 		return p.common.logLevel.UnmarshalText([]byte(text))
@@ -97,7 +120,7 @@ func (p *Program) Execute(ctx context.Context, arguments []string, stdout, stder
 		fmt.Fprintln(stdout, p.name, release.String())
 		return ExitDone
 	}
-	if err := p.Check(); err != nil {
+	if err := errors.Join(p.Check(), p.checkTLS()); err != nil {
 		fmt.Fprintf(stderr, "%s: these flags do not work:\n  %s\nTry %s --help.\n",
 			p.name, strings.ReplaceAll(err.Error(), "\n", "\n  "), p.name)
 		return ExitUsage
@@ -113,6 +136,9 @@ func (p *Program) Execute(ctx context.Context, arguments []string, stdout, stder
 
 // observed runs the program and, beside it, what shows it to the world: HTTP and the service manager.
 func (p *Program) observed(outer context.Context, logger *slog.Logger) error {
+	if err := p.openKeeper(logger); err != nil {
+		return err
+	}
 	manager := openManager(logger)
 	defer manager.close()
 	observer := obs.New(p.name, release.String(), manager.ready)
@@ -124,8 +150,17 @@ func (p *Program) observed(outer context.Context, logger *slog.Logger) error {
 			done()
 			return fmt.Errorf("listen for HTTP (--http): %w", err)
 		}
+		switch p.common.httpTLS {
+		case "on":
+			listener = p.Keeper.Listen(listener, trust.AuthNo)
+		case "mutual":
+			listener = p.Keeper.Listen(listener, trust.AuthRequired)
+		}
 		logger.Info("http", append(p.Labels(), "address", listener.Addr().String())...)
 		group.Go(func() error { return observer.Serve(inner, listener, p.common.profiles) })
+	}
+	if p.Keeper != nil {
+		group.Go(func() error { p.Keeper.Run(inner); return nil })
 	}
 	group.Go(func() error { manager.watchdog(inner, observer.Live); return nil })
 	stopping := sync.OnceFunc(manager.stopping)
@@ -143,6 +178,15 @@ func (p *Program) Parse(arguments []string) error {
 	}
 	if p.Flags.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q", p.Flags.Arg(0))
+	}
+	var open error
+	p.Flags.Visit(func(f *flag.Flag) {
+		if slices.Contains(p.Secret, f.Name) {
+			open = fmt.Errorf("%s: everybody on this machine can read a command line: put it into a file that others may not read, and name that with --config", f.Name)
+		}
+	})
+	if open != nil {
+		return open
 	}
 	if p.common.config != "" && !p.common.version {
 		if err := readSettings(p.Flags, p.common.config); err != nil {

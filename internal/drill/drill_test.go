@@ -75,7 +75,7 @@ func (f *fakes) start(t *testing.T) Config {
 	proto.RegisterDrillsServer(server, f)
 	go server.Serve(listener)
 	t.Cleanup(server.Stop)
-	client, err := admin.New([]string{listener.Addr().String()})
+	client, err := admin.New([]string{listener.Addr().String()}, admin.Login{})
 	if err != nil {
 		t.Fatal(err)
 	}

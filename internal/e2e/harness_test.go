@@ -101,7 +101,7 @@ func run(t *testing.T, cluster *local.Cluster) *world {
 	if err := cluster.Start(ctx, binaries); err != nil {
 		t.Fatal(err)
 	}
-	client, err := admin.New(cluster.Plan.ConfmasterAddrs())
+	client, err := cluster.Admin()
 	if err != nil {
 		t.Fatal(err)
 	}

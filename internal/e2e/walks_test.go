@@ -13,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"lockstep/internal/admin"
 	"lockstep/internal/local"
 )
 
@@ -175,7 +174,7 @@ func (w *walk) cluster() *world {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	client, err := admin.New(cluster.Plan.ConfmasterAddrs())
+	client, err := cluster.Admin()
 	if err != nil {
 		w.t.Fatal(err)
 	}

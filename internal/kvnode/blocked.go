@@ -304,11 +304,11 @@ const tcpCloseWait = 8
 
 // halfClosed reports whether the client has closed its side, even where bytes of it are still unread.
 func (c *conn) halfClosed() bool {
-	if c.out.raw == nil {
+	if c.out.below == nil {
 		return false
 	}
 	closed := false
-	err := c.out.raw.Control(func(fd uintptr) {
+	err := c.out.below.Control(func(fd uintptr) {
 		info, err := syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_INFO)
 		state := info & 0xff // the first byte of struct tcp_info
 		closed = err == nil && (state == 0 || state >= 4 && state <= tcpCloseWait)

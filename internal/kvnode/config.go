@@ -13,6 +13,7 @@ import (
 
 	"lockstep/internal/obs"
 	"lockstep/internal/transfer"
+	"lockstep/internal/trust"
 	"lockstep/smr"
 )
 
@@ -26,9 +27,9 @@ type Config struct {
 	Group string
 	// Node is the name of the replica that this node belongs to. No default.
 	Node smr.NodeID
-	// Listen is where clients connect, host:port. Default 127.0.0.1:6379, as redis-server.
+	// Listen is where clients connect without TLS, host:port; "" for nowhere. Default 127.0.0.1:6379, as redis-server.
 	Listen string
-	// Announce is what others are told to connect to. Default: Listen, with the port that was bound.
+	// Announce is what others are told to connect to. Default: Listen, or else TLS.Listen, with the port that was bound.
 	Announce string
 	// Peers tells where the KV nodes of the group are, by node, for what INFO and ROLE say about the master.
 	// Default: unknown.
@@ -63,6 +64,10 @@ type Config struct {
 	SlowerThan time.Duration
 	// Grace is how long a stop waits for commands in flight. Default 5 s.
 	Grace time.Duration
+	// TLS is a port for clients with TLS, beside Listen or instead of it. Default: none.
+	TLS ClientTLS
+	// Keeper holds the certificate of this node for inner connections; nil: they have no TLS, and everybody is trusted.
+	Keeper *trust.Keeper
 	// Admin is the management port (gRPC): images, state.
 	Admin AdminConfig
 	// Images says where images of the state are kept, and when they are taken.
@@ -75,6 +80,13 @@ type Config struct {
 	Logger *slog.Logger
 	// Observer shows this node to people and programs. Default: nobody is shown anything.
 	Observer *obs.Observer
+}
+
+// ClientTLS is a port for clients with TLS.
+type ClientTLS struct {
+	Listen string      // host:port; "" for none
+	Files  trust.Files // certificate for clients, and the CA of theirs; default: that of Config.Keeper
+	Auth   trust.Auth  // whether clients show certificates
 }
 
 // AdminConfig of the management port of a KV node.
@@ -103,6 +115,7 @@ func DefaultConfig() Config {
 		SlowerThan:   10 * time.Millisecond,
 		Grace:        5 * time.Second,
 		Admin:        AdminConfig{Listen: "127.0.0.1:0", Senders: 2, BytesPerSecond: 64 << 20},
+		TLS:          ClientTLS{Auth: trust.AuthRequired},
 		Images:       ImageConfig{LogBytes: 256 << 20, Every: 15 * time.Minute},
 		Archive:      ArchiveConfig{LogBytes: 4 << 30, Every: 24 * time.Hour},
 		Version:      "unknown",
@@ -169,10 +182,15 @@ func (c Config) Validate() error {
 
 // checkListen checks the address. One that others can reach is no mistake: protected mode looks after it.
 func (c Config) checkListen() error {
-	if _, _, err := splitHostPort(c.Listen); err != nil {
-		return fmt.Errorf("listen address: %w", err)
+	if c.Listen == "" && c.TLS.Listen == "" {
+		return errors.New("listen address: there is none, neither with TLS nor without")
 	}
-	return nil
+	for _, port := range []struct{ what, address string }{{"listen address", c.Listen}, {"listen address with TLS", c.TLS.Listen}} {
+		if _, _, err := splitHostPort(port.address); port.address != "" && err != nil {
+			return fmt.Errorf("%s: %w", port.what, err)
+		}
+	}
+	return c.TLS.Files.Check("tls-listen-")
 }
 
 func splitHostPort(address string) (host string, port int, err error) {

@@ -126,7 +126,7 @@ func openImages(config Config) (*imageKeeper, *kv.Machine, error) {
 	}
 	k.fetch = transfer.Options{
 		Cluster: config.Cluster, Group: config.Group, Node: config.Node, Images: engine.Images(),
-		Incoming: filepath.Join(config.Images.Dir, "incoming"), Rounds: 1, Logger: logger,
+		Incoming: filepath.Join(config.Images.Dir, "incoming"), Rounds: 1, Logger: logger, Keeper: config.Keeper,
 	}
 	return k, machine, nil
 }

@@ -22,6 +22,7 @@ import (
 	"lockstep/internal/checkpoint"
 	"lockstep/internal/kv"
 	"lockstep/internal/transfer"
+	"lockstep/internal/trust"
 	"lockstep/proto"
 	"lockstep/smr"
 )
@@ -88,13 +89,14 @@ func (m *manage) address() string {
 
 // serve serves the management port until ctx ends.
 func (m *manage) serve(ctx context.Context) error {
-	server := grpc.NewServer(
+	guard := trust.Guard{Keeper: m.node.config.Keeper, Methods: methodRoles(), Denied: m.denied}
+	server := grpc.NewServer(append(guard.Options(),
 		grpc.MaxRecvMsgSize(maxManageMessage),
 		grpc.MaxConcurrentStreams(maxManageStreams),
 		grpc.ConnectionTimeout(helloPatience),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: 5 * time.Minute, Time: 5 * time.Second, Timeout: 5 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 200 * time.Millisecond, PermitWithoutStream: true}),
-	)
+	)...)
 	proto.RegisterKVNodeServer(server, m)
 	checks := health.NewServer()
 	checks.SetServingStatus(proto.KVNode_ServiceDesc.ServiceName, healthpb.HealthCheckResponse_SERVING)
@@ -125,6 +127,29 @@ func (m *manage) serve(ctx context.Context) error {
 		return nil
 	}
 	return fmt.Errorf("management port: %w", err)
+}
+
+// methodRoles says who may make which call. An image is all data of the group.
+func methodRoles() map[string][]trust.Role {
+	looks := []trust.Role{trust.Viewer, trust.Confmaster, trust.KVNode}
+	images := []trust.Role{trust.Operator, trust.KVNode}
+	return map[string][]trust.Role{
+		proto.KVNode_State_FullMethodName:         looks,
+		proto.KVNode_Images_FullMethodName:        looks,
+		proto.KVNode_Settings_FullMethodName:      looks,
+		proto.KVNode_Digest_FullMethodName:        looks,
+		proto.KVNode_Checkpoint_FullMethodName:    images,
+		proto.KVNode_Hold_FullMethodName:          images,
+		proto.KVNode_Fetch_FullMethodName:         images,
+		proto.KVNode_Release_FullMethodName:       images,
+		proto.KVNode_CheckSettings_FullMethodName: {trust.Confmaster},
+		proto.KVNode_ApplySettings_FullMethodName: {trust.Confmaster},
+	}
+}
+
+// denied tells of a call that its caller may not make.
+func (m *manage) denied(caller trust.Caller, method, reason string) {
+	m.node.logger.Warn("call refused", "who", caller.String(), "call", method, "reason", reason)
 }
 
 // errNoImages is the answer of a node without a directory for images.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"lockstep/internal/eventloop"
+	"lockstep/internal/trust"
 )
 
 // errSlowReader ends a connection whose client does not read its replies.
@@ -33,7 +34,8 @@ type bufferLimit struct {
 type output struct {
 	conn    net.Conn
 	socket  *eventloop.Socket // nil if Go's scheduler watches the connection
-	raw     syscall.RawConn   // nil if the connection has no file descriptor (tests, later TLS)
+	raw     syscall.RawConn   // nil if replies cannot be given to the kernel as they are (TLS, tests)
+	below   syscall.RawConn   // of the TCP connection, to look at its state; nil if there is none (tests)
 	attempt func(fd uintptr) bool
 	limit   func() bufferLimit
 	tasks   *sync.WaitGroup // counts the draining goroutine
@@ -60,9 +62,12 @@ func newOutput(conn net.Conn, limit func() bufferLimit, tasks *sync.WaitGroup, t
 	o.socket, _ = conn.(*eventloop.Socket)
 	if file, ok := conn.(syscall.Conn); ok {
 		if raw, err := file.SyscallConn(); err == nil {
-			o.raw = raw
+			o.raw, o.below = raw, raw
 			o.attempt = o.writeRest
 		}
+	}
+	if secured, ok := conn.(*trust.ClientConn); ok {
+		o.below = secured.Descriptor()
 	}
 	return o
 }

@@ -11,9 +11,11 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
+	"lockstep/internal/trust"
 	"lockstep/smr"
 	"lockstep/smr/client"
 )
@@ -35,14 +37,14 @@ func Run(ctx context.Context, config Config) error {
 		return err
 	}
 	session, runID := newSession()
-	listener, err := net.Listen("tcp", config.Listen)
+	ports, err := openPorts(config)
 	if err != nil {
 		if keeper != nil {
 			err = errors.Join(err, keeper.engine.Close())
 		}
 		return fmt.Errorf("listen for clients: %w", err)
 	}
-	defer listener.Close()
+	defer ports.close()
 	node := NewNode(config, session, runID, nil)
 	images := Images(nil)
 	if keeper != nil {
@@ -57,7 +59,7 @@ func Run(ctx context.Context, config Config) error {
 	if management != nil {
 		defer management.listener.Close()
 	}
-	link, err := connect(config, session, announced(config, listener), management.address(), node)
+	link, err := connect(config, session, announced(config, ports), management.address(), node)
 	if err != nil {
 		return err
 	}
@@ -68,7 +70,7 @@ func Run(ctx context.Context, config Config) error {
 	node.blocked.announceNode()
 	config.Observer.Show(newSubject(node))
 	config.Observer.Serving()
-	node.logger.Info("started", "listen", listener.Addr().String(), "session", uint64(session), "pid", os.Getpid())
+	node.logger.Info("started", "listen", ports.String(), "session", uint64(session), "pid", os.Getpid())
 
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -93,7 +95,10 @@ func Run(ctx context.Context, config Config) error {
 		tasks.Go(func() { keeper.tier.run(ctx) })
 		tasks.Go(func() { keeper.archiver.run(ctx) })
 	}
-	err = node.Serve(ctx, listener)
+	if ports.certificate != config.Keeper {
+		tasks.Go(func() { ports.certificate.Run(ctx) })
+	}
+	err = node.Serve(ctx, ports.listeners...)
 	cancel(nil)
 	unlink()
 	tasks.Wait()
@@ -109,6 +114,8 @@ func Run(ctx context.Context, config Config) error {
 }
 
 const (
+	// masterPatience bounds a dial to a master; the handshake has its own bound.
+	masterPatience = time.Second
 	// directoryPatience is how long the replicator, which may have been started at the same time, has to make its
 	// directory.
 	directoryPatience = 10 * time.Second
@@ -144,13 +151,79 @@ func newSession() (smr.SessionID, string) {
 	return smr.SessionID(max(binary.LittleEndian.Uint64(b[20:]), 1)), hex.EncodeToString(b[:20])
 }
 
-// announced returns where others reach the listener.
-func announced(config Config, listener net.Listener) string {
+// ports are where clients connect, the one without TLS first.
+type ports struct {
+	listeners   []net.Listener
+	certificate *trust.Keeper // for clients; nil: no port has TLS
+}
+
+func openPorts(config Config) (p ports, err error) {
+	defer func() {
+		if err != nil {
+			p.close()
+		}
+	}()
+	if config.Listen != "" {
+		plain, err := net.Listen("tcp", config.Listen)
+		if err != nil {
+			return p, err
+		}
+		p.listeners = append(p.listeners, plain)
+	}
+	if config.TLS.Listen == "" {
+		return p, nil
+	}
+	if p.certificate = config.Keeper; config.TLS.Files.Given() {
+		if p.certificate, err = trust.Open(config.TLS.Files, config.Logger); err != nil {
+			return p, err
+		}
+	}
+	if p.certificate == nil {
+		return p, errors.New("TLS needs a certificate: give --tls-listen-cert, --tls-listen-key and --tls-listen-ca, or --tls-cert, --tls-key and --tls-ca")
+	}
+	secured, err := net.Listen("tcp", config.TLS.Listen)
+	if err != nil {
+		return p, err
+	}
+	p.listeners = append(p.listeners, p.certificate.Listen(secured, config.TLS.Auth))
+	return p, nil
+}
+
+func (p ports) close() {
+	for _, listener := range p.listeners {
+		listener.Close() // an error here changes nothing
+	}
+}
+
+func (p ports) String() string {
+	var list []string
+	for _, listener := range p.listeners {
+		list = append(list, listener.Addr().String())
+	}
+	return strings.Join(list, " ")
+}
+
+// announced returns where others reach the first port.
+func announced(config Config, p ports) string {
 	if config.Announce != "" {
 		return config.Announce
 	}
-	name, _, _ := splitHostPort(config.Listen)
-	return net.JoinHostPort(name, strconv.Itoa(listener.Addr().(*net.TCPAddr).Port))
+	address := config.Listen
+	if address == "" {
+		address = config.TLS.Listen
+	}
+	name, _, _ := splitHostPort(address)
+	return net.JoinHostPort(name, strconv.Itoa(p.listeners[0].Addr().(*net.TCPAddr).Port))
+}
+
+// dialer opens connections to the replicators of masters; nil without TLS.
+func dialer(keeper *trust.Keeper) func(context.Context, smr.NodeID, string) (net.Conn, error) {
+	if keeper == nil {
+		return nil
+	}
+	return func(ctx context.Context, master smr.NodeID, address string) (net.Conn, error) {
+		return keeper.Dial(ctx, &net.Dialer{Timeout: masterPatience}, address, trust.Wanted{Role: trust.Replicator, Name: string(master)})
+	}
 }
 
 // connect returns the node's link to its group.
@@ -158,7 +231,7 @@ func connect(config Config, session smr.SessionID, address, admin string, node *
 	c, err := client.New(node.fromImages(client.Config{
 		Cluster: config.Cluster, Group: config.Group, Node: config.Node, Session: session,
 		SocketPath: config.socketPath(), KVAddr: address, AdminAddr: admin,
-		Timeout: config.WriteTimeout, RefuseAfter: config.RefuseAfter, Logger: config.Logger,
+		Timeout: config.WriteTimeout, RefuseAfter: config.RefuseAfter, Logger: config.Logger, Dial: dialer(config.Keeper),
 	}), node)
 	return link{c}, err
 }

@@ -8,7 +8,10 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"lockstep/internal/acl"
+	"lockstep/internal/trust"
 )
 
 const (
@@ -21,26 +24,37 @@ const (
 const errMaxClients = "-ERR max number of clients reached\r\n"
 
 // Serve accepts clients until ctx is done or the listener fails, then lets them finish what they have asked for, at
-// most for the grace time. It closes the listener. The goroutines of connections end at the latest in Stop.
-func (n *Node) Serve(ctx context.Context, listener net.Listener) error {
-	if address, ok := listener.Addr().(*net.TCPAddr); ok {
+// most for the grace time. It closes the listeners, of which there is at least one. The goroutines of connections end at the latest in Stop.
+func (n *Node) Serve(ctx context.Context, listeners ...net.Listener) error {
+	if address, ok := listeners[0].Addr().(*net.TCPAddr); ok {
 		n.address.Store(address)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stop := func() { cancel() }
 	n.shell.stop.Store(&stop)
-	unhook := context.AfterFunc(ctx, func() { listener.Close() })
+	closeAll := func() {
+		for _, listener := range listeners {
+			listener.Close()
+		}
+	}
+	unhook := context.AfterFunc(ctx, closeAll)
 	defer unhook()
 	if err := n.startLoops(); err != nil {
-		listener.Close()
+		closeAll()
 		return err
 	}
 	n.tasks.Go(func() { n.sample(ctx) })
 	n.tasks.Go(func() { n.keepClientMemory(ctx) })
 	n.tasks.Go(n.keepBlocked)
-	err := n.accept(ctx, listener)
-	cancel()
+	var group errgroup.Group
+	for _, listener := range listeners {
+		group.Go(func() error {
+			defer cancel()
+			return n.accept(ctx, listener)
+		})
+	}
+	err := group.Wait()
 	n.stopping.Store(true)
 	for _, c := range n.clients.list() {
 		c.nudge()
@@ -77,8 +91,14 @@ func (n *Node) accept(ctx context.Context, listener net.Listener) error {
 func (n *Node) admit(c net.Conn) {
 	n.stats.connections.Add(1)
 	period := time.Duration(n.settings.keepAlive.Load())
-	if tcp, ok := c.(*net.TCPConn); ok && period > 0 {
-		tcp.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: period, Interval: period / 3, Count: 3})
+	if period > 0 {
+		probing := net.KeepAliveConfig{Enable: true, Idle: period, Interval: period / 3, Count: 3}
+		switch c := c.(type) {
+		case *net.TCPConn:
+			c.SetKeepAliveConfig(probing)
+		case *trust.ClientConn:
+			c.KeepAlive(probing)
+		}
 	}
 	if n.protectedFrom(c) {
 		n.stats.rejected.Add(1)
@@ -107,8 +127,12 @@ func (n *Node) admit(c net.Conn) {
 // errProtected is Redis' answer to strangers when there is no password.
 const errProtected = "-DENIED Redis is running in protected mode because protected mode is enabled and no password is set for the default user. In this mode connections are only accepted from the loopback interface. If you want to connect from external computers to Redis you may adopt one of the following solutions: 1) Just disable protected mode sending the command 'CONFIG SET protected-mode no' from the loopback interface by connecting to Redis from the same host the server is running, however MAKE SURE Redis is not publicly accessible from internet if you do so. Use CONFIG REWRITE to make this change permanent. 2) Alternatively you can just disable the protected mode by editing the Redis configuration file, and setting the protected mode option to 'no', and then restarting the server. 3) If you started the server manually just for testing, restart it with the '--protected-mode no' option. 4) Setup a an authentication password for the default user. NOTE: You only need to do one of the above things in order for the server to start accepting connections from the outside.\r\n"
 
-// protectedFrom reports whether a client must be refused because anybody could be it.
+// protectedFrom reports whether a client must be refused because anybody could be it. Who had to show a certificate is
+// somebody.
 func (n *Node) protectedFrom(c net.Conn) bool {
+	if _, secured := c.(*trust.ClientConn); secured && n.config.TLS.Auth == trust.AuthRequired {
+		return false
+	}
 	return n.settings.protected.Load() && n.shell.users.Load().Get(acl.Default).NoPass() && !isLoopback(c)
 }
 
@@ -225,7 +249,7 @@ func (n *Node) measure() measurement {
 // peerGone reports whether the client has closed its side. It takes nothing from the connection.
 func (c *conn) peerGone() bool {
 	if c.out.raw == nil {
-		return false
+		return c.halfClosed() // with TLS the farewell itself is still unread
 	}
 	gone := false
 	err := c.out.raw.Read(func(fd uintptr) bool {

@@ -11,9 +11,9 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 
 	"lockstep/internal/resp"
+	"lockstep/internal/trust"
 	"lockstep/proto"
 )
 
@@ -185,7 +185,7 @@ func (n *Node) switchOver(ctx context.Context, target string, patience time.Dura
 	defer cancel()
 	var problem error
 	for _, address := range n.config.Masters {
-		connection, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+		connection, err := grpc.NewClient(address, grpc.WithTransportCredentials(n.config.Keeper.Credentials(trust.Wanted{Role: trust.Confmaster})))
 		if err != nil {
 			problem = err
 			continue

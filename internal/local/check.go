@@ -25,7 +25,7 @@ const maxSocketDir = 107 - len("/local.sock") - len("/n9")
 // lockDir takes the directory's lock; the caller unlocks by closing the file.
 func lockDir(dir string) (*os.File, error) {
 	path := filepath.Join(dir, "lock")
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock directory: %w", err)
 	}

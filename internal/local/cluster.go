@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"lockstep/internal/trust"
 )
 
 // Cluster is a cluster of processes on this machine, described by its directory.
@@ -26,6 +28,7 @@ type Cluster struct {
 	Progress func(line string)
 
 	binaries string
+	keeper   *trust.Keeper // of Admin, opened when it is first asked for
 	stopTime time.Duration // how long a process may take to end by itself
 
 	mu       sync.Mutex
@@ -93,6 +96,9 @@ func (p Plan) differs(asked Options) error {
 	number("port", asked.Port, p.Port)
 	number("copies", asked.Copies, p.Copies)
 	number("min-copies", asked.MinCopies, p.MinCopies)
+	if asked.TLS && !p.TLS {
+		problems = append(problems, errors.New("its connections have no TLS, asked for TLS"))
+	}
 	if asked.Sync != "" && asked.Sync != p.Sync {
 		problems = append(problems, fmt.Errorf("sync is %s, asked for %s", p.Sync, asked.Sync))
 	}
@@ -126,7 +132,7 @@ func (c *Cluster) begin(binaries string) (unlock func(), err error) {
 		return nil, err
 	}
 	for _, dir := range []string{c.Dir, filepath.Join(c.Dir, "logs"), filepath.Join(c.Dir, "pids")} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("make directory: %w", err)
 		}
 	}
@@ -146,6 +152,9 @@ func (c *Cluster) begin(binaries string) (unlock func(), err error) {
 		}
 	default:
 		err = savePlan(c.Dir, c.Plan)
+	}
+	if err == nil {
+		err = c.issueAll()
 	}
 	if err != nil {
 		lock.Close()
@@ -388,7 +397,7 @@ func (c *Cluster) arguments(p Process) []string {
 		}
 		r, _ := c.Plan.find(p.Node)
 		args = append(args, "--replicator-dir", c.ReplicaDir(r.Node), "--data", c.KVDir(r.Node), "--group", c.Plan.Group, "--node", r.Node,
-			"--listen", r.KVAddr, "--announce", r.KVAddr, "--admin", r.AdminAddr(), "--peers", strings.Join(peers, ","),
+			c.clientPort(), r.KVAddr, "--announce", r.KVAddr, "--admin", r.AdminAddr(), "--peers", strings.Join(peers, ","),
 			"--masters", strings.Join(c.Plan.ConfmasterAddrs(), ","))
 		if c.Plan.Archive != "" {
 			args = append(args, "--archive", c.Plan.Archive)
@@ -403,7 +412,7 @@ func (c *Cluster) arguments(p Process) []string {
 			}
 		}
 		args = append(args, "--dir", filepath.Join(c.Dir, self.Name()), "--id", strconv.Itoa(self.ID),
-			"--peers", strings.Join(peers, ","), "--sentinel", self.SentinelAddr)
+			"--peers", strings.Join(peers, ","), c.sentinelPort(), self.SentinelAddr)
 		if !c.founded() {
 			args = append(args, "--new")
 		}
@@ -411,5 +420,6 @@ func (c *Cluster) arguments(p Process) []string {
 	if p.Kind != KindKVNode {
 		args = append(args, "--allow-drills") // everything listens on the loopback interface only
 	}
+	args = append(args, c.tlsFlags(p)...)
 	return append(append(args, c.httpFlags(p)...), c.Extra[p.Kind]...)
 }

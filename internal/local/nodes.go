@@ -64,6 +64,9 @@ func (c *Cluster) AddNode(node, binaries string) (started []Process, err error) 
 		return nil, err
 	}
 	c.Plan, c.binaries = plan, binaries
+	if err := c.issueAll(); err != nil {
+		return nil, err
+	}
 	for _, p := range c.Processes() {
 		if p.Node != r.Node {
 			continue

@@ -113,7 +113,7 @@ func TestWipedNodeIsSetAside(t *testing.T) {
 	if _, err := os.Stat(c.ReplicaDir("n1")); err == nil {
 		t.Error("n1 is where it was")
 	}
-	client, err := admin.New([]string{"127.0.0.1:1"})
+	client, err := admin.New([]string{"127.0.0.1:1"}, admin.Login{})
 	if err != nil {
 		t.Fatal(err)
 	}

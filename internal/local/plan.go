@@ -43,6 +43,7 @@ type Plan struct {
 	MinCopies   int          `json:"min_copies"`
 	Sync        string       `json:"sync"`
 	Archive     string       `json:"archive,omitempty"` // absolute directory, or s3://..., into which replicators archive
+	TLS         bool         `json:"tls,omitempty"`     // all connections; certificates are in DIR/tls
 	Replicas    []Replica    `json:"replicas"`
 	Confmasters []Confmaster `json:"confmasters"`
 }
@@ -81,6 +82,7 @@ type Options struct {
 	Copies      int    // 1 to Replicas; more than half of Replicas
 	MinCopies   int    // 1 to Copies; Copies
 	Sync        string // always, interval or os; always
+	TLS         bool   // all connections, with a CA that is made for the cluster
 	Archive     string // absolute directory of an archive, or s3://...; none. It may be changed later
 }
 
@@ -140,7 +142,7 @@ func newPlan(o Options) Plan {
 	rand.Read(id) // never fails: it ends the process instead
 	p := Plan{
 		Format: planFormat, Cluster: hex.EncodeToString(id), Group: "g1", Port: o.Port,
-		Copies: o.Copies, MinCopies: o.MinCopies, Sync: o.Sync, Archive: o.Archive,
+		Copies: o.Copies, MinCopies: o.MinCopies, Sync: o.Sync, TLS: o.TLS, Archive: o.Archive,
 	}
 	for i := range o.Replicas {
 		p.Replicas = append(p.Replicas, replicaOf(o.Port, i+1))

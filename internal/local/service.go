@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"strings"
 	"time"
 
@@ -17,7 +16,7 @@ import (
 
 // awaitService registers the group if it is new, and returns when it serves on every KV node.
 func (c *Cluster) awaitService(ctx context.Context) error {
-	client, err := admin.New(c.Plan.ConfmasterAddrs())
+	client, err := c.Admin()
 	if err != nil {
 		return err
 	}
@@ -67,7 +66,7 @@ func (c *Cluster) AwaitHealthy(ctx context.Context, client *admin.Client) error 
 			return err
 		}
 		for _, r := range c.Plan.Replicas {
-			if err := askKV(ctx, r.KVAddr); err != nil {
+			if err := askKV(ctx, client.Login, r.KVAddr); err != nil {
 				return fmt.Errorf("KV node of %s at %s: %w", r.Node, r.KVAddr, err)
 			}
 		}
@@ -122,11 +121,12 @@ func (c *Cluster) poll(ctx context.Context, attempt func() error) error {
 	}
 }
 
-// askKV sends PING and a read, which is linearizable and therefore needs the master; neither writes anything.
-func askKV(ctx context.Context, addr string) error {
+// askKV sends PING and a read, which is linearizable and therefore needs the master; neither writes anything. A node that wants
+// a password serves those who have it.
+func askKV(ctx context.Context, login admin.Login, addr string) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+	conn, err := login.DialRedis(ctx, addr)
 	if err != nil {
 		return err
 	}
@@ -151,8 +151,10 @@ func askKV(ctx context.Context, addr string) error {
 		if err != nil {
 			return err
 		}
-		if reply.Type() == resp.Error {
-			return errors.New(strings.TrimSpace(reply.String()))
+		if text := strings.TrimSpace(reply.String()); reply.Type() == resp.Error && strings.HasPrefix(text, "NOAUTH") {
+			return nil
+		} else if reply.Type() == resp.Error {
+			return errors.New(text)
 		}
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 
 	"lockstep/internal/fault"
 	"lockstep/internal/obs"
+	"lockstep/internal/trust"
 	"lockstep/log"
 	"lockstep/smr"
 	"lockstep/smr/replica"
@@ -62,6 +63,8 @@ type Config struct {
 
 	// AllowDrills lets operators make faults in this process on purpose, for a limited time (internal/fault).
 	AllowDrills bool
+	// Keeper holds the certificate of this replicator; nil: no connection has TLS, and everybody is trusted.
+	Keeper *trust.Keeper
 
 	// Version is shown in ReplicaState.
 	Version string

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"lockstep/internal/trust"
 	"lockstep/log"
 	"lockstep/smr"
 	"lockstep/smr/replica"
@@ -68,6 +69,7 @@ func (n *node) accept(ctx context.Context, listener net.Listener, limit int, ser
 
 // serveData serves one connection on the data port: its hello tells what it is.
 func (n *node) serveData(ctx context.Context, conn net.Conn) {
+	conn = n.cfg.Keeper.Accepted(conn)
 	n.unchecked.add(conn)
 	m := &meter{ctx: ctx, conn: conn, slots: n.bigSlots}
 	r := wire.NewReader(m, wire.HelloLimit)
@@ -79,11 +81,11 @@ func (n *node) serveData(ctx context.Context, conn net.Conn) {
 	}
 	switch hello := message.(type) {
 	case *smr.ClientHello:
-		if n.checkHandshake(conn, hello.Handshake, "") {
+		if n.checkHandshake(conn, hello.Handshake, "") && n.checkIdentity(conn, trust.KVNode, hello.Node) {
 			n.serveClient(ctx, conn, r, m)
 		}
 	case *smr.SlaveHello:
-		if n.checkHandshake(conn, hello.Handshake, "") {
+		if n.checkHandshake(conn, hello.Handshake, "") && n.checkIdentity(conn, trust.Replicator, hello.Node) {
 			n.serveSlave(ctx, conn, r, hello)
 		}
 	default:
@@ -112,6 +114,15 @@ func (n *node) checkHandshake(conn net.Conn, got smr.Handshake, want smr.NodeID)
 		n.reject(conn, reject)
 	}
 	return reject == nil
+}
+
+// checkIdentity refuses a peer whose certificate is not that of who it says that it is.
+func (n *node) checkIdentity(conn net.Conn, role trust.Role, node smr.NodeID) bool {
+	err := n.cfg.Keeper.Admit(conn, trust.Wanted{Role: role, Name: string(node)})
+	if err != nil {
+		n.reject(conn, &smr.Reject{Code: smr.RejectForeign, Reason: fmt.Sprintf("you say that you are %s/%s: %v", role, node, err)})
+	}
+	return err == nil
 }
 
 // reject tells a peer why and leaves the connection to be closed by the caller.
@@ -167,8 +178,8 @@ func (n *node) openReader() (*log.Reader, error) { return log.OpenReader(n.cfg.f
 
 // connectionEnded logs protocol errors of peers; that connections end is nobody's concern.
 func (n *node) connectionEnded(conn net.Conn, what string, err error) {
-	if errors.Is(err, wire.ErrBadMessage) || errors.Is(err, wire.ErrVersion) {
-		n.events.complain(what, conn.RemoteAddr(), err)
+	if errors.Is(err, wire.ErrBadMessage) || errors.Is(err, wire.ErrVersion) || trust.IsTrust(err) {
+		n.events.complain(what, conn.RemoteAddr().String(), err)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"lockstep/internal/trust"
 	"lockstep/smr"
 	"lockstep/smr/replica"
 	"lockstep/smr/wire"
@@ -121,8 +122,11 @@ func (d *dialer) connect(orderCtx, ctx context.Context, order uint64, master smr
 		return false // the next follow order brings it
 	}
 	dialling := net.Dialer{Timeout: dialPatience, KeepAliveConfig: keepAlive}
-	conn, err := dialling.DialContext(orderCtx, "tcp", address)
+	conn, err := d.node.cfg.Keeper.Dial(orderCtx, &dialling, address, trust.Wanted{Role: trust.Replicator, Name: string(master)})
 	if err != nil {
+		if trust.IsTrust(err) {
+			d.node.events.complain("master", address, err)
+		}
 		return false
 	}
 	conn = d.node.cfg.drills.Conn(conn)

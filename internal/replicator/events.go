@@ -3,7 +3,6 @@ package replicator
 import (
 	"context"
 	"log/slog"
-	"net"
 	"sync/atomic"
 	"time"
 
@@ -44,13 +43,13 @@ func (e *events) emit(list []replica.Event) {
 }
 
 // complain logs that a peer broke the protocol, at most once in a while.
-func (e *events) complain(what string, peer net.Addr, err error) {
+func (e *events) complain(what, peer string, err error) {
 	last, now := e.lastComplaint.Load(), processMillis()
 	if last != 0 && now-last < complainEvery.Milliseconds() || !e.lastComplaint.CompareAndSwap(last, now) {
 		e.suppressed.Add(1)
 		return
 	}
-	e.logger.Warn("bad connection", "connection", what, "peer", peer.String(), "error", err, "suppressed", e.suppressed.Swap(0))
+	e.logger.Warn("bad connection", "connection", what, "peer", peer, "error", err, "suppressed", e.suppressed.Swap(0))
 }
 
 // run writes lines until ctx ends, and then what is left.

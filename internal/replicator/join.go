@@ -5,11 +5,11 @@ import (
 	"fmt"
 	"time"
 
+	"lockstep/internal/trust"
 	"lockstep/proto"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 )
 
@@ -30,7 +30,7 @@ func (n *node) joinGroup(ctx context.Context, manageAddr string) error {
 	told := ""
 	for {
 		for _, addr := range n.cfg.Join {
-			text, err := joinAt(ctx, addr, request)
+			text, err := n.joinAt(ctx, addr, request)
 			switch {
 			case ctx.Err() != nil:
 				return nil
@@ -56,8 +56,8 @@ func (n *node) joinGroup(ctx context.Context, manageAddr string) error {
 }
 
 // joinAt asks one configuration master, which passes it on to their leader.
-func joinAt(ctx context.Context, addr string, request *proto.JoinRequest) (string, error) {
-	conn, err := grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+func (n *node) joinAt(ctx context.Context, addr string, request *proto.JoinRequest) (string, error) {
+	conn, err := grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(n.cfg.Keeper.Credentials(trust.Wanted{Role: trust.Confmaster})))
 	if err != nil {
 		return "", err
 	}

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"lockstep/internal/trust"
 	"lockstep/proto"
 	"lockstep/smr"
 	"lockstep/smr/replica"
@@ -49,7 +50,8 @@ type manage struct {
 
 // serveManage runs the management server until ctx ends.
 func (n *node) serveManage(ctx context.Context, listener net.Listener) error {
-	server := grpc.NewServer(
+	guard := trust.Guard{Keeper: n.cfg.Keeper, Methods: methodRoles(), Denied: n.denied}
+	server := grpc.NewServer(append(guard.Options(),
 		grpc.MaxRecvMsgSize(maxManageMessage),
 		grpc.MaxConcurrentStreams(maxManageStreams),
 		grpc.ConnectionTimeout(helloPatience),
@@ -58,7 +60,7 @@ func (n *node) serveManage(ctx context.Context, listener net.Listener) error {
 			MaxConnectionIdle: time.Minute, Time: 5 * time.Second, Timeout: 2 * time.Second,
 		}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 200 * time.Millisecond, PermitWithoutStream: true}),
-	)
+	)...)
 	proto.RegisterReplicatorServer(server, &manage{node: n, ctx: ctx})
 	n.cfg.drills.Register(server, (&manage{node: n}).checkTarget, ctx.Done())
 	checks := health.NewServer()
@@ -82,6 +84,26 @@ func (n *node) serveManage(ctx context.Context, listener net.Listener) error {
 		return nil
 	}
 	return fmt.Errorf("management port: %w", err)
+}
+
+// methodRoles says who may make which call: whoever gives orders can stop the group, or lose what was acknowledged.
+func methodRoles() map[string][]trust.Role {
+	return map[string][]trust.Role{
+		proto.Replicator_Watch_FullMethodName:       {trust.Confmaster, trust.Viewer},
+		proto.Replicator_State_FullMethodName:       {trust.Confmaster, trust.Viewer},
+		proto.Replicator_Digests_FullMethodName:     {trust.Viewer},
+		proto.Replicator_Fence_FullMethodName:       {trust.Confmaster},
+		proto.Replicator_Lead_FullMethodName:        {trust.Confmaster},
+		proto.Replicator_Follow_FullMethodName:      {trust.Confmaster},
+		proto.Replicator_Reconfigure_FullMethodName: {trust.Confmaster},
+		proto.Replicator_Established_FullMethodName: {trust.Confmaster},
+		proto.Replicator_Learn_FullMethodName:       {trust.Confmaster},
+	}
+}
+
+// denied tells of a call that its caller may not make.
+func (n *node) denied(caller trust.Caller, method, reason string) {
+	n.cfg.Logger.Warn("call refused", "group", n.cfg.Group, "node", n.cfg.Node, "who", caller.String(), "call", method, "reason", reason)
 }
 
 // boundedListener closes connections above its limit as they come.

@@ -13,10 +13,10 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
 	"lockstep/internal/checkpoint"
+	"lockstep/internal/trust"
 	"lockstep/proto"
 	"lockstep/smr"
 )
@@ -56,6 +56,7 @@ type Options struct {
 	Meter          *Meter        // shows how far it is; it must not be nil
 	Logger         *slog.Logger  // nil is none
 	Dial           []grpc.DialOption
+	Keeper         *trust.Keeper // own certificate; nil: sources speak without TLS
 }
 
 func (o Options) withDefaults() Options {
@@ -129,7 +130,7 @@ func pause(ctx context.Context, d time.Duration) error {
 // fetchFrom tries one source.
 func fetchFrom(ctx context.Context, source Peer, o Options, limiter *rate.Limiter) (*checkpoint.Manifest, error) {
 	options := append([]grpc.DialOption{
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(o.Keeper.Credentials(trust.Wanted{Role: trust.KVNode, Name: string(source.Node)})),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxManifest + maxChunk)),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff: backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.5, MaxDelay: time.Second}, MinConnectTimeout: callPatience,

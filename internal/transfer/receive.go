@@ -60,7 +60,7 @@ func removeIncoming(dir string) error {
 
 // fill brings every file that is not there.
 func (r *receiver) fill(ctx context.Context) error {
-	if err := os.MkdirAll(r.o.Incoming, 0o755); err != nil {
+	if err := os.MkdirAll(r.o.Incoming, 0o700); err != nil {
 		return err
 	}
 	missing, err := r.survey(ctx)
@@ -206,7 +206,7 @@ func (r *receiver) file(ctx context.Context, file checkpoint.File) error {
 		return err
 	}
 	r.o.Meter.found(size)
-	out, err := os.OpenFile(part, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	out, err := os.OpenFile(part, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}
@@ -286,7 +286,7 @@ func (r *receiver) publish() error {
 	if err := writeFile(filepath.Join(r.o.Incoming, checkpoint.ManifestName), r.raw); err != nil {
 		return fmt.Errorf("write the manifest: %w", err)
 	}
-	if err := errors.Join(os.MkdirAll(r.o.Images, 0o755), syncDir(r.o.Incoming)); err != nil {
+	if err := errors.Join(os.MkdirAll(r.o.Images, 0o700), syncDir(r.o.Incoming)); err != nil {
 		return err
 	}
 	if _, err := checkpoint.Verify(r.o.Incoming); err != nil {

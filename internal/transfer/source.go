@@ -229,7 +229,7 @@ func (s *Source) find(lsn, atLeast smr.LSN) (string, error) {
 }
 
 func (s *Source) link(l *lease, from string) error {
-	if err := errors.Join(os.RemoveAll(l.dir), os.MkdirAll(l.dir, 0o755)); err != nil {
+	if err := errors.Join(os.RemoveAll(l.dir), os.MkdirAll(l.dir, 0o700)); err != nil {
 		return err
 	}
 	raw, err := os.ReadFile(filepath.Join(from, checkpoint.ManifestName))

@@ -321,14 +321,14 @@ func TestDialOfAVanishedMasterIsGivenUp(t *testing.T) {
 	ended := make(chan error, 100)
 	began := make(chan struct{}, 100)
 	config := testConfig(g)
-	config.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+	config.Dial = func(ctx context.Context, _ smr.NodeID, address string) (net.Conn, error) {
 		if address == vanished {
 			began <- struct{}{}
 			<-ctx.Done()
 			ended <- ctx.Err()
 			return nil, ctx.Err()
 		}
-		return new(net.Dialer).DialContext(ctx, network, address)
+		return new(net.Dialer).DialContext(ctx, "tcp", address)
 	}
 	r := start(t, config)
 	g.update(func(s *smr.Status) { s.Epoch, s.Master, s.MasterAddr = 1, "n1", vanished })

@@ -54,8 +54,9 @@ type Config struct {
 	// when it has failed, when the log beside no longer reaches back to what is applied, or the master's to the log's end. ctx
 	// ends with Run. nil: Run ends with ErrTrimmed in the first case.
 	FetchImage func(ctx context.Context, need Need) (Image, error)
-	// Dial opens a connection to a master. Default net.Dialer; TLS goes here.
-	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Dial opens a connection to the replicator of a master: TLS goes here, which has to find that node there. Default
+	// net.Dialer.
+	Dial func(ctx context.Context, master smr.NodeID, address string) (net.Conn, error)
 	// Logger gets state changes. Default slog.Default().
 	Logger *slog.Logger
 }
@@ -96,7 +97,10 @@ func (c Config) withDefaults() Config {
 	orDefault(&c.Timeout, 10*time.Second)
 	orDefault(&c.Logger, slog.Default())
 	if c.Dial == nil {
-		c.Dial = (&net.Dialer{Timeout: handshakePatience}).DialContext
+		dialer := &net.Dialer{Timeout: handshakePatience}
+		c.Dial = func(ctx context.Context, _ smr.NodeID, address string) (net.Conn, error) {
+			return dialer.DialContext(ctx, "tcp", address)
+		}
 	}
 	return c
 }

@@ -170,7 +170,7 @@ func (c *Client) connect(ctx context.Context, to target) (net.Conn, *wire.Reader
 		}
 		cancel()
 	})
-	conn, err := c.config.Dial(dialing, "tcp", to.address)
+	conn, err := c.config.Dial(dialing, to.node, to.address)
 	if err != nil {
 		return nil, nil, 0, fmt.Errorf("dial master: %w", err)
 	}
