@@ -3,6 +3,7 @@ package failover
 import (
 	"fmt"
 	"math/rand/v2"
+	"testing"
 
 	"lockstep/smr"
 )
@@ -155,4 +156,30 @@ func (w *world) outcast(f *fake) bool {
 	d := w.cms[max(w.leader, 0)].driver
 	r := d.replica("g1", f.node)
 	return r != nil && d.outcast(w.group(), r) != 0
+}
+
+// What could go wrong: an operator sets the copies of a group that was founded and has no master yet, and the configuration master
+// that leads ends (simulation seed 30 in full mode).
+func TestPolicyMayChangeBeforeTheFirstMaster(t *testing.T) {
+	state := NewState("c")
+	create := &CreateGroup{Name: "g1", Policy: Policy{Copies: 2, MinCopies: 1}, Replicas: []Replica{*replicaOf("n1"), *replicaOf("n2"), *replicaOf("n3")}}
+	config := smr.Config{Copies: 2, Master: "n1", Members: []smr.Member{{Node: "n1", Incarnation: 1}, {Node: "n2", Incarnation: 2}, {Node: "n3", Incarnation: 3}}}
+	for i, cmd := range []Command{{CreateGroup: create}, {Found: &Found{Group: "g1", Config: config}}} {
+		cmd.ID = uint64(i + 1)
+		if result := state.Apply(&cmd); !result.Applied {
+			t.Fatal(result.Reason)
+		}
+	}
+	d := New(Options{Self: 1, Voters: []uint64{1}}, state)
+	var out Effects
+	d.Step(&Elected{}, &out)
+	for _, dry := range []bool{true, false} {
+		d.Step(&Request{ID: 7, Change: &ChangeRequest{Group: "g1", DryRun: dry, Policy: &PolicyChange{Copies: 3}}}, &out)
+	}
+	if len(out.Replies) != 1 || !out.Replies[0].Done || len(out.Replies[0].Steps) != 2 {
+		t.Errorf("the dry run: %+v", out.Replies)
+	}
+	if n := len(out.Proposals); n == 0 || out.Proposals[n-1].SetPolicy == nil {
+		t.Errorf("proposed: %+v", out.Proposals)
+	}
 }

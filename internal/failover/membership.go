@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"lockstep/internal/mutant"
 	"lockstep/smr"
 )
 
@@ -178,6 +179,10 @@ func (d *Driver) assessPolicy(a *assessment, g *Group, c *PolicyChange) {
 		return
 	}
 	master := d.replica(g.Name, g.Reign.Master)
+	if master == nil {
+		a.step("its first master will be elected with %d copies, which then become %d", current.Copies, p.Copies)
+		return
+	}
 	present := d.presence(g, master, current.Members)
 	a.check("%d members of epoch %d are there", present, current.Epoch)
 	if p.Copies <= present {
@@ -364,7 +369,7 @@ func (d *Driver) advanceChange(g *Group, p *plan, out *Effects) {
 		}
 		next = StepLeave
 	case StepLeave:
-		if g.belongs(c.Node) {
+		if g.belongs(c.Node) && !mutant.On(mutant.LeaveUnwaited) {
 			return
 		}
 	}

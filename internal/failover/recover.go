@@ -5,6 +5,7 @@ import (
 	"sort"
 	"strings"
 
+	"lockstep/internal/mutant"
 	"lockstep/smr"
 )
 
@@ -58,7 +59,7 @@ func (g *Group) Outcast(m smr.Member) smr.Epoch {
 // told by its promise: what joined later has learned a later epoch.
 func (d *Driver) outcast(g *Group, r *replica) smr.Epoch {
 	last := g.lastRecovery()
-	if last == nil || r == nil || !r.seen {
+	if last == nil || r == nil || !r.seen || mutant.On(mutant.OutcastFollows) {
 		return 0
 	}
 	m := smr.Member{Node: r.node, Incarnation: r.view.Incarnation}
@@ -95,6 +96,7 @@ func (d *Driver) survey(g *Group) (recovery Recovery, leader smr.NodeID, checks 
 		return recovery, "", nil, fmt.Sprintf("group %s was recovered by force %d times: no more are possible", g.Name, len(g.Recoveries))
 	}
 	var best smr.Position
+	var durable, commit smr.LSN // of the one at best; of any
 	left := 0
 	for i := range g.Replicas {
 		node := g.Replicas[i].Node
@@ -117,10 +119,16 @@ func (d *Driver) survey(g *Group) (recovery Recovery, leader smr.NodeID, checks 
 			left++
 		}
 		if leader == "" || position.Compare(best) > 0 {
-			best, leader = position, node
+			best, leader, durable = position, node, min(r.view.Durable, r.view.End)
 		}
+		commit = max(commit, min(r.view.Commit, r.view.Durable))
 	}
-	recovery.From = best.End
+	// A log with a byte of the last reign is what that reign's master wrote. One without may have a tail that came to nothing, in
+	// place of which others have committed bytes: only what is known there as committed is sure.
+	recovery.From = durable
+	if best.Epoch < g.Reign.Epoch {
+		recovery.From = min(commit, durable)
+	}
 	recovery.Seen = max(recovery.Seen, best.End)
 	d.outcasts(g, &recovery)
 	switch {

@@ -53,6 +53,7 @@ type manage struct {
 	proto.UnimplementedKVNodeServer
 	node     *Node
 	listener net.Listener
+	proved   func() bool // whether the state is known to be of the stream of the log beside; nil: it is. Set before serve
 }
 
 // openManage opens the management port, so that its address can be announced; nil if there is none. images is nil if this node
@@ -269,6 +270,10 @@ func (m *manage) Hold(ctx context.Context, in *proto.HoldRequest) (*proto.HoldRe
 	}
 	if m.node.lender == nil {
 		return nil, errNoImages
+	}
+	if m.proved != nil && !m.proved() {
+		return nil, status.Errorf(codes.FailedPrecondition, "node %s has not yet held its state against the log beside it, which may be of another history: ask another node, or again later",
+			m.node.config.Node)
 	}
 	return m.node.lender.Hold(ctx, in)
 }

@@ -67,6 +67,9 @@ func Run(ctx context.Context, config Config) error {
 	if keeper != nil {
 		keeper.store, keeper.tell = link.SetCheckpoint, link.SetTransfer
 	}
+	if management != nil {
+		management.proved = link.Proved
+	}
 	node.blocked.announceNode()
 	config.Observer.Show(newSubject(node))
 	config.Observer.Serving()

@@ -143,6 +143,16 @@ const (
 	// LeaseAtSafe: under a lease it is read at what the KV node has executed, in place of the master's Commit (S11, F12). In the
 	// simulator's copy of the shell.
 	LeaseAtSafe
+	// ImageOfAny: a log begins anew at an image whatever stream the master has (S7).
+	ImageOfAny
+	// ReadUnproved: a read is answered before the state was held against the log beside (S12). In the simulator's copy of the shell.
+	ReadUnproved
+	// OutcastFollows: replicas that a forced recovery left out are told to follow, and count, like others (S10).
+	OutcastFollows
+	// LeaveUnwaited: a replica is removed from the registry before it has left the membership (S8).
+	LeaveUnwaited
+	// HearsayKept: a commit above the own end outlives the master that said it (S5, S7).
+	HearsayKept
 	// LogStartUnsaved: the log is trimmed, or begins at an image, and the hard state does not know. In the simulator's copy of the shell.
 	LogStartUnsaved
 	// LostLogKept: a replica whose log was taken away keeps its incarnation (S10). In the simulator's copy of the shell.
@@ -167,7 +177,8 @@ var names = [count]string{
 	TailDamageCut: "tail-damage-cut", SpareRecycled: "spare-recycled", NameUnsynced: "name-unsynced", RewindUnzeroed: "rewind-unzeroed",
 	StateUnsynced: "state-unsynced", StateOlderWins: "state-older-wins", StateUnchecked: "state-unchecked", LostLogKept: "lost-log-kept",
 	TrimAboveCheckpoint: "trim-above-checkpoint", ImageUnasked: "image-unasked", ImageCountedEarly: "image-counted-early",
-	LogStartUnsaved: "log-start-unsaved",
+	LogStartUnsaved: "log-start-unsaved", ImageOfAny: "image-of-any", HearsayKept: "hearsay-kept", ReadUnproved: "read-unproved",
+	OutcastFollows: "outcast-follows", LeaveUnwaited: "leave-unwaited",
 	LeaseNotAwaited: "lease-not-awaited", LeaseForgotten: "lease-forgotten", LeaseFromReceipt: "lease-from-receipt",
 	LeaseNoJointRule: "lease-no-joint-rule", LeaseNoBound: "lease-no-bound", LeaseSleeps: "lease-sleeps", LeaseAtSafe: "lease-at-safe",
 }

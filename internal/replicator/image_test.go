@@ -148,6 +148,7 @@ func TestReplicaJoinsBelowTheMastersStartByAnImage(t *testing.T) {
 	}
 	follow(b)
 	b.await("needs an image", func(s *proto.ReplicaState) bool { return s.NeedImage && s.End == 0 })
+	refuseGivenUp(t, b, kv)
 	other := attachKVWith(b, fetch)
 	joined := func(x *tester, k *testKV, through uint64) {
 		t.Helper()
@@ -197,6 +198,39 @@ func TestReplicaJoinsBelowTheMastersStartByAnImage(t *testing.T) {
 	}
 	for _, x := range []*tester{a, b} { // what is left of both logs is the same
 		x.await("all", func(s *proto.ReplicaState) bool { return s.Commit == s.End })
+	}
+}
+
+// refuseGivenUp has a KV node bring an image of a stream that its master does not have: it is sent away with a reason.
+func refuseGivenUp(t *testing.T, x *tester, source *testKV) {
+	t.Helper()
+	image, err := source.image()
+	if err != nil {
+		t.Fatal(err)
+	}
+	base := image.base
+	base.History = append(base.History.Clone(), smr.Span{Epoch: base.History[len(base.History)-1].Epoch, From: base.LSN - 1})
+	base.History[len(base.History)-2].Epoch-- // the same epochs begin elsewhere
+	encoded, _ := base.AppendBinary(nil)
+	conn, r := attachRaw(t, x)
+	defer conn.Close()
+	if _, err := conn.Write(wire.AppendMessage(nil, &smr.LocalBase{Base: encoded})); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		message, err := r.Next()
+		if err != nil {
+			t.Fatalf("the connection ends without a reason: %v", err)
+		}
+		if reject, ok := message.(*smr.Reject); ok {
+			if reject.Code != smr.RejectForeign || !strings.Contains(reject.Reason, "given up") {
+				t.Errorf("%+v", reject)
+			}
+			break
+		}
+	}
+	if x.state().End != 0 {
+		t.Error("the log has begun")
 	}
 }
 

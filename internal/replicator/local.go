@@ -33,6 +33,7 @@ type local struct {
 	status  smr.Status        // what a KV node should know now
 	fresh   bool              // status has been set
 	sources []smr.ImageSource // whom to ask for an image; replaced, never changed
+	refused string            // why the KV node that is attached is to be sent away, "" if it is not
 	wake    chan struct{}     // 1, of the session's writer
 	current *localSession
 
@@ -79,6 +80,23 @@ func (l *local) setSources(sources []smr.ImageSource) {
 	}
 }
 
+// refuse sends the KV node that is attached away: its state is of a stream that the group has given up. Called by the loop.
+func (l *local) refuse(why string) {
+	l.mu.Lock()
+	l.refused = why
+	l.mu.Unlock()
+	signal(l.wake)
+}
+
+// takeRefusal returns why the KV node of the newest session is to be sent away, once.
+func (l *local) takeRefusal() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	why := l.refused
+	l.refused = ""
+	return why
+}
+
 // replace makes s the newest session and closes the one before.
 func (l *local) replace(s *localSession) {
 	l.mu.Lock()
@@ -86,7 +104,7 @@ func (l *local) replace(s *localSession) {
 	if l.current != nil {
 		l.current.conn.Close()
 	}
-	l.current = s
+	l.current, l.refused = s, ""
 }
 
 // isNewest reports whether no newer session has come.
@@ -249,6 +267,10 @@ func (n *node) tellKV(ctx context.Context, s *localSession, done <-chan struct{}
 	var buffer []byte
 	var told []smr.ImageSource
 	for {
+		if why := n.local.takeRefusal(); why != "" {
+			n.reject(s.conn, &smr.Reject{Code: smr.RejectForeign, Reason: why})
+			return
+		}
 		status, sources := n.local.shown()
 		buffer = wire.AppendMessage(buffer[:0], &status)
 		if !slices.Equal(told, sources) {

@@ -282,6 +282,9 @@ func (l *loop) carryOut() error {
 	if out.DropClients {
 		l.node.clients.dropAll()
 	}
+	if out.RefuseImage != "" {
+		l.node.local.refuse(out.RefuseImage)
+	}
 	l.sendAll()
 	if out.StopDial {
 		l.dialling = 0

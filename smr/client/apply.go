@@ -274,13 +274,13 @@ func (a *applied) takeReady() (ready []lsnWait) {
 	return ready
 }
 
-// doubt holds back all answers until trust, if anything was executed: there is another log beside this node, maybe of another
-// stream. Called by the local goroutine.
-func (a *applied) doubt(attachment uint64) {
+// doubt holds back all answers until trust, if the state stands anywhere but at the beginning: there is another log beside this node, or
+// the state becomes that of an image at lsn, and either may be of another stream. Called by the local goroutine and the apply loop.
+func (a *applied) doubt(lsn smr.LSN, attachment uint64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.load() > 0 {
-		a.doubted = attachment
+	if lsn > 0 {
+		a.doubted = max(a.doubted, attachment)
 		a.inDoubt.Store(true)
 	}
 }

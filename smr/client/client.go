@@ -153,6 +153,10 @@ func (c *Client) ReadLease() (lsn smr.LSN, ok bool) {
 	return 0, false
 }
 
+// Proved reports whether what was executed is known to be of the stream of the log beside. Until then no image of it may reach
+// another node.
+func (c *Client) Proved() bool { return !c.applied.inDoubt.Load() }
+
 // ReadIndex calls done once with an LSN: what is read at Applied >= LSN is linearizable, if the read arrived before
 // this call. Or with ErrNoAnswer, ErrOverloaded or ErrClosed. done is called from the session loop, from the apply loop if
 // the log beside had first to be held against what was executed, or from within ReadIndex, and must not block.

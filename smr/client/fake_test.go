@@ -37,6 +37,7 @@ type group struct {
 	transfer smr.Transfer
 	sources  []smr.ImageSource
 	hello    smr.LocalHello
+	refusal  *smr.Reject // the client is sent away with it
 	masters  []*master
 
 	swallow atomic.Bool // a proposal is read and lost, and its connection with it
@@ -181,8 +182,13 @@ func (g *group) local(conn net.Conn) {
 	conn.Write(sources)
 	for {
 		g.mu.Lock()
-		status, change := g.status, g.change
+		status, change, refusal := g.status, g.change, g.refusal
 		g.mu.Unlock()
+		if refusal != nil {
+			conn.Write(wire.AppendMessage(nil, refusal))
+			conn.Close()
+			return
+		}
 		if _, err := conn.Write(wire.AppendMessage(nil, &status)); err != nil {
 			return
 		}

@@ -126,6 +126,8 @@ func (a *applyLoop) useImage(f *fetched) error {
 	if base.LSN <= applied {
 		return nil
 	}
+	_, where := c.view.load()
+	c.applied.doubt(base.LSN, max(where.attachments, 1)) // its stream may have been given up since it was taken
 	executed, err := f.image.Load()
 	if err != nil {
 		return fmt.Errorf("load the image at LSN %d: %w", base.LSN, err)

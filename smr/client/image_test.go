@@ -219,3 +219,80 @@ func TestStateOfAnotherStreamIsRefused(t *testing.T) {
 		}
 	}
 }
+
+// What could go wrong: the image of a stream that the group has given up comes from a peer, and reads at an LSN that it is above are
+// answered from it before the log of the group reaches it; or it is lent to another node.
+func TestReadsWaitUntilAnImageIsProved(t *testing.T) {
+	for _, own := range []bool{true, false} {
+		g, given := newGroup(t), newGroup(t)
+		g.sources = []smr.ImageSource{{Node: "n3", Addr: "127.0.0.1:1"}}
+		g.serveLocal()
+		g.lead("n2", 1)
+		g.ticks(1, 5)
+		middle := g.end()
+		g.ticks(1, 5)
+		given.serveLocal()
+		given.lead("n2", 1)
+		given.ticks(1, 5)
+		given.append(smr.Frame{Epoch: 1, Kind: smr.KindCommit})
+		given.ticks(1, 4)
+		if given.end() != g.end() {
+			t.Fatalf("streams of other lengths: %d and %d", given.end(), g.end())
+		}
+		source := given
+		if own {
+			source = g
+		}
+		config := testConfig(g)
+		machine := &tape{own: config.Session}
+		image := g.end()
+		config.FetchImage = func(context.Context, Need) (Image, error) { return source.imageOf(machine, image) }
+		g.update(func(s *smr.Status) { s.Safe, s.Commit, s.NeedImage = middle, middle, middle })
+		r := startTape(t, config, machine)
+		until(t, "the image is loaded", func() bool { return r.Applied() == image })
+		read := make(chan error, 1)
+		r.WaitApplied(middle, func(err error) { read <- err })
+		until(t, "the base is brought", func() bool {
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			return len(g.bases) > 0 && g.progress.Applied == image
+		})
+		select {
+		case err := <-read:
+			t.Fatalf("a read was answered (%v) from an image that nobody has held against the log", err)
+		default:
+		}
+		g.mu.Lock()
+		checkpoint := g.progress.Checkpoint
+		g.mu.Unlock()
+		if checkpoint > 0 || r.Proved() {
+			t.Errorf("checkpoint %d, proved %v", checkpoint, r.Proved())
+		}
+		g.update(func(s *smr.Status) { s.Safe, s.Commit, s.NeedImage = image, image, 0 })
+		if !own {
+			if err := r.end(t); !errors.Is(err, ErrOtherStream) {
+				t.Errorf("Run ended with %v", err)
+			}
+			continue
+		}
+		if err := <-read; err != nil || !r.Proved() {
+			t.Errorf("the read ends with %v, proved %v", err, r.Proved())
+		}
+	}
+}
+
+// What could go wrong: a node whose image was refused, because its stream was given up, brings it for ever.
+func TestRefusedImageEndsTheNode(t *testing.T) {
+	g := newGroup(t)
+	g.serveLocal()
+	g.lead("n2", 1)
+	r := start(t, testConfig(g))
+	until(t, "it is attached", func() bool { return r.Applied() == g.end() })
+	g.mu.Lock()
+	g.refusal = &smr.Reject{Code: smr.RejectForeign, Reason: "the stream was given up"}
+	g.mu.Unlock()
+	g.update(func(*smr.Status) {})
+	if err := r.end(t); !errors.Is(err, ErrOtherStream) {
+		t.Errorf("Run ended with %v", err)
+	}
+}

@@ -67,7 +67,7 @@ func isFinal(err error) bool {
 	if errors.As(err, &rejected) {
 		return rejected.Code == smr.RejectForeign || rejected.Code == smr.RejectVersion
 	}
-	return errors.Is(err, ErrTrimmed) || errors.Is(err, wire.ErrVersion)
+	return errors.Is(err, ErrTrimmed) || errors.Is(err, ErrOtherStream) || errors.Is(err, wire.ErrVersion)
 }
 
 // attachOnce dials the replicator and listens to it until the connection ends. welcomed: it had been accepted.
@@ -87,7 +87,7 @@ func (c *Client) attachOnce(ctx context.Context) (welcomed bool, err error) {
 	c.config.Logger.Info("replicator attached", "group", c.config.Group, "node", string(c.config.Node),
 		"lsn", uint64(c.Applied()), "log", welcome.LogDir)
 	_, before := c.view.load()
-	c.applied.doubt(before.attachments + 1) // before anybody can know of it
+	c.applied.doubt(c.Applied(), before.attachments+1) // before anybody can know of it
 	c.openPage(welcome.Page)
 	c.view.attach(welcome.LogDir)
 	defer func() {
@@ -122,8 +122,9 @@ func (c *Client) greetReplicator(conn net.Conn, reader *wire.Reader) (*smr.Local
 	if err := conn.SetDeadline(time.Now().Add(handshakePatience)); err != nil {
 		return nil, err
 	}
+	// It names no checkpoint: that comes with the first report behind the proof that the state is of the stream of the log there.
 	hello := &smr.LocalHello{Handshake: c.config.handshake(), Session: c.config.Session, Pid: c.config.Pid,
-		KVAddr: c.config.KVAddr, AdminAddr: c.config.AdminAddr, Applied: c.Applied(), Checkpoint: smr.LSN(c.checkpoint.Load())}
+		KVAddr: c.config.KVAddr, AdminAddr: c.config.AdminAddr, Applied: c.Applied()}
 	if _, err := conn.Write(wire.AppendMessage(nil, hello)); err != nil {
 		return nil, err
 	}
@@ -151,6 +152,9 @@ func (c *Client) hearStatus(conn net.Conn, reader *wire.Reader) error {
 		if m, ok := message.(*smr.ImageSources); ok {
 			c.view.showSources(m.Sources)
 			continue
+		}
+		if m, ok := message.(*smr.Reject); ok && m.Code == smr.RejectForeign {
+			return fmt.Errorf("%w: %s", ErrOtherStream, m.Reason)
 		}
 		status, ok := message.(*smr.Status)
 		if !ok {
@@ -182,6 +186,9 @@ func (c *Client) tellProgress(ctx context.Context, conn net.Conn) error {
 		}
 		applied := c.Applied()
 		checkpoint := min(smr.LSN(c.checkpoint.Load()), applied)
+		if c.applied.inDoubt.Load() {
+			checkpoint = 0 // nothing may be trimmed, and nobody sent here for an image, because of a state of another stream
+		}
 		buffer = wire.AppendMessage(buffer[:0], &smr.Progress{Applied: applied, Checkpoint: checkpoint})
 		if base := c.base.Swap(nil); base != nil {
 			buffer = wire.AppendMessage(buffer, &smr.LocalBase{Base: *base})

@@ -241,6 +241,9 @@ type Effects struct {
 	Replies     []Reply
 	Reads       []ReadReady
 	DropClients bool
+	// RefuseImage, if it is not "": the image that the KV node beside has brought, and so its state, is of a stream that the group
+	// has given up. The shell tells it so (smr.RejectForeign, with this as the reason) and hangs up.
+	RefuseImage string
 	Events      []Event
 }
 
@@ -264,22 +267,23 @@ type Event struct {
 
 // Names of events.
 const (
-	EventFenced      EventName = "fenced"
-	EventAwaitsLease EventName = "fence-awaits-lease" // the answer is held back until a lease that was granted has run out
-	EventLeading     EventName = "leading"
-	EventFollowing   EventName = "following"
-	EventAttached    EventName = "slave-attached" // at the master: Node streams from LSN
-	EventJoined      EventName = "joined-master"  // at the slave
-	EventRewound     EventName = "rewound"        // at the slave: cut to LSN, never committed bytes
-	EventReconfigure EventName = "reconfigured"   //
-	EventEstablished EventName = "established"    //
-	EventPeerGone    EventName = "slave-gone"     //
-	EventMasterGone  EventName = "master-gone"    //
-	EventNeedImage   EventName = "need-image"     // the master's log begins above our common end
-	EventBegun       EventName = "log-begun"      // the log begins anew at the LSN of an image
-	EventTrimmed     EventName = "trimmed"        // files below LSN may go
-	EventBroken      EventName = "promise-broken" // a rewind below Safe was asked for: evidence kept, stopped
-	EventRejected    EventName = "rejected"       //
+	EventFenced       EventName = "fenced"
+	EventAwaitsLease  EventName = "fence-awaits-lease" // the answer is held back until a lease that was granted has run out
+	EventLeading      EventName = "leading"
+	EventFollowing    EventName = "following"
+	EventAttached     EventName = "slave-attached"          // at the master: Node streams from LSN
+	EventJoined       EventName = "joined-master"           // at the slave
+	EventRewound      EventName = "rewound"                 // at the slave: cut to LSN, never committed bytes
+	EventReconfigure  EventName = "reconfigured"            //
+	EventEstablished  EventName = "established"             //
+	EventPeerGone     EventName = "slave-gone"              //
+	EventMasterGone   EventName = "master-gone"             //
+	EventNeedImage    EventName = "need-image"              // the master's log begins above our common end
+	EventBegun        EventName = "log-begun"               // the log begins anew at the LSN of an image
+	EventTrimmed      EventName = "trimmed"                 // files below LSN may go
+	EventImageForeign EventName = "image-of-another-stream" // the KV node's image was refused
+	EventBroken       EventName = "promise-broken"          // a rewind below Safe was asked for: evidence kept, stopped
+	EventRejected     EventName = "rejected"                //
 )
 
 // Errors of replies. Callers branch with errors.Is.

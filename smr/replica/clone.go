@@ -21,6 +21,7 @@ func (r *Replica) Clone() *Replica {
 	c.cfg, c.base = r.cfg.Clone(), r.base.Clone()
 	c.fence.waiting = slices.Clone(r.fence.waiting)
 	c.fence.answer.History = r.fence.answer.History.Clone()
+	c.follow.stream.history = r.follow.stream.history.Clone()
 	c.trim.marks = slices.Clone(r.trim.marks)
 	c.lead.peers = slices.Clone(r.lead.peers)
 	c.lead.active = slices.Clone(r.lead.active)
@@ -223,4 +224,8 @@ func (e *encoder) follow(f *follow) {
 	}
 	e.facts(f.writable, f.needImage)
 	e.numbers(uint64(f.imageFrom))
+	if f.needImage {
+		e.numbers(uint64(f.stream.epoch), uint64(f.stream.end))
+		e.history(f.stream.history)
+	}
 }

@@ -55,8 +55,10 @@
 //   - Commit becomes at least b: not taken from a connection (S7), but from the image. After a restart everything below Start is
 //     committed likewise.
 //
-// The image's History, digest and LSN come from the log beside which it was taken; the next hello compares the History with the
-// master's. A wrong image ends in "promise-broken", not in another state.
+// The image's History, digest and LSN come from the log beside which it was taken. It is taken only if the master's last hello has
+// that History: everything below an image is committed, so a master of its last epoch or a later one has it, unless a forced
+// recovery has given its stream up. Such an image is refused (Effects.RefuseImage), and the KV node with it; one whose stream the
+// last hello cannot tell waits for the next.
 //
 // # Trimming
 //

@@ -15,6 +15,17 @@ func (r *Replica) imageLoaded(in *ImageLoaded, out *Effects) {
 	if !wanted && !(mutant.On(mutant.ImageUnasked) && r.mode == modeSlave) || in.LSN == 0 || checkHistory(in.History, in.LSN) != nil {
 		return // late: another image, or the stream, has come first
 	}
+	if wanted && !mutant.On(mutant.ImageOfAny) {
+		switch r.follow.stream.judge(in.History, in.LSN) {
+		case imageUnknown:
+			return // until the next hello
+		case imageForeign:
+			out.RefuseImage = fmt.Sprintf("the image at LSN %d is of a stream that the group has given up: at LSN %d its epoch is %d, which is not in the log of master %s",
+				in.LSN, in.LSN-1, in.History.EpochAt(in.LSN-1), r.follow.master)
+			r.event(out, EventImageForeign, in.LSN, r.follow.master, out.RefuseImage)
+			return
+		}
+	}
 	common := smr.CommonEnd(r.history, r.end, in.History, in.LSN)
 	switch {
 	case common >= in.LSN && !mutant.On(mutant.ImageUnasked):
@@ -34,7 +45,7 @@ func (r *Replica) imageLoaded(in *ImageLoaded, out *Effects) {
 		r.rewind.ticket, r.durable = r.done, in.LSN
 	}
 	r.commit = max(r.commit, in.LSN)
-	r.follow.needImage, r.follow.imageFrom = false, 0
+	r.follow.needImage, r.follow.imageFrom, r.follow.stream = false, 0, stream{}
 	r.event(out, EventBegun, in.LSN, r.follow.master, "")
 }
 

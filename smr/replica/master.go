@@ -58,6 +58,7 @@ type peer struct {
 
 // beginReign appends the epoch start of an election epoch.
 func (r *Replica) beginReign(config, base smr.Config, out *Effects) {
+	r.forgetHearsay()
 	r.base = base
 	r.lead = lead{lastBeat: r.ticks, peers: r.lead.peers} // none: whoever takes a reign has left the one before
 	r.beginEpoch(config, out)

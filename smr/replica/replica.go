@@ -42,7 +42,8 @@ type Replica struct {
 	lastStamp, stampFloor int64
 	// durable: below it, bytes of that log survive a crash. Invariant: durable <= end.
 	durable smr.LSN
-	// commit never decreases. It may exceed end on a slave that lags.
+	// commit never decreases as far as it is about bytes of this log. It may exceed end on a slave that lags: what lies above is
+	// forgotten with the master that said so.
 	commit smr.LSN
 
 	now   int64  // wall clock of the last tick, milliseconds

@@ -31,6 +31,36 @@ type follow struct {
 	writable  bool
 	needImage bool
 	imageFrom smr.LSN // with needImage: the master's Start
+	// stream is what the master's last hello said of its log, with needImage: an image of another stream helps nobody.
+	stream stream
+}
+
+// stream is what a master says of its log: its epoch, and the History of it below end.
+type stream struct {
+	epoch   smr.Epoch
+	history smr.History
+	end     smr.LSN
+}
+
+// imageVerdict says what an image is to a log that follows a master.
+type imageVerdict uint8
+
+const (
+	imageFits    imageVerdict = iota
+	imageUnknown              // it may lie above what the master had at its last hello, or the master may be stale
+	imageForeign              // its stream was given up
+)
+
+// judge tells whether the stream below an image at lsn is the master's. All below an image is committed: a master of its last
+// epoch wrote it, and one of a later epoch was elected with it, unless it was lost and the group was recovered by force (S4).
+func (s *stream) judge(history smr.History, lsn smr.LSN) imageVerdict {
+	switch {
+	case smr.CommonEnd(history, lsn, s.history, s.end) == lsn:
+		return imageFits
+	case history.EpochAt(lsn-1) > s.epoch || smr.CommonEnd(history, lsn, s.history, s.end) == s.end:
+		return imageUnknown
+	}
+	return imageForeign
 }
 
 // dial orders a connection to the master.
@@ -103,11 +133,12 @@ func (r *Replica) masterHello(in *MasterHello, out *Effects) {
 		return
 	case common < hello.Start:
 		r.follow.needImage, r.follow.imageFrom = true, hello.Start
+		r.follow.stream = stream{epoch: hello.Epoch, history: hello.History.Clone(), end: hello.End}
 		r.event(out, EventNeedImage, common, hello.Node, fmt.Sprintf("its log begins at %d", hello.Start))
 		r.giveUp(out, "a checkpoint is needed first")
 		return
 	}
-	r.follow.needImage, r.follow.imageFrom = false, 0
+	r.follow.needImage, r.follow.imageFrom, r.follow.stream = false, 0, stream{}
 	if hello.Config.Epoch != 0 {
 		r.cfg = hello.Config
 	}
@@ -116,6 +147,7 @@ func (r *Replica) masterHello(in *MasterHello, out *Effects) {
 		ticket = r.rewindTo(common, out)
 		r.event(out, EventRewound, common, hello.Node, "")
 	}
+	r.forgetHearsay()
 	r.follow.state, r.follow.ticket = followCutting, ticket
 	r.hold(held{ticket: ticket, kind: heldStart, conn: in.Conn}, out)
 }
@@ -230,6 +262,14 @@ func (r *Replica) checkFrames(epoch smr.Epoch, frames []byte) (seenFrames, error
 		frames, lsn = frames[f.Size():], f.End()
 	}
 	return seen, nil
+}
+
+// forgetHearsay forgets a commit above the own End: it was another master's word. Of what is here it was true, because the bytes
+// were that master's too; what the next one writes there may be other bytes, after a forced recovery.
+func (r *Replica) forgetHearsay() {
+	if !mutant.On(mutant.HearsayKept) {
+		r.commit = min(r.commit, r.end)
+	}
 }
 
 // learnCommit takes a commit LSN from the master: only on a connection whose rewind is done (S7).
