@@ -16,18 +16,14 @@ import (
 
 // checker holds what is true for ever, and compares with it what everybody does.
 type checker struct {
-	w *world
+	w        *world
+	*lineage            // that the group has now
+	older    []*lineage // oldest first
+	owners   map[requestID]*operation
+	writers  map[smr.Epoch]smr.Life
 
-	// committed is the prefix of the log that somebody has called committed. It only grows.
-	committed []byte
-	sessions  smr.SessionTable
-	lists     [][]uint64 // by key: ids in the order of execution
-	floors    []int      // by key: so many elements are known to have been there when somebody was answered
-	results   []uint64   // hashes of replies, by number of the request in the log
-	digests   map[smr.LSN][32]byte
-	owners    map[requestID]*operation
-	writers   map[smr.Epoch]smr.Life
-	model     model
+	forcedEpoch smr.Epoch // of the last forced recovery, 0 if there was none
+	announced   smr.LSN   // below it nothing may be lost by those on record which nobody has led since
 }
 
 type requestID struct {
@@ -36,24 +32,23 @@ type requestID struct {
 }
 
 func newChecker(w *world) *checker {
-	return &checker{w: w, model: model{w: w}, lists: make([][]uint64, len(listKeys)), floors: make([]int, len(listKeys)),
-		digests: make(map[smr.LSN][32]byte), owners: make(map[requestID]*operation), writers: make(map[smr.Epoch]smr.Life)}
+	return &checker{w: w, lineage: newLineage(w), owners: make(map[requestID]*operation), writers: make(map[smr.Epoch]smr.Life)}
 }
 
 func (c *checker) floor(key int) int { return c.floors[key] }
-
-func (c *checker) end() smr.LSN { return smr.LSN(len(c.committed)) }
 
 // recovered is called when a replicator has opened its directory. It returns the log.
 func (c *checker) recovered(h *host, m *home) ([]byte, error) {
 	w := c.w
 	end := m.log.End()
 	start := m.log.Start()
-	if start > c.end() {
-		w.violate("a log begins above commit", "%s begins at %d, committed is %d", h.id, start, c.end())
+	_, sum := m.log.Digest()
+	s := c.lineageOf(m.log.History().PositionOf(end).Epoch, end, func(log []byte) bool { return xxhash.Sum64(log) == sum })
+	if start > s.end() {
+		w.violate("a log begins above commit", "%s begins at %d, committed is %d", h.id, start, s.end())
 	}
-	shadow := make([]byte, end, max(end, c.end())+16<<10)
-	copy(shadow, c.committed[:start])
+	shadow := make([]byte, end, max(end, s.end())+16<<10)
+	copy(shadow, s.committed[:start])
 	reader, err := log.OpenReader(h.disk, dirLog)
 	if err == nil {
 		_, err = reader.ReadAt(shadow[start:], start, end)
@@ -65,7 +60,7 @@ func (c *checker) recovered(h *host, m *home) ([]byte, error) {
 	case err != nil:
 		w.violate("a recovered log cannot be read", "%s: %v", h.id, err)
 	}
-	if _, sum := m.log.Digest(); sum != xxhash.Sum64(shadow) {
+	if sum != xxhash.Sum64(shadow) {
 		w.violate("the digest of a log is wrong", "%s: %d to %d", h.id, start, end)
 	}
 	d := h.drive
@@ -93,8 +88,9 @@ func (c *checker) recovered(h *host, m *home) ([]byte, error) {
 	if known := min(len(d.last), int(d.durable), len(shadow)); !bytes.Equal(shadow[:known], d.last[:known]) {
 		w.violate("durable bytes have changed", "%s below %d", h.id, known)
 	}
-	c.agree(h, shadow, 0, min(m.log.LastCommit(), end))
+	c.agree(s, h, shadow, 0, min(m.log.LastCommit(), end))
 	d.harmed, d.durable, d.judged = false, end, min(d.judged, end) // what Open has found is durable
+	h.lineage = s
 	return shadow, nil
 }
 
@@ -128,6 +124,9 @@ func (c *checker) event(r *replicator, e *replica.Event) {
 		c.writers[e.Epoch] = r.life
 		if e.Name == replica.EventLeading {
 			w.stats.Elections++
+			if c.forcedEpoch > c.after && e.Epoch > c.forcedEpoch {
+				c.fork(r)
+			}
 		} else {
 			w.stats.Reconfigured++
 			w.hit(probeReconfigured)
@@ -136,6 +135,8 @@ func (c *checker) event(r *replicator, e *replica.Event) {
 		w.stats.Established++
 	case replica.EventRejected:
 		w.hit(probeRejected)
+	case replica.EventImageForeign:
+		w.hit(probeImageForeign)
 	case replica.EventBegun:
 		w.hit(probeBegun)
 	case replica.EventNeedImage:
@@ -160,8 +161,11 @@ func (c *checker) status(r *replicator, before, after *replica.Status) {
 		w.violate("counted as durable before it is", "%s: %d, the disk has %d", r.h.id, after.Durable, r.h.drive.durable)
 	case int(after.End) != len(r.shadow):
 		w.violate("the log is not what was ordered", "%s: end %d, %d bytes ordered", r.h.id, after.End, len(r.shadow))
-	case after.Commit < before.Commit:
+	case after.Commit < min(before.Commit, before.End, after.End): // what lies above the own log is forgotten with its master
 		w.violate("commit went back", "%s: %d after %d", r.h.id, after.Commit, before.Commit)
+	}
+	if after.Leading || after.Joined {
+		r.h.lineage = c.of(after.Epoch)
 	}
 	if after.Leading && after.Commit != before.Commit {
 		c.leases(r, after)
@@ -172,7 +176,7 @@ func (c *checker) status(r *replicator, before, after *replica.Status) {
 	if after.Commit != before.Commit || after.End != before.End {
 		w.fold(uint64(after.Commit)<<32 ^ uint64(after.End))
 		from := min(before.Commit, before.End)
-		c.agree(r.h, r.shadow, min(from, after.End), min(after.Commit, after.End))
+		c.agree(r.h.lineage, r.h, r.shadow, min(from, after.End), min(after.Commit, after.End))
 	}
 }
 
@@ -190,24 +194,25 @@ func (c *checker) leases(r *replicator, status *replica.Status) {
 	}
 }
 
-// agree compares a part of a log with the committed prefix, which it makes longer if it can.
-func (c *checker) agree(h *host, shadow []byte, from, end smr.LSN) {
+// agree compares a part of a log with the committed prefix of its stream, which it makes longer if it can.
+func (c *checker) agree(s *lineage, h *host, shadow []byte, from, end smr.LSN) {
 	if from >= end {
 		return
 	}
-	known := min(end, c.end())
-	if from < known && !bytes.Equal(shadow[from:known], c.committed[from:known]) {
+	known := min(end, s.end())
+	if from < known && !bytes.Equal(shadow[from:known], s.committed[from:known]) {
 		at := from
-		for shadow[at] == c.committed[at] {
+		for shadow[at] == s.committed[at] {
 			at++
 		}
 		c.w.violate("committed bytes differ", "%s at %d", h.id, at)
 	}
-	if from > c.end() {
-		from = c.end()
-	}
-	if end > c.end() {
-		c.commit(shadow[c.end():end])
+	switch {
+	case end <= s.end():
+	case s != c.lineage:
+		c.w.violate("a stream that was given up goes on", "%s commits up to %d, committed was %d when it was given up", h.id, end, s.end())
+	default:
+		c.commit(shadow[s.end():end])
 	}
 }
 
@@ -266,12 +271,17 @@ func (c *checker) requests(f smr.Frame) {
 
 // applying is called before a KV node executes a frame that it has read from its files.
 func (c *checker) applying(k *kvnode, f smr.Frame, raw []byte) {
-	switch {
-	case f.LSN != k.applied:
+	if f.LSN != k.applied {
 		c.w.violate("a frame is skipped or repeated", "%s executed up to %d, next is %d", k.h.id, k.applied, f.LSN)
-	case f.End() > c.end():
-		c.w.violate("executed above commit", "%s executes up to %d, committed is %d", k.h.id, f.End(), c.end())
-	case !bytes.Equal(raw, c.committed[f.LSN:f.End()]):
+	}
+	if len(c.older) > 0 {
+		c.moveOn(k, f, raw)
+	}
+	s := k.lineage
+	switch {
+	case f.End() > s.end():
+		c.w.violate("executed above commit", "%s executes up to %d, committed is %d", k.h.id, f.End(), s.end())
+	case !bytes.Equal(raw, s.committed[f.LSN:f.End()]):
 		c.w.violate("executed bytes differ from committed ones", "%s at %d", k.h.id, f.LSN)
 	}
 }
@@ -280,17 +290,27 @@ func (c *checker) applying(k *kvnode, f smr.Frame, raw []byte) {
 func (c *checker) executed(k *kvnode, request smr.Request, admission smr.Admission, reply []byte) {
 	first := c.result(k, hashOf(reply)^uint64(admission))
 	if _, blocked := k.machine.Blocked(); first && admission == smr.Execute && !blocked {
-		c.model.done(c.owners[requestID{request.Session, request.Sequence}], reply)
+		op := c.owners[requestID{request.Session, request.Sequence}]
+		k.lineage.learn(c.w, k.applied, op, reply)
+		k.lineage.model.done(op, reply)
 	}
-	c.model.flush()
+	k.lineage.model.flush()
 }
 
 // result takes what a node has come to next, a reply or a message, as a hash, and reports whether it is the first to come there.
 func (c *checker) result(k *kvnode, hash uint64) (first bool) {
-	first = k.requests == len(c.results)
+	s := k.lineage
+	first = k.requests == len(s.results)
+	if k.requests > len(s.results) && s != c.lineage {
+		k.requests++ // nobody had come so far when this stream was given up
+		return false
+	}
 	if first {
-		c.results = append(c.results, hash)
-	} else if c.results[k.requests] != hash {
+		s.results = append(s.results, hash)
+		if c.w.o.mayLose() {
+			s.resultAt = append(s.resultAt, k.applied)
+		}
+	} else if s.results[k.requests] != hash {
 		c.w.violate("nodes give different replies", "%s: result %d, at %d", k.h.id, k.requests, k.at.LSN)
 	}
 	k.requests++
@@ -299,7 +319,7 @@ func (c *checker) result(k *kvnode, hash uint64) (first bool) {
 
 // applied is called when a KV node has executed a frame.
 func (c *checker) applied(k *kvnode) {
-	c.model.flush()
+	k.lineage.model.flush()
 	if (uint64(k.applied)*0x9E3779B97F4A7C15)>>57 == 0 {
 		c.digest(k)
 	}
@@ -308,10 +328,10 @@ func (c *checker) applied(k *kvnode) {
 // digest compares the state of a node with that of others at the same LSN.
 func (c *checker) digest(k *kvnode) {
 	digest := k.machine.Digest()
-	if known, ok := c.digests[k.applied]; ok && known != digest {
+	if known, ok := k.lineage.digests[k.applied]; ok && known != digest {
 		c.w.violate("states differ", "%s at %d", k.h.id, k.applied)
 	}
-	c.digests[k.applied] = digest
+	k.lineage.digests[k.applied] = digest
 }
 
 // numbered is called when a request gets its sequence, before it is sent.
@@ -321,15 +341,16 @@ func (c *checker) numbered(k *kvnode, op *operation) {
 
 // acknowledged is called when a client gets the reply to its write.
 func (c *checker) acknowledged(k *kvnode, op *operation, at kv.Instant, reply []byte) {
+	given := k.lineage != c.lineage // what was executed of a stream that is given up by now: announced as lost
 	switch {
 	case op.outcome != outcomePending:
 		c.w.violate("answered twice", "operation %d", op.id)
-	case !op.executed || at.LSN >= c.end():
+	case at.LSN >= k.lineage.end() || !op.executed && !given:
 		c.w.violate("acknowledged before commit", "operation %d at %d, committed is %d", op.id, at.LSN, c.end())
 	}
 	op.outcome = outcomeDone
 	c.w.stats.Acknowledged++
-	if op.key >= 0 {
+	if op.key >= 0 && (!given || at.LSN < c.sharedEnd(k.lineage, c.lineage)) {
 		if want := op.floor + 1; reply[0] == ':' && string(reply) != ":"+strconv.Itoa(want)+"\r\n" {
 			c.w.violate("a wrong reply", "operation %d: %q, it is element %d", op.id, reply, want)
 		}
@@ -362,10 +383,16 @@ func (c *checker) answered(_ *kvnode, op *operation, result outcome) {
 	}
 }
 
-// read is called with the reply to a linearizable read.
+// read is called with the reply to a linearizable read. One that was asked before a forced recovery may see what was there before it.
 func (c *checker) read(k *kvnode, op *operation, reply []byte) {
 	op.outcome = outcomeDone
 	c.w.stats.Reads++
+	if k.lineage != c.lineage && k.applied > c.sharedEnd(k.lineage, c.lineage) {
+		if op.asked != c.lineage {
+			return
+		}
+		c.w.violate("a read sees a stream that was given up", "operation %d on %s: read at %d, applied %d", op.id, k.h.id, op.index, k.applied)
+	}
 	line := bytes.IndexByte(reply, '\r')
 	n, err := strconv.Atoi(string(reply[1:max(line, 1)]))
 	list := c.lists[op.key]

@@ -322,7 +322,7 @@ func (x *kvHost) Published(_, message []byte, _ bool) int {
 	k := (*kvnode)(x)
 	k.heard++
 	if k.w.check.result(k, hashOf(message)) {
-		k.w.check.model.messages = append(k.w.check.model.messages, k.at.LSN)
+		k.lineage.model.messages = append(k.lineage.model.messages, k.at.LSN)
 	}
 	return 1
 }
@@ -343,7 +343,7 @@ func (x *kvHost) ServedEnd(session smr.SessionID, sequence uint64, again bool) {
 	c := k.w.check
 	if c.result(k, hashOf(reply)^sequence) {
 		k.w.hit(probeServed)
-		c.model.served = append(c.model.served, served{c.owners[requestID{session, sequence}], bytes.Clone(reply)})
+		k.lineage.model.served = append(k.lineage.model.served, served{c.owners[requestID{session, sequence}], bytes.Clone(reply), k.applied})
 	}
 	for i, b := range k.waits.all {
 		if session == k.id && b.sequence == sequence {

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"errors"
+	"fmt"
 
 	"lockstep/internal/failover"
 	"lockstep/smr"
@@ -42,15 +43,14 @@ func (w *world) driverOptions(m *confmaster) failover.Options {
 	o := &w.o
 	return failover.Options{Self: m.id, Voters: m.voters, SuspectTicks: o.SuspectTicks, DropTicks: o.DropTicks, LowerTicks: o.LowerTicks,
 		LeadTicks: 60, LostTicks: 10, HandOverTicks: 20, FoundTicks: 100, ProposeTicks: 50, CallTicks: 40, RetryTicks: 8,
-		ElectionTicks: 60, KVSilentTicks: 60, DiskStuckTicks: 40, LoopIdleTicks: 30, SwitchTicks: 300, AdmitTicks: 5, GraceTicks: 2}
+		ElectionTicks: 60, KVSilentTicks: 60, DiskStuckTicks: 40, LoopIdleTicks: 30, SwitchTicks: 300, AdmitTicks: 5, GraceTicks: 2, AdmitDistance: o.AdmitBytes}
 }
 
 // createGroup is the command that registers the group.
 func (w *world) createGroup() *failover.Command {
 	group := &failover.CreateGroup{Name: groupName, Policy: failover.Policy{Copies: w.o.Copies, MinCopies: w.o.MinCopies}}
-	for i, h := range w.hosts {
-		group.Replicas = append(group.Replicas, failover.Replica{Node: h.id, ManageAddr: string(h.id), DataAddr: string(h.id),
-			KVAddr: string(h.id), Preference: i % 2})
+	for _, h := range w.hosts[:w.o.Replicas] {
+		group.Replicas = append(group.Replicas, h.registration())
 	}
 	return &failover.Command{ID: 1, Confmaster: 1, StampMillis: epochStamp, CreateGroup: group}
 }
@@ -137,6 +137,9 @@ func (m *confmaster) carryOut() {
 		for i := range out.Calls {
 			m.call(&out.Calls[i])
 		}
+		for i := range out.Replies {
+			m.replied(&out.Replies[i])
+		}
 		for i := range out.Events {
 			if m.w.trace != nil {
 				e := &out.Events[i]
@@ -181,8 +184,12 @@ func (m *confmaster) propose(cmd *failover.Command) {
 
 // apply carries out a committed command.
 func (m *confmaster) apply(cmd *failover.Command) {
-	result := m.state.Apply(cmd)
 	w := m.w
+	var before failover.Change
+	if g := m.state.Group(groupName); g != nil {
+		before = g.Change
+	}
+	result := m.state.Apply(cmd)
 	if w.trace != nil {
 		w.say(m.name(), "applies %s: %v %s", kindOf(cmd), result.Applied, result.Reason)
 	}
@@ -191,6 +198,9 @@ func (m *confmaster) apply(cmd *failover.Command) {
 		w.noteEntry(result.Entry)
 	case !result.Applied && cmd.Establish != nil:
 		w.hit(probeSuperseded)
+	}
+	if result.Applied && w.o.Life {
+		m.noteChange(cmd, before)
 	}
 	m.step(&failover.Committed{Result: result})
 }
@@ -226,6 +236,16 @@ func kindOf(cmd *failover.Command) string {
 		return "reconfigure: " + cmd.BeginReconfigure.Reason
 	case cmd.Note != nil:
 		return "note: " + cmd.Note.Text
+	case cmd.AddReplica != nil:
+		return "add " + string(cmd.AddReplica.Replica.Node)
+	case cmd.BeginChange != nil:
+		return string(cmd.BeginChange.Kind) + " " + string(cmd.BeginChange.Node)
+	case cmd.AdvanceChange != nil:
+		return "change goes on: " + string(cmd.AdvanceChange.Step)
+	case cmd.Recover != nil:
+		return "recover by force: " + cmd.Recover.Recovery.Text
+	case cmd.SetPolicy != nil:
+		return fmt.Sprintf("policy %+v", cmd.SetPolicy.Policy)
 	}
 	return "other"
 }

@@ -24,6 +24,10 @@
 //	           ones at once; control messages lost, repeated and late
 //	images     of a KV node lost or damaged; taking one fails; a replica comes late and empty to a group that has trimmed its log
 //	processes  killed, stopped and resumed; machines suspended; clocks that jump and run at other rates
+//	life       replicas added (by an operator or by themselves), removed, drained, replaced; copies, min_copies and what counts
+//	           as slow set anew; changes cancelled; disks replaced; a quorum lost for good and the group recovered by force, while
+//	           those that are lost hold what the others do not; what was left out comes back, as it was, or with its KV node's images
+//	           only; for half of it another fault close behind
 //	decisions  wrong suspicion, reconfigurations that nothing calls for, switch-overs, other policies, fail-over of the
 //	           configuration master
 //
@@ -49,6 +53,11 @@
 //     entries of a stream are delivered to a consumer group in turn and once; what scripts have written agrees; every listener hears
 //     every message, in one order on all nodes; no command waits on behalf of nobody.
 //
+// A forced recovery gives the stream up at what its first master holds. From then on the checker has two lineages (lineage.go): the
+// one that goes on shares with the other what lies below the cut, and every check above holds within it. The cut may not lie below what the
+// recovery has announced as lost at most; a log, a state or an image never joins parts of both; the one that was given up commits
+// nothing more; no read that was asked since sees it. One schedule in four has such a life.
+//
 // One schedule in two takes images and trims. An image is the rows of the real machine (kv.BeginImage), in memory; what pebble
 // makes of them is tested with package checkpoint.
 //
@@ -60,6 +69,8 @@
 //	clients.go     clients that wait, watch, take from groups, run scripts, listen; model.go: what they must see
 //	faults.go      faults as a list with identities      kvnode.go     shell of smr/session and internal/kv
 //	workload.go    what clients do                       confmaster.go oracle; raft.go: three etcd-raft members
+//	life.go        operators: replicas, copies, disks, quorums
+//	lineage.go     what was given up by force, and what not
 //	check.go       the checks above                      shrink.go     fewer faults, same violation; regressions
 //
 // # The configuration master

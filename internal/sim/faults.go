@@ -80,7 +80,7 @@ var imageFaults = []FaultKind{FaultLoseImages, FaultDamageImage, FaultDamageImag
 
 // FaultKinds returns all kinds, each once.
 func FaultKinds() []FaultKind {
-	all := slices.Concat(gentleFaults, harmfulFaults, imageFaults, leaseFaults)
+	all := slices.Concat(gentleFaults, harmfulFaults, imageFaults, leaseFaults, lifeFaults)
 	slices.Sort(all)
 	return slices.Compact(all)
 }
@@ -97,11 +97,12 @@ func drawFaults(o *Options, masters int) []Fault {
 			kinds = append(kinds, gentleFaults[r.IntN(len(gentleFaults))])
 		}
 	}
-	places := o.Replicas + masters
+	hosts := o.Replicas + o.Spares
+	places := hosts + masters
 	harms := o.Copies - 1
 	var faults []Fault
 	for range o.Faults {
-		f := Fault{At: 200 + r.Int64N(o.FaultMillis), Kind: kinds[r.IntN(len(kinds))], Node: r.IntN(o.Replicas),
+		f := Fault{At: 200 + r.Int64N(o.FaultMillis), Kind: kinds[r.IntN(len(kinds))], Node: r.IntN(hosts),
 			Other: r.IntN(places), Millis: 5 + int64(r.ExpFloat64()*250), Number: r.Uint64() >> 11}
 		if o.Harm && r.IntN(4) == 0 && (harms > 0 || o.Rude) {
 			f.Kind = harmfulFaults[r.IntN(len(harmfulFaults))]
@@ -114,6 +115,7 @@ func drawFaults(o *Options, masters int) []Fault {
 	}
 	faults = append(faults, drawImageFaults(o)...)
 	faults = append(faults, drawLeaseFaults(o)...)
+	faults = append(faults, drawLifeFaults(o)...)
 	slices.SortStableFunc(faults, func(a, b Fault) int { return cmp.Compare(a.At, b.At) })
 	for i := range faults {
 		faults[i].ID = i + 1
@@ -123,7 +125,7 @@ func drawFaults(o *Options, masters int) []Fault {
 
 // drawImageFaults draws from a stream of its own what happens to images.
 func drawImageFaults(o *Options) (faults []Fault) {
-	if o.ImageBytes == 0 || o.Copies < 2 || o.Harm && !o.Rude {
+	if o.ImageBytes == 0 || o.Copies < 2 || o.Harm && !o.Rude || o.Life {
 		return nil // what is lost could be the last state that reaches into a log
 	}
 	r := rand.New(rand.NewPCG(o.Seed, 10))
@@ -178,6 +180,10 @@ func (w *world) strike(f *Fault) {
 	}
 	if slices.Contains(leaseFaults, f.Kind) {
 		w.strikeLease(f)
+		return
+	}
+	if slices.Contains(lifeFaults, f.Kind) {
+		w.strikeLife(f)
 		return
 	}
 	h := w.hosts[f.Node]

@@ -30,10 +30,15 @@ type host struct {
 	// 0 if it is not.
 	turned, slept, asleepFrom int64
 
+	lineage    *lineage    // of the log
+	away       bool        // nobody switches it on: not in service yet, or no more, or lost for now
+	spare      bool        // its replica is no member, and was not when it was switched on last
+	refilled   bool        // it was given an empty disk, and is no member with it yet
 	page       *page       // that the newest life of the replicator has made; nil before the first
 	replicator *replicator // nil while it is down
 	kv         *kvnode
 	restarting bool
+	clearing   bool // an operator is about to clear the KV node's directory
 }
 
 // drive is what is known of one disk, and of the replica whose directory is on it.
@@ -102,13 +107,13 @@ func (h *host) setClock(jump int64, rate float64) {
 func (h *host) tick() int64 { return int64(float64(tickLength) / h.rate) }
 
 func (h *host) startReplicator() {
-	if h.replicator == nil && h.powered && !h.late {
+	if h.replicator == nil && h.powered && !h.late && !h.away {
 		h.replicator = startReplicator(h)
 	}
 }
 
 func (h *host) startKV() {
-	if h.kv == nil && h.powered && !h.late {
+	if h.kv == nil && h.powered && !h.late && !h.away {
 		h.kv = startKV(h)
 	}
 }

@@ -102,6 +102,7 @@ func (k *kvnode) nameCheckpoint() {
 
 // load makes the state that of an image.
 func (k *kvnode) load(i *image) {
+	k.w.check.takesImage(k, i)
 	machine := kv.New()
 	loader := kv.LoadImage(machine)
 	var err error
@@ -119,10 +120,20 @@ func (k *kvnode) load(i *image) {
 	k.machine, k.applied, k.requests = machine, i.lsn, i.requests
 	k.heard, k.heardFrom = 0, i.lsn
 	k.images.running, k.images.stored = false, i.rows
+	k.trail = i.trail(k.w)
 	k.w.check.digest(k)
 	if k.w.trace != nil {
 		k.w.say(string(k.h.id), "image loaded at %d", i.lsn)
 	}
+}
+
+// trail returns the Trail of the stream below an image.
+func (i *image) trail(w *world) *log.Trail {
+	base, err := log.ParseBase(i.base)
+	if err != nil {
+		w.violate("a base does not survive its encoding", "%v", err)
+	}
+	return base.Trail()
 }
 
 // tickImage goes on taking an image, or begins one, and seeks one if the log does not reach the state.
@@ -259,7 +270,7 @@ func (k *kvnode) seekImage() {
 		return
 	}
 	var found *image
-	if images := source.drive.images; len(images) > 0 && images[0].lsn >= from && !images[0].damaged {
+	if images := source.drive.images; len(images) > 0 && images[0].lsn >= from && !images[0].damaged && !source.kv.doubted {
 		found = images[0]
 	}
 	im.fetching = source
@@ -279,6 +290,9 @@ func (k *kvnode) fetched(source *host, i *image) {
 	net := &k.w.net
 	if i == nil || i.damaged || source.kv == nil || net.lost[source.place] || net.isCut(source.place, k.h.place) || net.isCut(k.h.place, source.place) {
 		k.w.hit(probeFetchFailed)
+		if i != nil && !i.damaged {
+			k.w.hit(probeFetchBroken)
+		}
 		return
 	}
 	from := k.need()
@@ -287,6 +301,11 @@ func (k *kvnode) fetched(source *host, i *image) {
 		return
 	}
 	k.w.hit(probeImageFetched)
+	if r := source.replicator; r != nil && r.status.Leading {
+		k.w.hit(probeImageOfMaster)
+	} else {
+		k.w.hit(probeImageOfSlave)
+	}
 	k.keep(&image{lsn: i.lsn, base: i.base, rows: i.rows, requests: i.requests})
 	if i.lsn > k.applied {
 		k.jump(k.h.drive.images[0])
@@ -298,6 +317,7 @@ func (k *kvnode) fetched(source *host, i *image) {
 func (k *kvnode) jump(i *image) {
 	k.load(i)
 	k.closeReader()
+	k.proved, k.doubted = false, true // the log does not reach it yet, and its stream may have been given up since it was taken
 	for executed := k.machine.LastSequence(k.id); k.executed < executed; {
 		op := k.sent[0]
 		k.sent = k.sent[1:]
@@ -330,10 +350,16 @@ func (r *replicator) tellSources() {
 
 // noteBegin keeps the shadow when the core lets the log begin anew.
 func (r *replicator) noteBegin(op *replica.Begin) {
-	c := r.w.check
+	checker := r.w.check
+	c := checker.ofBase(op.Base)
 	if op.LSN > c.end() {
 		r.w.violate("an image above commit", "%s at %d, committed is %d", r.h.id, op.LSN, c.end())
 	}
+	if c != checker.lineage && r.status.Promise > checker.after && op.LSN > checker.sharedEnd(c, checker.lineage) {
+		r.w.violate("a log begins at an image of a stream that was given up", "%s at %d of the stream after epoch %d: it was given up at %d", r.h.id, op.LSN,
+			c.after, checker.sharedEnd(c, checker.lineage))
+	}
+	r.h.lineage = c
 	if len(r.shadow) > 0 {
 		r.w.hit(probeBegunAgain)
 	}

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"errors"
 	"hash/maphash"
 
 	"lockstep/internal/kv"
@@ -56,6 +57,11 @@ type kvnode struct {
 	masterPause int64
 	connectedAt int64
 
+	lineage *lineage   // of the state, for the checker
+	trail   *log.Trail // what was executed amounts to
+	proved  bool       // the log beside was held against it
+	doubted bool       // nobody is told meanwhile that an LSN is reached
+
 	reader      *log.Reader
 	readPause   int64
 	applyIsNext bool // planned
@@ -84,7 +90,7 @@ type target struct {
 
 func startKV(h *host) *kvnode {
 	w := h.w
-	k := &kvnode{w: w, h: h, id: smr.SessionID(w.name()), alive: true, machine: kv.New()}
+	k := &kvnode{w: w, h: h, id: smr.SessionID(w.name()), alive: true, machine: kv.New(), trail: log.NewTrail(), lineage: w.check.lineage}
 	k.session = session.New(session.Options{
 		ID: k.id, MaxPending: 200, MaxPendingBytes: 65 << 20, MaxReads: 100, BatchBytes: 4 << 10,
 		RefuseAfterTicks: w.o.RefuseTicks, TimeoutTicks: w.o.TimeoutTicks, AskTicks: w.o.SessionDeadTicks / 3,
@@ -170,7 +176,15 @@ func (k *kvnode) tick() {
 	k.ticks++
 	k.session.Step(&session.Tick{}, &k.out)
 	if k.ticks%progressTicks == 0 && k.attached {
-		k.local.send(&smr.Progress{Applied: k.applied, Checkpoint: k.images.checkpoint}, 32)
+		progress := &smr.Progress{Applied: k.applied, Checkpoint: k.images.checkpoint}
+		if k.doubted {
+			progress.Checkpoint = 0
+		}
+		k.local.send(progress, 32)
+		k.applySoon() // to look again for a proof
+	}
+	if k.ticks%progressTicks == 0 {
+		k.answerLate()
 	}
 	if k.w.o.ImageBytes > 0 {
 		k.tickImage()
@@ -278,7 +292,7 @@ func (k *kvnode) submit(op *operation) {
 }
 
 func (k *kvnode) read(op *operation) {
-	if p := k.page; p != nil && k.h.clock() < p.until {
+	if p := k.page; p != nil && !k.doubted && k.h.clock() < p.until {
 		k.w.hit(probeLeaseRead)
 		k.count++
 		op.index = p.commit
@@ -324,12 +338,26 @@ func (k *kvnode) readsDone(done session.ReadDone) {
 
 // readAt carries out a read that has its LSN, once that is executed.
 func (k *kvnode) readAt(op *operation) {
-	if k.applied >= op.index {
+	if k.applied >= op.index && (!k.doubted || mutant.On(mutant.ReadUnproved)) {
 		k.execute(op)
 		return
 	}
 	k.w.hit(probeReadWaits)
 	k.waiting = append(k.waiting, op)
+}
+
+// answerLate refuses reads that have waited for too long: their LSN may be one of a stream that was given up.
+func (k *kvnode) answerLate() {
+	kept := k.waiting[:0]
+	for _, op := range k.waiting {
+		if op.waits += progressTicks; op.waits > k.w.o.TimeoutTicks {
+			k.w.hit(probeReadLate)
+			k.answered(op, outcomeRefused)
+		} else {
+			kept = append(kept, op)
+		}
+	}
+	k.waiting = kept
 }
 
 // execute carries out a read on the machine as it is.
@@ -342,7 +370,7 @@ func (k *kvnode) execute(op *operation) {
 
 // apply reads what is safe from the files and executes some of it.
 func (k *kvnode) apply() {
-	if !k.attached || k.applied >= k.status.Safe || k.applied < k.status.Start {
+	if !k.attached || k.status.Safe == 0 || k.applied < k.status.Start || k.applied >= k.status.Safe && k.proved {
 		return
 	}
 	if k.reader == nil {
@@ -352,6 +380,9 @@ func (k *kvnode) apply() {
 			return
 		}
 		k.reader = reader
+	}
+	if !k.proved && !k.prove() || k.applied >= k.status.Safe {
+		return
 	}
 	buffer := k.w.buffers.take()
 	bytes := 0
@@ -374,6 +405,59 @@ func (k *kvnode) apply() {
 	k.applySoon()
 }
 
+// prove holds the log beside against what was executed, and reports whether they are of one stream: see smr/client, which it follows.
+func (k *kvnode) prove() bool {
+	lsn := min(k.applied, k.status.Safe)
+	if k.applied > 0 {
+		base, err := k.reader.BaseAt(lsn)
+		switch {
+		case errors.Is(err, log.ErrNoBorder):
+			k.estranged("no frame of the log begins at " + itoa(uint64(lsn)))
+			return false
+		case err != nil:
+			k.applyFailed(err)
+			return false
+		case !k.trail.Fits(&base):
+			k.estranged("the log has another stream below " + itoa(uint64(lsn)))
+			return false
+		}
+	}
+	if lsn < k.applied {
+		return false
+	}
+	k.proved, k.doubted = true, false
+	k.answerReads()
+	return true
+}
+
+// estranged ends a node whose state is not of the group's stream. The supervisor starts it again, in vain, until an operator has
+// cleared its directory.
+func (k *kvnode) estranged(why string) {
+	w, h := k.w, k.h
+	if w.trace != nil {
+		w.say(string(h.id), "kv node ends: its state is of another stream: %s", why)
+	}
+	w.hit(probeEstranged)
+	if len(w.check.older) == 0 {
+		w.violate("a state is taken for that of another stream", "%s up to %d: %s", h.id, k.applied, why)
+	}
+	h.crashKV()
+	w.after(w.o.Restarts*millisecond, later(h.startKV), 0)
+	if h.clearing {
+		return
+	}
+	h.clearing = true
+	drive := h.drive
+	w.after(between(w.draw.control, w.o.Restarts, 500)*millisecond, later(func() {
+		h.clearing = false
+		if h.drive == drive {
+			h.crashKV()
+			drive.images = nil
+			h.startKV()
+		}
+	}), 0)
+}
+
 func (k *kvnode) applyFailed(err error) {
 	k.w.hit(probeApplyFailed)
 	if k.w.trace != nil {
@@ -388,7 +472,7 @@ func (k *kvnode) applyFailed(err error) {
 }
 
 func (k *kvnode) applySoon() {
-	if !k.applyIsNext && k.applied < k.status.Safe {
+	if !k.applyIsNext && (k.applied < k.status.Safe || !k.proved) {
 		k.applyIsNext = true
 		k.w.after(between(k.w.draw.network, 1, 200), k, whatApply)
 	}
@@ -409,6 +493,7 @@ func (k *kvnode) frame(f smr.Frame, raw []byte) {
 		}
 	}
 	k.machine.Advance(f.Stamp, f.End())
+	k.trail.Follow(f, raw)
 	k.applied = f.End()
 	k.w.check.applied(k)
 }
@@ -441,6 +526,9 @@ func (k *kvnode) request(at kv.Instant, request smr.Request) {
 }
 
 func (k *kvnode) answerReads() {
+	if k.doubted {
+		return
+	}
 	kept := k.waiting[:0]
 	for _, op := range k.waiting {
 		if op.index <= k.applied {
@@ -467,7 +555,7 @@ func (k *kvnode) dialLocal() {
 		default:
 			k.local = e
 			e.port, e.alive = (*beside)(k), &k.alive
-			e.send(&smr.LocalHello{Handshake: handshake(k.h.id), Session: k.id, Applied: k.applied, Checkpoint: k.images.checkpoint}, 64)
+			e.send(&smr.LocalHello{Handshake: handshake(k.h.id), Session: k.id, Applied: k.applied}, 64)
 		}
 	})
 }
@@ -484,10 +572,13 @@ func (b *beside) hear(_ *end, message any) {
 	switch m := message.(type) {
 	case *smr.LocalWelcome:
 		k.attached, k.localPause, k.status.Safe = true, 0, 0
+		k.proved, k.doubted = false, k.applied > 0
 		k.page = k.h.page // of the newest life, which may be over: the file stays
 		k.status.Start, k.status.NeedImage, k.images.sources = 0, 0, nil
 		k.lateBase()
 		k.closeReader()
+	case *smr.Reject:
+		k.estranged(m.Reason)
 	case *smr.ImageSources:
 		k.images.sources = m.Sources
 	case *smr.Status:

@@ -26,11 +26,15 @@ type model struct {
 type served struct {
 	op    *operation
 	reply []byte
+	lsn   smr.LSN
 }
 
 // flush takes in what the last request has served.
 func (m *model) flush() {
 	for _, s := range m.served {
+		if l := m.w.check.lineage; &l.model == m {
+			l.learn(m.w, s.lsn, s.op, s.reply)
+		}
 		m.done(s.op, s.reply)
 	}
 	m.served = m.served[:0]

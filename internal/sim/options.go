@@ -14,8 +14,14 @@ type Options struct {
 	Full bool // the configuration master is three raft members
 
 	Replicas, Copies, MinCopies int
-	FileSize                    int64
-	FaultMillis, HealMillis     int64
+
+	// Life: replicas come and go. Spares are machines besides, AdmitBytes how near a learner has to be; 0: any is.
+	Life       bool
+	Spares     int
+	AdmitBytes smr.LSN
+
+	FileSize                int64
+	FaultMillis, HealMillis int64
 
 	// Network: delays in microseconds, chances of 0 to 1.
 	DelayLow, DelayHigh int64
@@ -103,6 +109,7 @@ func drawOptions(seed uint64, full bool) Options {
 	drawImages(&o)
 	drawMix(&o)
 	drawLease(&o)
+	drawLife(&o)
 	return o
 }
 

@@ -70,6 +70,27 @@ const (
 	probeLeaseRead
 	probeLeaseAwaited
 	probeLeaseReturned
+	probeReadLate
+	probeForced
+	probeForcedLoss
+	probeImageForeign
+	probeEstranged
+	probeImageOfMaster
+	probeImageOfSlave
+	probeFetchBroken
+	probeRequestRefused
+	probeJoinElecting
+	probeMasterLeaves
+	probeReplaceDown
+	probeAdded
+	probeJoined
+	probeRemoved
+	probeDrained
+	probeUndrained
+	probeReplaced
+	probeCancelled
+	probeRefilled
+	probeSetAsideOutcast
 	probeCount // behind it one for each kind of fault
 )
 
@@ -83,6 +104,7 @@ var probeNames = [probeCount]string{
 	"command-waits", "waits-for-nobody", "client-left", "jumped-over-waiting", "waiting-served", "watch-failed", "watch-held", "entry-confirmed", "entry-fetched",
 	"script-failed",
 	"read-under-lease", "fence-awaits-lease", "lease-returned",
+	"read-late", "forced-recovery", "forced-recovery-loses", "image-of-another-stream", "kv-of-another-stream", "image-from-master", "image-from-slave", "image-fetch-interrupted", "request-refused", "join-during-election", "master-leaves", "replace-while-a-member-is-down", "replica-added", "replica-joined", "replica-removed", "replica-drained", "replica-undrained", "replica-replaced", "change-cancelled", "disk-refilled", "outcast-set-aside",
 }
 
 // probeSet counts the hits in one schedule.

@@ -491,6 +491,13 @@ func (r *replicator) carryOut() {
 		}
 		r.clients = r.clients[:0]
 	}
+	if out.RefuseImage != "" && r.local != nil {
+		r.local.send(&smr.Reject{Code: smr.RejectForeign, Reason: out.RefuseImage}, 64)
+		r.local.close()
+		r.local = nil
+		r.control = append(r.control, item{input: &replica.Detached{}})
+		r.wake()
+	}
 	for _, feed := range out.Feed {
 		if l := r.findLink(feed.Conn); l != nil {
 			l.feeding, l.next = true, feed.From

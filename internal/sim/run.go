@@ -114,11 +114,11 @@ func kindOfPanic(text string) string {
 }
 
 func (w *world) build(masters int) {
-	w.net.init(w, w.o.Replicas+masters)
+	w.net.init(w, w.o.Replicas+w.o.Spares+masters)
 	w.check = newChecker(w)
 	w.work.init(w)
-	for i := range w.o.Replicas {
-		h := &host{w: w, place: i, drive: &drive{home: i}, id: nodeName(i), disk: simfs.New(), powered: true, rate: 1}
+	for i := range w.o.Replicas + w.o.Spares {
+		h := &host{w: w, place: i, away: i >= w.o.Replicas, spare: i >= w.o.Replicas, drive: &drive{home: i}, id: nodeName(i), disk: simfs.New(), powered: true, rate: 1}
 		if w.o.Drift > 0 {
 			h.rate = 1 + w.o.Drift*(2*w.draw.clock.Float64()-1)
 		}
@@ -130,7 +130,7 @@ func (w *world) build(masters int) {
 		w.startOracle()
 	}
 	if w.o.LateMillis > 0 {
-		last := w.hosts[len(w.hosts)-1]
+		last := w.hosts[w.o.Replicas-1]
 		last.late = true
 		w.after(w.o.LateMillis*millisecond, later(last.arrive), 9)
 	}
@@ -177,6 +177,14 @@ func (w *world) heal() {
 		h.startReplicator()
 		h.startKV()
 	}
+	for _, h := range w.inService() {
+		if h.away { // lost with a quorum
+			h.away = false
+			h.powerOn()
+			h.startReplicator()
+			h.startKV()
+		}
+	}
 	for _, m := range w.masters {
 		if m.raft != nil && !m.up {
 			m.raft.restart()
@@ -190,11 +198,15 @@ func (w *world) converge() {
 	deadline := w.now + w.o.HealMillis*millisecond
 	const step = 50 * millisecond
 	for w.now < deadline && !w.whole() {
+		if w.tendedAt+500*millisecond <= w.now {
+			w.tendedAt = w.now
+			w.tend()
+		}
 		w.run(w.now + step)
 	}
 	if w.hopeless() {
 		w.hit(probeHopeless)
-		if !w.o.Harm {
+		if !w.o.Harm && w.check.forcedEpoch == 0 {
 			w.violate("replicas are lost without harm", "%s", w.describe())
 		}
 		return
@@ -209,7 +221,7 @@ func (w *world) converge() {
 		if asked && w.work.finals == 0 {
 			w.work.stop = true
 			if w.settled() {
-				for _, h := range w.hosts {
+				for _, h := range w.inService() {
 					w.check.digest(h.kv)
 					w.check.model.settled(h.kv)
 					w.fold(uint64(h.kv.applied))
@@ -224,10 +236,14 @@ func (w *world) converge() {
 
 // whole reports whether all replicas stream and all KV nodes are connected.
 func (w *world) whole() bool {
+	if !w.ordered() {
+		return false
+	}
 	streaming, leading := 0, 0
-	for _, h := range w.hosts {
+	hosts := w.inService()
+	for _, h := range hosts {
 		r, k := h.replicator, h.kv
-		if r == nil || k == nil || !k.attached || k.masterID == 0 || !r.status.Writable {
+		if r == nil || k == nil || h.clearing || !k.attached || k.masterID == 0 || !r.status.Writable {
 			return false
 		}
 		if r.status.Leading {
@@ -236,13 +252,13 @@ func (w *world) whole() bool {
 			streaming++
 		}
 	}
-	return leading == 1 && leading+streaming == len(w.hosts)
+	return leading == 1 && leading+streaming == len(hosts)
 }
 
 // askAll asks a write and a read of every node.
 func (w *world) askAll() {
 	w.work.finals = 0
-	for _, h := range w.hosts {
+	for _, h := range w.inService() {
 		write := w.work.appending(h, 0, false)
 		write.final = true
 		h.kv.submit(write)
@@ -275,7 +291,7 @@ func (w *world) failedFinal() bool {
 
 // settled reports whether all nodes have executed all that there is.
 func (w *world) settled() bool {
-	for _, h := range w.hosts {
+	for _, h := range w.inService() {
 		if h.kv == nil || h.kv.applied != w.check.end() || h.kv.count > 0 || len(h.kv.waits.abandoned) > 0 {
 			return false
 		}
@@ -301,7 +317,7 @@ func (w *world) hopeless() bool {
 // stateLost reports whether no node has a state any more that reaches into a log: with the images of as many nodes as copies
 // were promised nothing else is left.
 func (w *world) stateLost() bool {
-	for _, h := range w.hosts {
+	for _, h := range w.inService() {
 		if h.kv == nil || h.replicator == nil || !h.kv.stranded() {
 			return false
 		}

@@ -115,7 +115,7 @@ func TestCheckerSeesBrokenPromises(t *testing.T) {
 			r := w.leading()
 			frames := append([]byte(nil), w.check.committed...)
 			frames[len(frames)-1] ^= 1
-			w.check.agree(r.h, frames, 0, w.check.end())
+			w.check.agree(w.check.lineage, r.h, frames, 0, w.check.end())
 		},
 		"two writers in one epoch": func(w *world) { w.check.writers[w.leading().status.Epoch+1]++; w.elect() },
 		"safe went back":           func(w *world) { r := w.leading(); s := r.status; s.Safe += 1 << 40; r.status = s; r.publish() },

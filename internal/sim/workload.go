@@ -30,7 +30,9 @@ type operation struct {
 	ticket   session.Ticket
 	sequence uint64
 	index    smr.LSN // of a read
-	floor    int     // the list had at least so many elements when it was asked
+	asked    *lineage
+	waits    int // ticks
+	floor    int // the list had at least so many elements when it was asked
 	outcome  outcome
 	executed bool // seen in the committed log
 	final    bool // of the last phase: must succeed
@@ -102,7 +104,7 @@ func (l *workload) operate(k *kvnode) {
 }
 
 func (l *workload) newOperation(h *host, key int) *operation {
-	op := &operation{id: uint64(len(l.all) + 1), node: h, key: key}
+	op := &operation{id: uint64(len(l.all) + 1), node: h, key: key, asked: l.w.check.lineage}
 	if key >= 0 {
 		op.floor = l.w.check.floor(key)
 	}

@@ -56,6 +56,7 @@ type world struct {
 	work            workload
 	faults          []Fault
 	healing         bool // the second phase
+	tendedAt        int64
 
 	hash    uint64
 	events  uint64
