@@ -18,8 +18,12 @@ type Handler interface {
 	Posted()
 }
 
-// maxEvents bounds what one system call tells.
-const maxEvents = 256
+const (
+	// maxEvents bounds what one system call tells.
+	maxEvents = 256
+	// maxCalls is for how many handlers the call of after may be put off.
+	maxCalls = 64
+)
 
 // watched are the events of interest. Each is told once when it comes about.
 const watched = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET
@@ -32,18 +36,26 @@ type Loop struct {
 	// asleep is true while Run waits, or is about to, without having seen what was posted since.
 	asleep atomic.Bool
 
+	// after is called on the loop's goroutine behind handlers: behind the last one that has something to do, and once in a while before.
+	after func()
+
 	mu      sync.Mutex
 	sockets []*Socket // by file descriptor
 	posted  []Handler
 	stopped bool
 
 	// Of Run.
+	calls int // of handlers since after was called
 	ready []*Socket
 	spare []Handler
 }
 
-// New returns a loop that watches nothing yet. Its descriptors are closed when Run returns.
-func New() (*Loop, error) {
+// New returns a loop that watches nothing yet. Its descriptors are closed when Run returns. after, which may be nil, is called on Run's goroutine
+// when handlers have been called, for several of them at once: there they finish together what each has begun.
+func New(after func()) (*Loop, error) {
+	if after == nil {
+		after = func() {}
+	}
 	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("create an event loop: %w", os.NewSyscallError("epoll_create1", err))
@@ -59,7 +71,7 @@ func New() (*Loop, error) {
 		unix.Close(bell)
 		return nil, fmt.Errorf("create an event loop: %w", os.NewSyscallError("epoll_ctl", err))
 	}
-	return &Loop{epoll: epoll, bell: bell}, nil
+	return &Loop{epoll: epoll, bell: bell, after: after}, nil
 }
 
 // Add has the loop watch a socket at rest, until its Release. What has arrived already is told at once.
@@ -118,9 +130,12 @@ func (l *Loop) Run() error {
 	for {
 		for _, handler := range l.take() {
 			handler.Posted()
+			l.called()
 		}
 		count, err := unix.EpollWait(l.epoll, events, 0)
 		if count == 0 && err == nil {
+			l.calls = 0
+			l.after()
 			l.asleep.Store(true)
 			if stopped := l.idle(); stopped {
 				return nil
@@ -134,6 +149,14 @@ func (l *Loop) Run() error {
 			return fmt.Errorf("wait for connections: %w", os.NewSyscallError("epoll_wait", err))
 		}
 		l.dispatch(events[:max(count, 0)])
+	}
+}
+
+// called counts calls of handlers, and calls after if it has been put off for enough of them.
+func (l *Loop) called() {
+	if l.calls++; l.calls == maxCalls {
+		l.calls = 0
+		l.after()
 	}
 }
 
@@ -185,6 +208,7 @@ func (l *Loop) dispatch(events []unix.EpollEvent) {
 	for _, s := range l.ready {
 		if s.arrive() {
 			s.handler.Ready()
+			l.called()
 		}
 	}
 	clear(l.ready)

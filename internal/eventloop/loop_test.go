@@ -42,7 +42,7 @@ func pair(t *testing.T) (client net.Conn, server *net.TCPConn) {
 // running starts a loop, which ends with the test.
 func running(t *testing.T) *Loop {
 	t.Helper()
-	loop, err := New()
+	loop, err := New(nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -154,6 +154,9 @@ func (g *fakeGroup) tick() {
 	g.set(func() { g.append(smr.Frame{LSN: g.end, Epoch: 1, Stamp: g.clock(), Kind: smr.KindTick}) })
 }
 
+// Flush implements Log.
+func (l *fakeLog) Flush() {}
+
 func (l *fakeLog) TrySubmit(slot uint16, payload []byte, submission Submission) bool {
 	l.roomMu.Lock()
 	full := l.full != nil

@@ -25,8 +25,11 @@ type Log interface {
 	// Submit hands in a request. Requests are executed in the order in which they were submitted. payload may be used
 	// again when Submit returns. It waits for room when too many requests are pending.
 	Submit(slot uint16, payload []byte, submission Submission)
-	// TrySubmit is Submit, but does nothing and reports false instead of waiting for room.
+	// TrySubmit is Submit, but does nothing and reports false instead of waiting for room. What was taken is on its way only with the
+	// next Flush.
 	TrySubmit(slot uint16, payload []byte, submission Submission) bool
+	// Flush sends what TrySubmit has taken. Anything may be called back from within it: the caller holds no lock.
+	Flush()
 	// Take returns, and forgets, the submission of a request of the own session that is about to be executed; nil if
 	// nobody waits for it. Called from Node.ApplyFrame only, in the order of the sequences.
 	Take(sequence uint64) Submission

@@ -37,7 +37,7 @@ const (
 // startLoops starts the event loops. They end in Stop.
 func (n *Node) startLoops() error {
 	for range min(maxLoops, max(1, runtime.GOMAXPROCS(0)/2)) {
-		loop, err := eventloop.New()
+		loop, err := eventloop.New(n.log.Flush)
 		if err != nil {
 			return err
 		}

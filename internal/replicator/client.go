@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"lockstep/internal/speaker"
 	"lockstep/smr"
 	"lockstep/smr/replica"
 	"lockstep/smr/wire"
@@ -32,12 +33,11 @@ const (
 	_ = uint(wire.MaxBatch - smr.MaxFrame)                         // and its frame can be shipped
 )
 
-// client is one connection of a KV node. A reader goroutine passes messages on to the loop, a writer goroutine sends
-// what the loop pushes.
+// client is one connection of a KV node. A reader goroutine brings messages to the loop, a speaker writes what the loop pushes.
 type client struct {
+	*speaker.Speaker
 	id   replica.ClientID
 	conn net.Conn
-	wake chan struct{} // 1: something is to be written
 	// dropped: the connection or the reign in which it connected is over. What still waits of it is not appended: its
 	// session sends it again.
 	dropped atomic.Bool
@@ -74,8 +74,13 @@ func (c *client) answered(id uint64) uint64 {
 	return 0
 }
 
-// push hands an answer to the writer. Called by the loop; never blocks.
+// push sends an answer. Called by the loop; never blocks.
 func (c *client) push(message any) {
+	c.queue(message)
+	c.Say()
+}
+
+func (c *client) queue(message any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch m := message.(type) {
@@ -87,7 +92,6 @@ func (c *client) push(message any) {
 			c.closeLocked()
 		}
 	}
-	signal(c.wake)
 }
 
 func (c *client) close() {
@@ -101,45 +105,27 @@ func (c *client) closeLocked() {
 		c.closed = true
 		c.conn.Close() // an error here changes nothing: the peer notices either way
 	}
-	signal(c.wake)
+	c.Wake()
 }
 
-// write sends what is pushed until the connection is closed.
-func (c *client) write(ctx context.Context) {
-	defer c.close()
-	var buffer []byte
-	var counted []smr.CopiesCounted
-	for {
-		c.mu.Lock()
-		ready, hasReady, closed := c.ready, c.hasReady, c.closed
-		counted, c.counted = c.counted, counted[:0]
-		c.hasReady = false
-		c.mu.Unlock()
-		if closed {
-			return
-		}
-		buffer = buffer[:0]
-		if hasReady {
-			buffer = wire.AppendMessage(buffer, &ready)
-		}
-		for i := range counted {
-			buffer = wire.AppendMessage(buffer, &counted[i])
-		}
-		if len(buffer) == 0 {
-			select {
-			case <-c.wake:
-			case <-ctx.Done():
-				return
-			}
-			continue
-		}
-		if c.conn.SetWriteDeadline(time.Now().Add(writePatience)) != nil {
-			return
-		}
-		if _, err := c.conn.Write(buffer); err != nil {
-			return
-		}
+func (c *client) isClosed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.closed
+}
+
+// compose implements speaker.Compose.
+func (c *client) compose(buffer []byte, _ bool) (composed []byte, last bool, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.hasReady {
+		buffer = wire.AppendMessage(buffer, &c.ready)
 	}
+	for i := range c.counted {
+		buffer = wire.AppendMessage(buffer, &c.counted[i])
+	}
+	c.hasReady, c.counted = false, c.counted[:0]
+	return buffer, false, nil
 }
 
 // read passes messages on until the connection ends or the client breaks the protocol.
@@ -157,14 +143,17 @@ func (c *client) read(ctx context.Context, n *node, r *wire.Reader, m *meter) er
 			}
 			select {
 			case n.loop.proposals <- proposal{client: c, batch: *message, taken: taken}:
+				if !r.Buffered() {
+					n.loop.step()
+				}
 			case <-ctx.Done():
 				return ctx.Err()
 			}
 			continue
 		case *smr.ReadIndex:
-			err = n.post(ctx, n.loop.control, item{client: c, input: &replica.ReadIndex{Client: c.id, ID: message.ID}})
+			err = n.bring(ctx, n.loop.control, item{client: c, input: &replica.ReadIndex{Client: c.id, ID: message.ID}})
 		case *smr.CountCopies:
-			err = n.post(ctx, n.loop.control, item{client: c, count: message})
+			err = n.bring(ctx, n.loop.control, item{client: c, count: message})
 		default:
 			err = fmt.Errorf("%w: %T from a client", wire.ErrBadMessage, message)
 		}
@@ -210,7 +199,8 @@ func (s *clients) admit(conn net.Conn) (*client, smr.Epoch, *smr.Reject) {
 		return nil, 0, &smr.Reject{Code: smr.RejectBusy, Epoch: s.epoch, Reason: fmt.Sprintf("%d clients are connected already", s.limit)}
 	}
 	s.lastID++
-	c := &client{id: s.lastID, conn: conn, wake: make(chan struct{}, 1)}
+	c := &client{id: s.lastID, conn: conn}
+	c.Speaker = speaker.New(conn, c.compose, func(int) time.Duration { return writePatience })
 	s.byID[c.id] = c
 	return c, s.epoch, nil
 }
@@ -265,13 +255,17 @@ func (n *node) serveClient(ctx context.Context, conn net.Conn, r *wire.Reader, m
 	}
 	r.SetLimit(wire.StreamLimit)
 	m.metering = true
-	n.group.Go(func() error { c.write(ctx); return nil })
+	n.group.Go(func() error {
+		defer c.close()
+		_ = c.Run(ctx, c.isClosed) // why it ended is the same as why reading does
+		return nil
+	})
 	err := c.read(ctx, n, r, m)
 	c.dropped.Store(true)
 	m.drop()
 	n.connectionEnded(conn, "client", err)
 	// The loop may wait for nothing of this connection any more. If the process ends, so does the loop.
-	_ = n.post(ctx, n.loop.control, item{input: &replica.ClientDown{Client: c.id}})
+	_ = n.bring(ctx, n.loop.control, item{input: &replica.ClientDown{Client: c.id}})
 }
 
 // meter reads a client's socket and takes a slot before a message grows big.

@@ -143,18 +143,17 @@ func (n *node) serveSlave(ctx context.Context, conn net.Conn, r *wire.Reader, he
 	if conn.SetDeadline(time.Time{}) != nil {
 		return
 	}
-	link := newLink(n.nextConn(), conn, hello.Node)
+	link := newLink(n.nextConn(), conn, hello.Node, n.stream, n.openReader)
 	defer link.close()
 	n.group.Go(func() error {
-		f := &feeder{link: link, stream: n.stream, files: n.openReader}
-		if err := f.run(ctx); errors.Is(err, log.ErrCorrupt) {
+		if err := link.run(ctx); errors.Is(err, log.ErrCorrupt) {
 			n.cfg.Logger.Error("log cannot be read", "group", n.cfg.Group, "node", n.cfg.Node, "slave", string(link.peer), "error", err)
 		} else {
 			n.connectionEnded(conn, "slave", err)
 		}
 		return nil
 	})
-	err := n.post(ctx, n.loop.control, item{link: link, input: &replica.PeerHello{Conn: link.id, Hello: *hello}})
+	err := n.bring(ctx, n.loop.control, item{link: link, input: &replica.PeerHello{Conn: link.id, Hello: *hello}})
 	for err == nil {
 		var message any
 		if message, err = r.Next(); err != nil {
@@ -162,15 +161,15 @@ func (n *node) serveSlave(ctx context.Context, conn net.Conn, r *wire.Reader, he
 		}
 		switch message := message.(type) {
 		case *smr.Ack:
-			err = n.post(ctx, n.loop.control, item{link: link, input: &replica.PeerAck{Conn: link.id, Ack: *message}})
+			err = n.bring(ctx, n.loop.control, item{link: link, input: &replica.PeerAck{Conn: link.id, Ack: *message}})
 		case *smr.SlaveStart:
-			err = n.post(ctx, n.loop.control, item{link: link, input: &replica.PeerStart{Conn: link.id, Start: *message}})
+			err = n.bring(ctx, n.loop.control, item{link: link, input: &replica.PeerStart{Conn: link.id, Start: *message}})
 		default:
 			err = fmt.Errorf("%w: %T from a slave", wire.ErrBadMessage, message)
 		}
 	}
 	n.connectionEnded(conn, "slave", err)
-	_ = n.post(ctx, n.loop.control, item{link: link, input: &replica.ConnDown{Conn: link.id}})
+	_ = n.bring(ctx, n.loop.control, item{link: link, input: &replica.ConnDown{Conn: link.id}})
 }
 
 // openReader opens the log's files for a feeder.

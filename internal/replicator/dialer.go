@@ -133,19 +133,19 @@ func (d *dialer) connect(orderCtx, ctx context.Context, order uint64, master smr
 	// The connection outlives its order: the core hangs up on it when it likes.
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
-	link := newLink(d.node.nextConn(), conn, master)
+	link := newLink(d.node.nextConn(), conn, master, nil, nil)
 	link.order = order
 	defer link.close()
 	d.node.group.Go(func() error {
-		d.node.connectionEnded(conn, "master", (&feeder{link: link}).run(ctx))
+		d.node.connectionEnded(conn, "master", link.run(ctx))
 		return nil
 	})
-	if d.node.post(ctx, d.node.loop.upstream, item{link: link, input: &replica.Connected{Conn: link.id}}) != nil {
+	if d.node.bring(ctx, d.node.loop.upstream, item{link: link, input: &replica.Connected{Conn: link.id}}) != nil {
 		return true
 	}
 	err = d.read(ctx, link)
 	d.node.connectionEnded(conn, "master", err)
-	_ = d.node.post(ctx, d.node.loop.upstream, item{link: link, input: &replica.ConnDown{Conn: link.id}})
+	_ = d.node.bring(ctx, d.node.loop.upstream, item{link: link, input: &replica.ConnDown{Conn: link.id}})
 	return true
 }
 
@@ -153,7 +153,7 @@ func (d *dialer) connect(orderCtx, ctx context.Context, order uint64, master smr
 func (d *dialer) read(ctx context.Context, link *link) error {
 	window := semaphore.NewWeighted(receiveWindow)
 	source := &busyReader{conn: link.conn, last: time.Now(), tell: func() error {
-		return d.node.post(ctx, d.node.loop.upstream, item{link: link, input: &replica.Busy{Conn: link.id}})
+		return d.node.bring(ctx, d.node.loop.upstream, item{link: link, input: &replica.Busy{Conn: link.id}})
 	}}
 	r := wire.NewReader(source, wire.HistoryLimit)
 	greeted := false
@@ -191,6 +191,9 @@ func (d *dialer) read(ctx context.Context, link *link) error {
 		}
 		if err := d.node.post(ctx, d.node.loop.upstream, in); err != nil {
 			return err
+		}
+		if !r.Buffered() { // what came with it is stepped with it
+			d.node.loop.step()
 		}
 	}
 }

@@ -41,7 +41,7 @@ const (
 type disk struct {
 	home *home
 	wake chan struct{} // 1: operations are waiting
-	done chan struct{} // 1: progress was made, or full changed
+	done func()        // called when progress was made, or full has changed; set before run
 
 	queue struct {
 		sync.Mutex
@@ -63,7 +63,7 @@ type disk struct {
 }
 
 func newDisk(h *home) *disk {
-	return &disk{home: h, wake: make(chan struct{}, 1), done: make(chan struct{}, 1)}
+	return &disk{home: h, wake: make(chan struct{}, 1), done: func() {}}
 }
 
 // submit hands operations over, in order. Called by the loop; never blocks. The bytes belong to the disk and to whoever
@@ -360,7 +360,7 @@ func (d *disk) report(ops []replica.DiskOp) error {
 	d.queue.Lock()
 	d.queue.ticket, d.queue.durable, d.queue.progress = ops[len(ops)-1].Ticket, d.home.log.Durable(), true
 	d.queue.Unlock()
-	signal(d.done)
+	d.done()
 	return nil
 }
 
@@ -373,7 +373,7 @@ func (d *disk) waitForSpace(ctx context.Context, write func() error, err error, 
 	cfg := d.home.cfg
 	cfg.Logger.Error("disk full", "group", cfg.Group, "node", cfg.Node, "lsn", uint64(d.home.log.End()), "error", err)
 	d.full.Store(true)
-	signal(d.done)
+	d.done()
 	retry := time.NewTicker(fullRetry)
 	defer retry.Stop()
 	for {
@@ -391,7 +391,7 @@ func (d *disk) waitForSpace(ctx context.Context, write func() error, err error, 
 		if err == nil {
 			cfg.Logger.Info("disk has room again", "group", cfg.Group, "node", cfg.Node, "lsn", uint64(d.home.log.End()))
 			d.full.Store(false)
-			signal(d.done)
+			d.done()
 		}
 		return err
 	}

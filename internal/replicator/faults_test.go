@@ -312,6 +312,7 @@ func TestWedgedLoopIsVisible(t *testing.T) {
 	}
 	release := make(chan struct{})
 	n.loop.control <- item{input: &replica.Detached{}, taken: func() { <-release }}
+	n.loop.knock()
 	for {
 		state, err := watch.Recv()
 		if err != nil {

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"lockstep/internal/speaker"
 	"lockstep/log"
 	"lockstep/smr"
 	"lockstep/smr/replica"
@@ -27,8 +28,8 @@ const (
 	keepBuffer = 1 << 20
 )
 
-// link is one slave connection, seen from either end. Two goroutines serve it: a reader, which passes messages on to the
-// loop, and a writer: at a master the feeder of that slave. The loop hands messages to the writer and never waits.
+// link is one slave connection, seen from either end. A reader goroutine brings what the peer sends to the loop; a speaker writes: at a
+// master it is the feeder of that slave. The loop never waits for it.
 type link struct {
 	id   replica.ConnID
 	conn net.Conn
@@ -36,7 +37,7 @@ type link struct {
 	// order is the dialer's order that this connection answers; 0 at a master.
 	order uint64
 
-	wake chan struct{} // 1: something is to be written
+	feeder feeder
 
 	mu      sync.Mutex
 	queued  []any
@@ -45,11 +46,17 @@ type link struct {
 	closed  bool
 }
 
-func newLink(id replica.ConnID, conn net.Conn, peer smr.NodeID) *link {
-	return &link{id: id, conn: conn, peer: peer, wake: make(chan struct{}, 1)}
+// newLink returns a link whose feeder feeds from stream, or from what files opens; both are nil at a slave.
+func newLink(id replica.ConnID, conn net.Conn, peer smr.NodeID, stream *stream, files func() (*log.Reader, error)) *link {
+	l := &link{id: id, conn: conn, peer: peer}
+	l.feeder = feeder{link: l, stream: stream, files: files}
+	l.feeder.Speaker = speaker.New(conn, l.feeder.compose, func(bytes int) time.Duration {
+		return writePatience + time.Duration(bytes>>20)*time.Second
+	})
+	return l
 }
 
-// send queues a message for the writer. Called by the loop.
+// send queues a message. It is written by the next say. Called by the loop.
 func (l *link) send(message any) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -61,7 +68,6 @@ func (l *link) send(message any) {
 	if len(l.queued) > maxQueued {
 		l.closeLocked()
 	}
-	signal(l.wake)
 }
 
 // replaces reports whether the later message says all that the earlier one said.
@@ -77,12 +83,21 @@ func replaces(later, earlier any) bool {
 	return false
 }
 
-// feed starts the stream. Called by the loop, once.
+// feed starts the stream, with the next say. Called by the loop, once.
 func (l *link) feed(from smr.LSN) {
 	l.mu.Lock()
 	l.feeding, l.from = true, from
 	l.mu.Unlock()
-	signal(l.wake)
+}
+
+// say writes what was queued, and the stream, without waiting. Called by the loop.
+func (l *link) say() { l.feeder.Say() }
+
+// run writes what say could not until the connection is closed or ctx ends. It returns why it gave up, nil if the link was closed.
+func (l *link) run(ctx context.Context) error {
+	defer l.close()
+	defer l.feeder.closeReader()
+	return l.feeder.Run(ctx, l.isClosed)
 }
 
 // close ends the connection; reader and writer notice. Any goroutine, any number of times.
@@ -97,92 +112,83 @@ func (l *link) closeLocked() {
 		l.closed = true
 		l.conn.Close() // an error here changes nothing: the peer notices either way
 	}
-	signal(l.wake)
+	l.feeder.Wake()
 }
 
-func (l *link) takeQueued(into []any) (queued []any, feeding, closed bool, from smr.LSN) {
+func (l *link) isClosed() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.closed
+}
+
+func (l *link) takeQueued(into []any) (queued []any, feeding bool, from smr.LSN) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	queued, l.queued = l.queued, into[:0]
-	return queued, l.feeding, l.closed, l.from
+	return queued, l.feeding, l.from
 }
 
-// feeder is the writer of a link.
+// feeder composes what a link writes.
 type feeder struct {
+	*speaker.Speaker
 	link   *link
 	stream *stream
 	files  func() (*log.Reader, error)
 
+	// Of who composes.
 	reader  *log.Reader
+	queued  []any
 	next    smr.LSN // the feed goes on here
 	started bool
-	buffer  []byte // what is about to be written
 	gather  []byte // joined frames
 	frames  []byte // memory of the log reader
 }
 
-// run writes until the connection is closed or ctx ends. It returns why it gave up, nil if the link was closed.
-func (f *feeder) run(ctx context.Context) error {
-	defer f.link.close()
-	defer f.closeReader()
-	var queued []any
-	for {
-		var feeding, closed bool
-		var from smr.LSN
-		queued, feeding, closed, from = f.link.takeQueued(queued)
-		if closed {
-			return nil
-		}
-		f.buffer = f.buffer[:0]
-		last := false
-		for _, message := range queued {
-			f.buffer = wire.AppendMessage(f.buffer, message)
-			_, last = message.(*smr.Reject)
-		}
-		clear(queued)
-		if feeding && !last {
-			if !f.started {
-				f.started, f.next = true, from
-			}
-			if err := f.appendFrames(); err != nil {
-				return err
-			}
-		}
-		if len(f.buffer) == 0 {
-			select {
-			case <-f.link.wake:
-			case <-ctx.Done():
-				return nil
-			}
-			continue
-		}
-		if err := f.write(); err != nil || last {
-			return err
+// compose implements speaker.Compose: what is queued, and one Append if the log goes on.
+func (f *feeder) compose(buffer []byte, patient bool) (composed []byte, last bool, err error) {
+	queued, feeding, from := f.link.takeQueued(f.queued)
+	for _, message := range queued {
+		buffer = wire.AppendMessage(buffer, message)
+		if _, last = message.(*smr.Reject); last {
+			break // the peer is sent away: nothing else matters to it
 		}
 	}
+	clear(queued)
+	f.queued = queued
+	if feeding && !last {
+		if !f.started {
+			f.started, f.next = true, from
+		}
+		buffer, err = f.appendFrames(buffer, patient)
+	}
+	return buffer, last, err
 }
 
-// appendFrames appends one Append to the buffer if the log goes on behind next.
-func (f *feeder) appendFrames() error {
+// appendFrames appends one Append to the buffer if the log goes on behind next. Unless patient, it leaves to run what is in files only.
+func (f *feeder) appendFrames(buffer []byte, patient bool) ([]byte, error) {
 	t, gather := f.stream.take(f.next, feedBytes, f.gather)
 	f.gather = gather
 	if t.filesUpTo > f.next {
+		if !patient {
+			f.Wake()
+			return buffer, nil
+		}
 		frames, err := f.readFiles(t.filesUpTo)
 		if err != nil {
-			return err
+			return buffer, err
 		}
 		t.frames = frames
 		t.epoch, t.commit = f.stream.label()
 	}
 	if len(t.frames) == 0 {
-		return nil
+		return buffer, nil
 	}
-	f.buffer = wire.AppendMessage(f.buffer, &smr.Append{Epoch: t.epoch, Commit: t.commit, From: f.next, Frames: t.frames})
+	buffer = wire.AppendMessage(buffer, &smr.Append{Epoch: t.epoch, Commit: t.commit, From: f.next, Frames: t.frames})
 	f.next += smr.LSN(len(t.frames))
 	if cap(f.gather) > keepBuffer {
 		f.gather = nil
 	}
-	return nil
+	return buffer, nil
 }
 
 // readFiles reads whole frames from next on, below limit, from the log's files.
@@ -218,20 +224,10 @@ func (f *feeder) readFiles(limit smr.LSN) ([]byte, error) {
 	return f.gather, nil
 }
 
-func (f *feeder) write() error {
-	patience := writePatience + time.Duration(len(f.buffer)>>20)*time.Second
-	if err := f.link.conn.SetWriteDeadline(time.Now().Add(patience)); err != nil {
-		return err
-	}
-	_, err := f.link.conn.Write(f.buffer)
-	if cap(f.buffer) > keepBuffer {
-		f.buffer = nil
-	}
-	return err
-}
-
 func (f *feeder) closeReader() {
-	if f.reader != nil {
-		f.reader.Close()
-	}
+	f.Settle(func() {
+		if f.reader != nil {
+			f.reader.Close()
+		}
+	})
 }

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"lockstep/internal/speaker"
 	"lockstep/log"
 	"lockstep/smr"
 	"lockstep/smr/replica"
@@ -34,8 +35,9 @@ type local struct {
 	fresh   bool              // status has been set
 	sources []smr.ImageSource // whom to ask for an image; replaced, never changed
 	refused string            // why the KV node that is attached is to be sent away, "" if it is not
-	wake    chan struct{}     // 1, of the session's writer
 	current *localSession
+	// told is the session that is told what changes, nil if none is.
+	told *speaker.Speaker
 
 	// turn is held by the session that is attached: a newer one closes it and waits for its detachment.
 	turn chan struct{}
@@ -49,7 +51,7 @@ type local struct {
 type localSession struct{ conn net.Conn }
 
 func newLocal() *local {
-	return &local{wake: make(chan struct{}, 1), turn: make(chan struct{}, 1)}
+	return &local{turn: make(chan struct{}, 1)}
 }
 
 // show sets what the KV node is to be told. Called by the loop; several changes may become one message.
@@ -57,9 +59,10 @@ func (l *local) show(status smr.Status) {
 	l.mu.Lock()
 	changed := !l.fresh || status != l.status
 	l.status, l.fresh = status, true
+	told := l.told
 	l.mu.Unlock()
-	if changed {
-		signal(l.wake)
+	if changed && told != nil {
+		told.Say()
 	}
 }
 
@@ -74,9 +77,10 @@ func (l *local) setSources(sources []smr.ImageSource) {
 	l.mu.Lock()
 	changed := !slices.Equal(l.sources, sources)
 	l.sources = sources
+	told := l.told
 	l.mu.Unlock()
-	if changed {
-		signal(l.wake)
+	if changed && told != nil {
+		told.Say()
 	}
 }
 
@@ -84,8 +88,11 @@ func (l *local) setSources(sources []smr.ImageSource) {
 func (l *local) refuse(why string) {
 	l.mu.Lock()
 	l.refused = why
+	told := l.told
 	l.mu.Unlock()
-	signal(l.wake)
+	if told != nil {
+		told.Say()
+	}
 }
 
 // takeRefusal returns why the KV node of the newest session is to be sent away, once.
@@ -95,6 +102,13 @@ func (l *local) takeRefusal() string {
 	why := l.refused
 	l.refused = ""
 	return why
+}
+
+// tell makes s the one that is told what changes; nil: nobody is.
+func (l *local) tell(s *speaker.Speaker) {
+	l.mu.Lock()
+	l.told = s
+	l.mu.Unlock()
 }
 
 // replace makes s the newest session and closes the one before.
@@ -198,21 +212,25 @@ func (n *node) attach(ctx context.Context, s *localSession, r *wire.Reader, hell
 	defer l.attached.Store(false)
 	n.cfg.Logger.Info("kv node attached", "group", n.cfg.Group, "node", n.cfg.Node, "pid", hello.Pid,
 		"address", hello.KVAddr, "applied", uint64(hello.Applied))
-	if n.post(ctx, n.loop.control, item{input: &replica.Attached{Applied: hello.Applied, Checkpoint: n.archiver.hold(hello.Checkpoint)}}) != nil {
+	if n.bring(ctx, n.loop.control, item{input: &replica.Attached{Applied: hello.Applied, Checkpoint: n.archiver.hold(hello.Checkpoint)}}) != nil {
 		return
 	}
-	done, told := make(chan struct{}), make(chan struct{})
-	n.group.Go(func() error {
-		defer close(told)
-		n.tellKV(ctx, s, done)
-		return nil
+	teller := newTeller(l, s.conn)
+	l.tell(teller.Speaker)
+	done, told := context.WithCancel(ctx)
+	defer told()
+	var telling sync.WaitGroup
+	telling.Go(func() {
+		defer s.conn.Close()
+		teller.tell(done)
 	})
 	err := n.hearKV(ctx, s, r)
-	close(done)
+	told()
+	l.tell(nil)
 	s.conn.Close()
-	<-told // it must not take the wake-ups of the next session
+	telling.Wait()
 	n.cfg.Logger.Info("kv node detached", "group", n.cfg.Group, "node", n.cfg.Node, "pid", hello.Pid, "why", fmt.Sprint(err))
-	_ = n.post(ctx, n.loop.control, item{input: &replica.Detached{}})
+	_ = n.bring(ctx, n.loop.control, item{input: &replica.Detached{}})
 }
 
 // hearKV passes progress on until the connection ends.
@@ -240,7 +258,7 @@ func (n *node) hearKV(ctx context.Context, s *localSession, r *wire.Reader) erro
 		default:
 			return fmt.Errorf("%w: %T from the KV node", wire.ErrBadMessage, message)
 		}
-		if err := n.post(ctx, n.loop.control, item{input: input}); err != nil {
+		if err := n.bring(ctx, n.loop.control, item{input: input}); err != nil {
 			return err
 		}
 	}
@@ -259,37 +277,57 @@ func (n *node) imageLoaded(message *smr.LocalBase) (*replica.ImageLoaded, error)
 	return &replica.ImageLoaded{LSN: base.LSN, History: base.History, Stamp: base.Stamp, Base: message.Base}, nil
 }
 
-// tellKV sends the state at once, on every change and when idle.
-func (n *node) tellKV(ctx context.Context, s *localSession, done <-chan struct{}) {
-	defer s.conn.Close()
-	idle := time.NewTicker(statusEvery)
-	defer idle.Stop()
-	var buffer []byte
-	var told []smr.ImageSource
-	for {
-		if why := n.local.takeRefusal(); why != "" {
-			n.reject(s.conn, &smr.Reject{Code: smr.RejectForeign, Reason: why})
-			return
-		}
-		status, sources := n.local.shown()
-		buffer = wire.AppendMessage(buffer[:0], &status)
-		if !slices.Equal(told, sources) {
-			told = sources
-			buffer = wire.AppendMessage(buffer, &smr.ImageSources{Sources: sources})
-		}
-		if s.conn.SetWriteDeadline(time.Now().Add(kvPatience)) != nil {
-			return
-		}
-		if _, err := s.conn.Write(buffer); err != nil {
-			return
-		}
-		select {
-		case <-n.local.wake:
-		case <-idle.C:
-		case <-done:
-			return
-		case <-ctx.Done():
-			return
-		}
+// teller tells a KV node the state: at once, on every change and when idle.
+type teller struct {
+	*speaker.Speaker
+	local *local
+	// Of who composes.
+	status  smr.Status
+	sources []smr.ImageSource
+	written time.Time // when it was last told anything
+}
+
+func newTeller(l *local, conn net.Conn) *teller {
+	t := &teller{local: l}
+	t.Speaker = speaker.New(conn, t.compose, func(int) time.Duration { return kvPatience })
+	return t
+}
+
+// compose implements speaker.Compose: what the KV node does not know, or all of it if it has heard nothing for a while.
+func (t *teller) compose(buffer []byte, _ bool) (composed []byte, last bool, err error) {
+	if why := t.local.takeRefusal(); why != "" {
+		return wire.AppendMessage(buffer, &smr.Reject{Code: smr.RejectForeign, Reason: why}), true, nil
 	}
+	status, sources := t.local.shown()
+	if now := time.Now(); status != t.status || now.Sub(t.written) >= statusEvery {
+		t.status, t.written = status, now
+		buffer = wire.AppendMessage(buffer, &status)
+	}
+	if !slices.Equal(t.sources, sources) {
+		t.sources = sources
+		buffer = wire.AppendMessage(buffer, &smr.ImageSources{Sources: sources})
+	}
+	return buffer, false, nil
+}
+
+// tell runs the speaker until ctx ends or the connection fails.
+func (t *teller) tell(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var alarm sync.WaitGroup
+	alarm.Go(func() {
+		idle := time.NewTicker(statusEvery / 2)
+		defer idle.Stop()
+		for {
+			select {
+			case <-idle.C:
+				t.Wake()
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	_ = t.Run(ctx, func() bool { return ctx.Err() != nil }) // the connection is closed then: that is all there is to it
+	cancel()
+	alarm.Wait()
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"lockstep/internal/invariant"
+	"lockstep/internal/turn"
 	"lockstep/smr"
 	"lockstep/smr/page"
 	"lockstep/smr/replica"
@@ -21,6 +22,9 @@ const (
 	maxOrders = 256
 	// reassureTicks is how often clients whose requests are held back get a sign of life.
 	reassureTicks = 25
+	// maxRounds is how many rounds a goroutine that brought something steps the core for others, before it leaves that to the
+	// loop's own goroutine and goes on with its connection.
+	maxRounds = 4
 )
 
 // item is what other goroutines send to the loop. Exactly one of input and count is set.
@@ -44,14 +48,22 @@ type proposal struct {
 	taken  func() // may be nil
 }
 
-// loop owns the core. All others talk to it through its queues:
+// loop owns the core. All others talk to it through its queues, and whoever has put something there and finds nobody at the core steps it
+// himself (see turn). So a message is stepped on the goroutine that has read it, and its answer written there too. The loop's own goroutine
+// brings ticks, and takes over from goroutines that would otherwise serve others for too long.
 //
 //	control    orders, acknowledgements, reads, the KV node's progress. Full: the sender waits.
 //	upstream   what comes from the master. Full, or the disk behind: the reader of that socket waits.
 //	proposals  requests of KV nodes. Full, or the disk behind or full: the readers of those sockets wait.
-//	disk.done  a mailbox: progress of the log writer.
+//	disk       a mailbox: progress of the log writer.
 type loop struct {
 	node *node
+	turn turn.Turn
+	due  atomic.Bool // a tick is due
+	// stopping: the turn is to be left to the loop's own goroutine, which gives it to nobody.
+	stopping atomic.Bool
+	ends     chan error // 1: why the core cannot be stepped any more
+	// What is below, but the queues, belongs to who has the turn.
 	core *replica.Replica
 	out  replica.Effects
 
@@ -78,6 +90,7 @@ type loop struct {
 func newLoop(n *node, core *replica.Replica) *loop {
 	return &loop{
 		node: n, core: core,
+		turn: turn.New(), ends: make(chan error, 1),
 		control:   make(chan item, queueLength),
 		upstream:  make(chan item, queueLength),
 		proposals: make(chan proposal, queueLength),
@@ -86,36 +99,87 @@ func newLoop(n *node, core *replica.Replica) *loop {
 	}
 }
 
-// run is the loop: gather inputs, step, carry out, publish.
+// run brings ticks, and steps the core whenever the turn is left to it, until ctx ends or the core cannot go on. Nobody steps it afterwards.
 func (l *loop) run(ctx context.Context) error {
 	ticker := time.NewTicker(replica.TickMillis * time.Millisecond)
 	defer ticker.Stop()
 	defer l.closePage()
 	for {
-		proposals, upstream := l.proposals, l.upstream
-		if l.node.disk.behind() {
-			proposals, upstream = nil, nil
-		}
 		select {
-		case <-ctx.Done():
-			return nil
 		case <-ticker.C:
-			l.tick()
-			l.reassure(proposals == nil)
-		case <-l.node.disk.done:
-		case in := <-l.control:
-			l.take(in)
-		case in := <-upstream:
-			l.take(in)
-		case p := <-proposals:
-			l.gather(p)
-		}
-		l.drain(proposals != nil)
-		if err := l.carryOut(); err != nil {
+			l.due.Store(true)
+			l.step()
+		case <-l.turn.Left():
+			if ctx.Err() == nil {
+				l.rounds()
+			} else {
+				l.turn.Leave()
+			}
+		case err := <-l.ends:
 			return err
+		case <-ctx.Done():
+			l.stopping.Store(true)
+			if !l.turn.Knock() { // who has the turn hears it, and leaves
+				select {
+				case <-l.turn.Left():
+				case err := <-l.ends:
+					return err
+				}
+			}
+			return nil
 		}
-		l.publish()
 	}
+}
+
+// step steps the core, unless somebody else does.
+func (l *loop) step() {
+	if l.turn.Knock() && !l.some(maxRounds) {
+		l.turn.Leave()
+	}
+}
+
+// knock has the loop's own goroutine step the core, unless somebody else does.
+func (l *loop) knock() {
+	if l.turn.Knock() {
+		l.turn.Leave()
+	}
+}
+
+// rounds steps the core until nobody knocks any more.
+func (l *loop) rounds() {
+	for !l.some(maxRounds) {
+	}
+}
+
+// some makes up to so many rounds. It reports whether the turn was given back, or is of no further use.
+func (l *loop) some(most int) bool {
+	for range most {
+		heard := l.turn.Heard()
+		if l.stopping.Load() {
+			l.turn.Leave()
+			return true
+		}
+		if err := l.round(); err != nil {
+			l.ends <- err
+			return true
+		}
+		if l.turn.End(heard) {
+			return true
+		}
+	}
+	return false
+}
+
+// round takes what is waiting, steps, carries out, publishes.
+func (l *loop) round() error {
+	if l.due.Swap(false) {
+		l.tick()
+		l.reassure(l.node.disk.behind())
+	}
+	l.drain()
+	err := l.carryOut()
+	l.publish()
+	return err
 }
 
 // reassure gives clients a sign of life while their requests are held back and their sockets therefore not read: an
@@ -131,32 +195,33 @@ func (l *loop) reassure(holding bool) {
 }
 
 // drain takes what else is waiting, so that one round of effects, one frame and one sync serve all of it.
-func (l *loop) drain(flowing bool) {
+func (l *loop) drain() {
 	for n := len(l.control); n > 0; n-- {
 		l.take(<-l.control)
 	}
-	if flowing {
-		for n := len(l.upstream); n > 0 && !l.node.disk.behind(); n-- {
-			l.take(<-l.upstream)
-		}
-		for n := len(l.proposals); n > 0 && l.gathered() < gatherBytes; n-- {
-			l.gather(<-l.proposals)
-		}
+	for n := len(l.upstream); n > 0 && !l.node.disk.behind(); n-- {
+		l.take(<-l.upstream)
+	}
+	for n := len(l.proposals); n > 0 && l.gathered() < gatherBytes && !l.node.disk.behind(); n-- {
+		l.gather(<-l.proposals)
+	}
+	if len(l.upstream)+len(l.proposals) > 0 && !l.node.disk.behind() {
+		l.turn.Knock() // come round again for the rest
 	}
 	if len(l.propose.Batches) > 0 {
 		l.node.cfg.gauges.proposed(&l.propose)
-		l.step(&l.propose)
+		l.input(&l.propose)
 		clear(l.propose.Batches)
 		l.propose.Batches = l.propose.Batches[:0]
 	}
 	for i := range l.reads {
 		l.reads[i].Clock = page.Boot()
-		l.step(&l.reads[i])
+		l.input(&l.reads[i])
 	}
 	l.reads = l.reads[:0]
 	if done, some := l.node.disk.takeProgress(); some {
 		l.diskDone = done
-		l.step(&l.diskDone)
+		l.input(&l.diskDone)
 	}
 	for i, taken := range l.taken {
 		taken()
@@ -183,7 +248,7 @@ func (l *loop) gather(p proposal) {
 	}
 }
 
-func (l *loop) step(in replica.Input) {
+func (l *loop) input(in replica.Input) {
 	l.core.Step(in, &l.out)
 	l.countDone.Add(1)
 }
@@ -211,7 +276,7 @@ func (l *loop) take(in item) {
 			ask.Clock = page.Boot()
 		}
 	}
-	l.step(in.input)
+	l.input(in.input)
 }
 
 // admit decides whether an input of a slave connection still counts: the connection must be known, or make itself known
@@ -255,7 +320,7 @@ func (l *loop) takeOrder(in item) {
 		invariant.Assert(false, "an order of unknown kind", fmt.Sprintf("%T", in.input))
 	}
 	l.orders[l.orderID] = in.reply
-	l.step(in.input)
+	l.input(in.input)
 }
 
 // carryOut does what the core noted in Effects. The order matters in four places: the page shows the end of a lease and the new
@@ -298,7 +363,7 @@ func (l *loop) carryOut() error {
 		if c := l.node.clients.find(ready.Client); c != nil {
 			if next := c.answered(ready.ID); next != 0 {
 				l.reads = append(l.reads, replica.ReadIndex{Client: ready.Client, ID: next})
-				signal(l.node.disk.done) // come round again for it
+				l.turn.Knock() // come round again for it
 			}
 			c.push(&smr.ReadReady{ID: ready.ID, LSN: ready.LSN})
 		}
@@ -335,13 +400,8 @@ func (l *loop) sendAll() {
 		}
 		link.send(send.Message)
 	}
-	for i := range out.Disk {
-		if out.Disk[i].Append != nil {
-			for _, link := range l.links { // each is only woken: the order does not matter
-				signal(link.wake)
-			}
-			break
-		}
+	for _, link := range l.links { // each writes what it has: the order does not matter
+		link.say()
 	}
 }
 

@@ -193,6 +193,7 @@ func (m *manage) order(ctx context.Context, input replica.Input) (replica.Reply,
 	reply := make(chan replica.Reply, 1) // the loop never waits for a caller that is gone
 	select {
 	case m.node.loop.control <- item{input: input, reply: reply}:
+		m.node.loop.knock()
 	case <-ctx.Done():
 		return replica.Reply{}, status.FromContextError(ctx.Err()).Err()
 	case <-m.ctx.Done():

@@ -34,5 +34,5 @@ func (l *loop) tick() {
 	if l.page != nil {
 		l.page.Tick(clocks)
 	}
-	l.step(&replica.Tick{Stamp: l.node.cfg.drills.Now().UnixMilli(), Clock: clocks.Boot})
+	l.input(&replica.Tick{Stamp: l.node.cfg.drills.Now().UnixMilli(), Clock: clocks.Boot})
 }

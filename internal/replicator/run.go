@@ -144,6 +144,7 @@ func newNode(cfg Config, h *home, ports listeners) (*node, error) {
 		Commit: h.log.LastCommit(), Stamp: h.log.LastStamp(), Config: h.config,
 		Trim: cfg.trimPolicy(), LeaseHold: h.saved.LeaseHoldTicks, LeaseTicks: cfg.leaseTicks(),
 	}))
+	n.disk.done = n.loop.step
 	n.loop.openPage()
 	n.loop.publish() // who asks before the loop's first round must not be shown a replica that holds nothing and is stuck
 	return n, nil
@@ -190,7 +191,16 @@ func (n *node) run(ctx context.Context, ports listeners) error {
 	return group.Wait()
 }
 
-// post sends to the loop and waits while its queue is full.
+// bring puts something into a queue of the loop and steps it, unless somebody else does. It waits while the queue is full.
+func (n *node) bring(ctx context.Context, queue chan<- item, in item) error {
+	if err := n.post(ctx, queue, in); err != nil {
+		return err
+	}
+	n.loop.step()
+	return nil
+}
+
+// post puts something into a queue of the loop. The caller then has it stepped.
 func (n *node) post(ctx context.Context, queue chan<- item, in item) error {
 	select {
 	case queue <- in:

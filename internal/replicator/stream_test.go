@@ -101,20 +101,21 @@ func checkTake(t *rapid.T, s *stream, d *disk, whole []byte, boundaries []int, c
 // and a peer that lets too much gather is hung up.
 func TestLinkQueueIsBounded(t *testing.T) {
 	conn := &closeOnly{}
-	l := newLink(1, conn, "n2")
+	l := newLink(1, conn, "n2", nil, nil)
 	for i := range 1000 {
 		l.send(&smr.Heartbeat{Round: uint64(i)})
 	}
 	l.send(&smr.Ack{})
 	l.send(&smr.Heartbeat{Round: 2000})
-	queued, _, closed, _ := l.takeQueued(nil)
+	queued, _, _ := l.takeQueued(nil)
+	closed := l.isClosed()
 	if len(queued) != 3 || closed || queued[0].(*smr.Heartbeat).Round != 999 || queued[2].(*smr.Heartbeat).Round != 2000 {
 		t.Fatalf("%d queued, closed %v", len(queued), closed)
 	}
 	for range maxQueued + 1 {
 		l.send(&smr.SlaveStart{})
 	}
-	if _, _, closed, _ := l.takeQueued(nil); !closed || conn.closed != 1 {
+	if !l.isClosed() || conn.closed != 1 {
 		t.Fatal("the queue grows without end")
 	}
 }

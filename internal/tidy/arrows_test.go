@@ -31,7 +31,7 @@ var arrows = map[string][]string{
 	"smr/session":        {"smr", "internal/invariant", "internal/mutant"},
 	"smr/wire":           {"smr", "internal/invariant"},
 	"smr/page":           {"smr", "internal/view"},
-	"smr/client":         {"smr", "smr/session", "smr/wire", "smr/page", "log", "internal/invariant", "internal/obs"},
+	"smr/client":         {"smr", "smr/session", "smr/wire", "smr/page", "log", "internal/invariant", "internal/obs", "internal/speaker", "internal/turn"},
 	"log":                {"smr", "internal/invariant", "internal/mutant"},
 	"proto":              {},
 	"internal/invariant": {},
@@ -46,10 +46,12 @@ var arrows = map[string][]string{
 	"internal/steady":    {},
 	"internal/keyhash":   {},
 	"internal/eventloop": {},
+	"internal/speaker":   {},
+	"internal/turn":      {},
 	"internal/obs":       {"smr"},
 	"internal/trust":     {},
 	"internal/replicator": {
-		"internal/trust", "smr", "smr/replica", "smr/wire", "smr/page", "log", "proto", "internal/archive", "internal/archive/s3", "internal/fault", "internal/invariant", "internal/obs",
+		"internal/trust", "smr", "smr/replica", "smr/wire", "smr/page", "log", "proto", "internal/archive", "internal/archive/s3", "internal/fault", "internal/invariant", "internal/obs", "internal/speaker", "internal/turn",
 	},
 	"internal/kvnode": {
 		"internal/trust", "smr", "smr/client", "smr/session", "log", "proto", "internal/eventloop", "internal/kv", "internal/checkpoint", "internal/resp", "internal/acl", "internal/invariant", "internal/obs", "internal/transfer", "internal/nearest",

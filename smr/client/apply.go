@@ -105,7 +105,7 @@ func (a *applyLoop) advance(ctx context.Context) (tried, err error) {
 		c.applied.advance(next)
 		c.applied.answerLate(time.Now())
 		if c.inbox.isBlocked() {
-			signal(c.inbox.wake) // there may be room
+			c.knock() // there may be room
 		}
 		switch {
 		case err != nil:

@@ -61,7 +61,7 @@ type Machine interface {
 // Finish is called.
 type Waiter interface {
 	// Finish says that the request is not executed (in time): Refused, Uncertain, TooLarge or Overloaded. It is called
-	// from the session loop, from the apply loop when an image was loaded, or from within Submit, and must not block.
+	// from the session loop, from the apply loop when an image was loaded, or from within Submit or Flush, and must not block.
 	Finish(outcome Outcome)
 }
 
@@ -71,6 +71,7 @@ type Client struct {
 	config  Config
 	machine Machine
 
+	session    *sessionLoop
 	inbox      inbox
 	owners     owners
 	applied    applied
@@ -90,7 +91,8 @@ func New(config Config, machine Machine) (*Client, error) {
 		return nil, err
 	}
 	c := &Client{config: config.withDefaults(), machine: machine, saved: make(chan struct{}, 1)}
-	c.inbox.init(c.config)
+	c.session = newSessionLoop(c)
+	c.inbox.init(c.config, c.knock)
 	c.owners.base = 1
 	c.applied.init(config.Applied, c.config)
 	c.view.init()
@@ -102,7 +104,7 @@ func New(config Config, machine Machine) (*Client, error) {
 // returns, everybody who waited has been answered. It is called once.
 func (c *Client) Run(ctx context.Context) error {
 	group, inner := errgroup.WithContext(ctx)
-	group.Go(func() error { c.runSession(inner); return nil })
+	group.Go(func() error { c.session.run(inner); return nil })
 	group.Go(func() error { return c.runLocal(inner) })
 	group.Go(func() error { c.runMaster(inner); return nil })
 	group.Go(func() error { return c.runApply(inner) })
@@ -126,7 +128,8 @@ func (c *Client) Submit(slot uint16, flags uint8, payload []byte, waiter Waiter)
 	}
 }
 
-// TrySubmit is Submit, but never waits: if there is no room it does nothing and reports false.
+// TrySubmit is Submit, but never waits: if there is no room it does nothing and reports false. What was taken is on its way only with the next
+// Flush: whoever has many requests submits them first.
 func (c *Client) TrySubmit(slot uint16, flags uint8, payload []byte, waiter Waiter) (taken bool) {
 	outcome := TooLarge
 	if len(payload) <= smr.MaxPayload {
@@ -138,6 +141,19 @@ func (c *Client) TrySubmit(slot uint16, flags uint8, payload []byte, waiter Wait
 		waiter.Finish(outcome)
 	}
 	return true
+}
+
+// Flush sends what TrySubmit has taken, from the goroutine that calls it: callbacks of others may be called from within it, so that the caller
+// must hold nothing that they could wait for.
+func (c *Client) Flush() { c.session.bring() }
+
+// knock has the session loop look into the inbox.
+func (c *Client) knock() { c.session.knock() }
+
+// post tells the session loop what a connection has to tell.
+func (c *Client) post(e event) {
+	c.inbox.post(e)
+	c.session.bring()
 }
 
 // Take returns the Waiter of the request of the own session with that sequence, or nil if it was told Uncertain
@@ -158,8 +174,8 @@ func (c *Client) ReadLease() (lsn smr.LSN, ok bool) {
 func (c *Client) Proved() bool { return !c.applied.inDoubt.Load() }
 
 // ReadIndex calls done once with an LSN: what is read at Applied >= LSN is linearizable, if the read arrived before
-// this call. Or with ErrNoAnswer, ErrOverloaded or ErrClosed. done is called from the session loop, from the apply loop if
-// the log beside had first to be held against what was executed, or from within ReadIndex, and must not block.
+// this call. Or with ErrNoAnswer, ErrOverloaded or ErrClosed. done is called from the session loop, from within Flush, from the apply
+// loop if the log beside had first to be held against what was executed, or from within ReadIndex, and must not block.
 func (c *Client) ReadIndex(done func(lsn smr.LSN, err error)) {
 	trusted := func(lsn smr.LSN, err error) {
 		if err != nil {

@@ -49,7 +49,7 @@ type work struct {
 
 // inbox is where everybody leaves work for the session loop.
 type inbox struct {
-	wake chan struct{} // 1
+	knock func() // has the session loop look
 
 	maxPending, maxBytes int
 	refuseWhenFull       bool
@@ -65,16 +65,19 @@ type inbox struct {
 	blocked        int // callers that wait for room
 	// refusing: what is submitted would be refused by the session.
 	refusing bool
+	// knocked: the session loop knows that there are submissions.
+	knocked bool
 }
 
-func (in *inbox) init(config Config) {
-	in.wake = make(chan struct{}, 1)
+func (in *inbox) init(config Config, knock func()) {
+	in.knock = knock
 	in.room.L = &in.mu
 	in.maxPending, in.maxBytes = config.MaxPending, config.MaxPendingBytes
 	in.refuseWhenFull, in.timeout = config.RefuseWhenFull, config.Timeout
 }
 
-// submit leaves a request, or returns why it is turned away. Without wait, taken is false if it would have to wait for room.
+// submit leaves a request, or returns why it is turned away. Without wait, taken is false if it would have to wait for room, and the
+// caller sees to it that the session loop looks.
 func (in *inbox) submit(s submission, wait bool) (outcome Outcome, taken bool) {
 	size := smr.RequestHeaderSize + len(s.payload)
 	alone := len(s.payload) > arenaAlone
@@ -96,8 +99,9 @@ func (in *inbox) submit(s submission, wait bool) (outcome Outcome, taken bool) {
 	in.pending++
 	in.bytes += size
 	in.queued += size
-	if len(in.submissions) == 1 {
-		signal(in.wake)
+	if wait && !in.knocked {
+		in.knocked = true
+		in.knock()
 	}
 	return session.Success, true
 }
@@ -148,7 +152,7 @@ func (in *inbox) read(done readCall) bool {
 	}
 	in.reads = append(in.reads, done)
 	if len(in.reads) == 1 {
-		signal(in.wake)
+		in.knock()
 	}
 	return true
 }
@@ -161,16 +165,15 @@ func (in *inbox) count(lsn smr.LSN, done func(copies int, err error)) bool {
 		return false
 	}
 	in.counts = append(in.counts, countCall{lsn: lsn, done: done})
-	signal(in.wake)
+	in.knock()
 	return true
 }
 
-// post leaves what a connection has to tell.
+// post leaves what a connection has to tell. The caller sees to it that the session loop looks.
 func (in *inbox) post(e event) {
 	in.mu.Lock()
 	in.events = append(in.events, e)
 	in.mu.Unlock()
-	signal(in.wake)
 }
 
 // take returns all work there is. It is valid until the next take.
@@ -181,7 +184,7 @@ func (in *inbox) take() *work {
 	closed := in.closed
 	in.work, in.spare = in.spare, in.work
 	in.closed = closed
-	in.queued = 0
+	in.queued, in.knocked = 0, false
 	return &in.spare
 }
 

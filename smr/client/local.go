@@ -93,7 +93,7 @@ func (c *Client) attachOnce(ctx context.Context) (welcomed bool, err error) {
 	defer func() {
 		c.page.Store(nil)
 		if c.view.detach() {
-			c.inbox.post(event{input: &session.Writable{Writable: false}})
+			c.post(event{input: &session.Writable{Writable: false}})
 		}
 	}()
 	group, inner := errgroup.WithContext(ctx)
@@ -165,7 +165,7 @@ func (c *Client) hearStatus(conn net.Conn, reader *wire.Reader) error {
 				ErrTrimmed, status.Start, applied, status.Start)
 		}
 		if c.view.show(*status) {
-			c.inbox.post(event{input: &session.Writable{Writable: status.Writable}})
+			c.post(event{input: &session.Writable{Writable: status.Writable}})
 		}
 	}
 }

@@ -2,9 +2,11 @@ package client
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	"lockstep/internal/invariant"
+	"lockstep/internal/turn"
 	"lockstep/smr/session"
 )
 
@@ -12,9 +14,20 @@ import (
 // connections have to say.
 const maxTicks = 25
 
-// sessionLoop owns the session and everybody who waits for its answers.
+// maxRounds is how many rounds a goroutine that brought something steps the session for others, before it leaves that to the session
+// loop's own goroutine.
+const maxRounds = 2
+
+// sessionLoop owns the session and everybody who waits for its answers. Its own goroutine brings ticks. Client.Flush and what the
+// master's answers bring step it on the goroutines where they come up (see package turn).
 type sessionLoop struct {
-	client  *Client
+	client *Client
+	turn   turn.Turn
+	due    atomic.Int64 // ticks
+	// stopping: the turn is to be left to the loop's own goroutine, which gives it to nobody.
+	stopping atomic.Bool
+
+	// What is below belongs to who has the turn.
 	session *session.Session
 	effects session.Effects
 	link    *link // the connection to the master, nil if none
@@ -40,30 +53,85 @@ type ticketed[T any] struct {
 	who    T
 }
 
-// runSession is the session loop. When ctx ends it answers everybody.
-func (c *Client) runSession(ctx context.Context) {
-	l := &sessionLoop{client: c, session: session.New(c.config.sessionOptions()), counts: map[session.Ticket]countCall{}}
+func newSessionLoop(c *Client) *sessionLoop {
+	return &sessionLoop{client: c, turn: turn.New(), session: session.New(c.config.sessionOptions()), counts: map[session.Ticket]countCall{}}
+}
+
+// run brings ticks, and steps the session whenever the turn is left to it. When ctx ends it answers everybody.
+func (l *sessionLoop) run(ctx context.Context) {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
 	last := time.Now()
 	for {
-		ticks := 0
 		select {
-		case <-c.inbox.wake:
+		case <-l.turn.Left():
+			if ctx.Err() != nil {
+				l.turn.Leave() // to the end, below
+			} else {
+				l.rounds()
+			}
 		case now := <-ticker.C:
-			ticks = int(now.Sub(last) / tick)
-			last = last.Add(time.Duration(ticks) * tick)
-			ticks = min(ticks, maxTicks)
+			ticks := now.Sub(last) / tick
+			last = last.Add(ticks * tick)
+			l.due.Store(int64(min(ticks, maxTicks)))
+			if l.turn.Knock() {
+				l.rounds()
+			}
 		case <-ctx.Done():
-			c.inbox.close()
-			l.handle(c.inbox.take(), 0)
-			l.step(&session.Stop{})
-			l.finish()
+			l.stopping.Store(true)
+			if !l.turn.Knock() {
+				<-l.turn.Left() // who has the turn hears the knock, and leaves
+			}
+			l.end()
 			return
 		}
-		l.handle(c.inbox.take(), ticks)
-		l.finish()
 	}
+}
+
+// end answers everybody. The turn is given to nobody any more.
+func (l *sessionLoop) end() {
+	in := &l.client.inbox
+	in.close()
+	l.handle(in.take(), 0)
+	l.step(&session.Stop{})
+	l.finish()
+}
+
+// bring steps the session, unless somebody else does.
+func (l *sessionLoop) bring() {
+	if l.turn.Knock() && !l.some(maxRounds) {
+		l.turn.Leave()
+	}
+}
+
+// knock has the loop's own goroutine step the session, unless somebody else does.
+func (l *sessionLoop) knock() {
+	if l.turn.Knock() {
+		l.turn.Leave()
+	}
+}
+
+// rounds steps the session until nobody knocks any more.
+func (l *sessionLoop) rounds() {
+	for !l.some(maxRounds) {
+	}
+}
+
+// some makes up to so many rounds and reports whether the turn was given away.
+func (l *sessionLoop) some(most int) bool {
+	for range most {
+		heard := l.turn.Heard()
+		if l.stopping.Load() {
+			l.turn.Leave()
+			return true
+		}
+		l.handle(l.client.inbox.take(), int(l.due.Swap(0)))
+		l.finish()
+		if l.turn.End(heard) {
+			return true
+		}
+	}
+	return false
 }
 
 func (l *sessionLoop) step(in session.Input) { l.session.Step(in, &l.effects) }
@@ -147,7 +215,7 @@ func (l *sessionLoop) watchLink() {
 	if l.link == nil {
 		return
 	}
-	written, writing := l.link.progress()
+	written, writing := l.link.Progress()
 	if writing && l.writing && written != l.written {
 		l.step(&session.Busy{Conn: l.link.id})
 	}

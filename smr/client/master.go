@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 
+	"lockstep/internal/speaker"
 	"lockstep/smr"
 	"lockstep/smr/session"
 	"lockstep/smr/wire"
@@ -58,16 +58,20 @@ type link struct {
 	id   session.ConnID
 	to   target // epoch: in which it was accepted
 	conn net.Conn
-	wake chan struct{} // 1: there is something to write
-
-	written atomic.Uint64 // bytes
-	writing atomic.Bool
+	*speaker.Speaker
 
 	mu       sync.Mutex
-	messages []any // to be written; they refer to memory of the session
+	messages []any // messages[next:] are to be written; they refer to memory of the session
+	next     int
 }
 
-// push leaves messages to the writer. Those for other connections are thrown away. Called by the session loop.
+func newLink(id session.ConnID, to target, conn net.Conn) *link {
+	l := &link{id: id, to: to, conn: conn}
+	l.Speaker = speaker.New(conn, l.compose, func(int) time.Duration { return 0 }) // the session watches for silence
+	return l
+}
+
+// push writes messages. Those for other connections are thrown away. Called by the session loop.
 func (l *link) push(sends []session.Send) {
 	l.mu.Lock()
 	for _, send := range sends {
@@ -76,11 +80,27 @@ func (l *link) push(sends []session.Send) {
 		}
 	}
 	l.mu.Unlock()
-	signal(l.wake)
+	l.Say()
 }
 
-// progress returns how many bytes have been written and whether more are being written.
-func (l *link) progress() (written uint64, writing bool) { return l.written.Load(), l.writing.Load() }
+// compose implements speaker.Compose: about writeSize bytes of what was pushed.
+func (l *link) compose(buffer []byte, _ bool) (composed []byte, last bool, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for ; l.next < len(l.messages) && len(buffer) < writeSize; l.next++ {
+		buffer = wire.AppendMessage(buffer, l.messages[l.next])
+		l.messages[l.next] = nil
+	}
+	if l.next < len(l.messages) {
+		l.Wake() // for the rest
+		return buffer, false, nil
+	}
+	l.messages, l.next = l.messages[:0], 0
+	if cap(l.messages) > keptEntries {
+		l.messages = nil
+	}
+	return buffer, false, nil
+}
 
 // runMaster keeps a connection to the master, whoever that is.
 func (c *Client) runMaster(ctx context.Context) {
@@ -128,19 +148,22 @@ func (c *Client) serveMaster(ctx context.Context, to target, id session.ConnID) 
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	to.epoch = accepted
-	l := &link{id: id, to: to, conn: conn, wake: make(chan struct{}, 1)}
+	l := newLink(id, to, conn)
 	c.config.Logger.Info("master connected", "group", c.config.Group, "node", string(c.config.Node),
 		"master", string(to.node), "address", to.address, "epoch", uint64(to.epoch))
 	c.links.set(l)
-	c.inbox.post(event{input: &session.Connected{Conn: id}, link: l})
+	c.post(event{input: &session.Connected{Conn: id}, link: l})
 	defer func() {
 		c.links.set(nil)
-		c.inbox.post(event{input: &session.Disconnected{Conn: id}})
+		c.post(event{input: &session.Disconnected{Conn: id}})
 	}()
 	group, inner := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		defer conn.Close()
-		return l.write(inner)
+		if err := l.Run(inner, func() bool { return inner.Err() != nil }); err != nil {
+			return fmt.Errorf("write to master: %w", err)
+		}
+		return nil
 	})
 	group.Go(func() error {
 		defer conn.Close()
@@ -235,62 +258,13 @@ func (c *Client) hearMaster(l *link, reader *wire.Reader) error {
 		}
 		switch m := message.(type) {
 		case *smr.ReadReady:
-			c.inbox.post(event{input: &session.ReadReady{Conn: l.id, Message: *m}})
+			c.post(event{input: &session.ReadReady{Conn: l.id, Message: *m}})
 		case *smr.CopiesCounted:
-			c.inbox.post(event{input: &session.CopiesCounted{Conn: l.id, Message: *m}})
+			c.post(event{input: &session.CopiesCounted{Conn: l.id, Message: *m}})
 		case *smr.Reject:
 			return &wire.RejectedError{Reject: *m}
 		default:
 			return fmt.Errorf("%w: %T from a master", wire.ErrBadMessage, message)
 		}
 	}
-}
-
-// write sends what is pushed until the connection ends.
-func (l *link) write(ctx context.Context) error {
-	var buffer []byte
-	var messages []any
-	for {
-		select {
-		case <-l.wake:
-		case <-ctx.Done():
-			return nil
-		}
-		l.mu.Lock()
-		messages, l.messages = l.messages, messages[:0]
-		l.mu.Unlock()
-		l.writing.Store(true)
-		for i, message := range messages {
-			buffer = wire.AppendMessage(buffer, message)
-			messages[i] = nil
-			if len(buffer) < writeSize && i+1 < len(messages) {
-				continue
-			}
-			if err := l.writeAll(buffer); err != nil {
-				return fmt.Errorf("write to master: %w", err)
-			}
-			buffer = buffer[:0]
-		}
-		l.writing.Store(false)
-		if cap(buffer) > 4*batchBytes {
-			buffer = nil
-		}
-		if cap(messages) > keptEntries {
-			messages = nil
-		}
-	}
-}
-
-// writeAll writes in pieces, so that progress can be seen.
-func (l *link) writeAll(buffer []byte) error {
-	for len(buffer) > 0 {
-		piece := buffer[:min(len(buffer), writeSize)]
-		n, err := l.conn.Write(piece)
-		l.written.Add(uint64(n))
-		if err != nil {
-			return err
-		}
-		buffer = buffer[n:]
-	}
-	return nil
 }
