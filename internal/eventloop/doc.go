@@ -26,5 +26,5 @@
 // # Goroutines
 //
 // Run is the only one, started by the caller. Handlers are called on it and must not block for long: all other connections
-// of the loop wait meanwhile.
+// of the loop wait meanwhile. What they begin for several connections is finished together, when nothing else is ready (New's after).
 package eventloop

@@ -1,8 +1,8 @@
 // Package replicator is the shell around smr/replica: the sockets, files, clock and goroutines of one replica of a
 // group's log. Run is all of it.
 //
-// It decides nothing about safety. One goroutine, the loop, owns the core; it turns what arrives into inputs and carries
-// out effects as the manual in smr/replica says. Bytes of requests cross this package without being looked into.
+// It decides nothing about safety. One goroutine at a time has the turn at the core (the loop, see below); it turns what arrives into inputs and
+// carries out effects as the manual in smr/replica says. Bytes of requests cross this package without being looked into.
 //
 // # Connections
 //
@@ -44,23 +44,30 @@
 // All are started in Run's group and have ended when it returns. "One" means one a process.
 //
 //	goroutine               owns                          is sent to through             when that is full
-//	loop (one)              core, connection tables       control (256), upstream (256), the sender waits: that socket is read no
-//	                                                      proposals (256)                further. Proposals and upstream also wait while
+//	whoever has the turn    core, connection tables       control (256), upstream (256), the sender waits: that socket is read no
+//	at the loop                                           proposals (256)                further. Proposals and upstream also wait while
 //	                                                                                     more than 32 MiB wait for the disk or it is full
+//	loop (one)              ticks; the turn, when others  turn.Left
+//	                        have had it for long
 //	log writer (one)        log, hard state               queue of operations            bounded by the loop's holding back; beyond 65536
 //	                                                                                     operations the process gives up
 //	log writer -> loop      -                             mailbox: progress              newest replaces older
-//	feeder (each slave)     socket's write side, a        link.queued (64), stream       heartbeats replace each other; a peer that lets
-//	                        log.Reader                    (16 MiB, or what is not        more gather is hung up. What has left the stream
+//	feeder (each slave)     what the socket does not take link.queued (64), stream       heartbeats replace each other; a peer that lets
+//	                        at once, a log.Reader         (16 MiB, or what is not        more gather is hung up. What has left the stream
 //	                                                      written yet)                   is read from files
 //	slave reader (each)     socket's read side            -                              -
 //	dialer (one)            connection to the master,     mailbox: the order in force    newest replaces older
 //	                        its read side
-//	writer to the master    its write side                link.queued (64)               acknowledgements replace each other
+//	writer to the master    what it does not take at once link.queued (64)               acknowledgements replace each other
 //	client reader (each)    socket's read side            -                              -
-//	client writer (each)    socket's write side           newest ReadReady, 1024 counts  the client is hung up
+//	client writer (each)    what it does not take at once newest ReadReady, 1024 counts  the client is hung up
 //	local reader (one)      session with the KV node      -                              -
-//	local writer (one)      socket's write side           mailbox: newest Status         newest replaces older
+//	local writer (one)      what it does not take at once mailbox: newest Status         newest replaces older
+//
+// The readers and the log writer bring something: they put it into a queue and step the core themselves, if nobody else does, and write
+// what follows from it to whatever sockets take it at once (internal/turn, internal/speaker). So a request passes from the KV node's socket to the
+// slaves' sockets on one goroutine, and an acknowledgement from the slave's socket to the KV node's. After maxRounds a
+// reader leaves the turn to the loop's own goroutine: its socket must not wait for others without end. Orders are always left to it.
 //	acceptors (data, local) the listeners                 -                              connections above the limit are closed
 //	events (one)            log lines                     queue (1024)                   lines are counted and dropped
 //	gRPC server             management calls              128 connections x 64 streams   refused; 256 orders may wait for replies

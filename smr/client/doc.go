@@ -5,7 +5,7 @@
 //
 // # A request's way
 //
-// Submit copies the payload into the inbox; the session loop gives all that has gathered their sequences, notes the
+// Submit copies the payload into the inbox; the session loop, or whoever calls Flush after TrySubmit, gives all that has gathered their sequences, notes the
 // Waiters under them, and sends one Propose. When the frame comes up in the committed log, the Machine takes the Waiter
 // of each request of its own session (Take) just before it executes it, and writes the reply straight into it. So the
 // client never carries replies, and no look-up is needed but the one in a queue: sequences are executed in order. Only
@@ -14,16 +14,20 @@
 // # Goroutines
 //
 //	goroutine       owns                      waits for                      is sent
-//	session loop    session.Session, waiters  inbox, ticks                   inbox: requests, reads, what masters say
+//	session loop    ticks; session.Session    inbox, ticks                   inbox: requests, reads, what masters say
+//	                and waiters with the turn
 //	apply loop      log.Reader, the Machine   a new status, retries          status, by the local reader
 //	local           local connection          the replicator (3 s)           status messages
 //	  local writer  writes of it              100 ms, a checkpoint           -
 //	master          dialling                  a new master, the connection   target, by the local reader
 //	  reader        reads of it               the master                     ReadReady, CopiesCounted
-//	  writer        writes of it              link queue                     messages, by the session loop
+//	  writer        what it takes not at once link queue                     messages, by who steps the session
+//
+// The session is stepped by one goroutine at a time, which writes what follows from it to the master at once (internal/turn, internal/speaker): its own;
+// that of Flush; those that hear the replicator and the master.
 //
 // All are started by Run and end before it returns. Machine methods and the callbacks of WaitApplied and Read run on the
-// apply loop; Finish and the callbacks of ReadIndex and CountCopies run on the session loop or on the goroutine that
+// apply loop; Finish and the callbacks of ReadIndex and CountCopies run on whichever goroutine steps the session, or on the one that
 // called; FetchImage has a goroutine of its own, which the apply loop starts and waits for. None may block, and none may call Run.
 //
 // # Queues
