@@ -180,6 +180,15 @@ func (c *conn) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// NetConn returns the connection behind this one. While Held is false it may be written to directly (internal/speaker).
+func (c *conn) NetConn() net.Conn { return c.Conn }
+
+// Held reports whether what is written has to wait.
+func (c *conn) Held() bool {
+	cut, _ := c.links.cutFor(c.remote, true)
+	return cut
+}
+
 // Write implements net.Conn.
 func (c *conn) Write(p []byte) (int, error) {
 	if err := c.pass(true, &c.writeEnd); err != nil {

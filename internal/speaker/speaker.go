@@ -34,6 +34,7 @@ type Speaker struct {
 	patience func(bytes int) time.Duration
 
 	raw     syscall.RawConn // nil: the connection can only be written to by waiting
+	held    func() bool     // reports whether writing has to wait; nil: it never has
 	attempt func(fd uintptr) bool
 	written atomic.Uint64
 	writing atomic.Bool
@@ -49,7 +50,11 @@ type Speaker struct {
 // New returns a speaker of conn. Whoever calls it sees to it that Run runs.
 func New(conn net.Conn, compose Compose, patience func(bytes int) time.Duration) *Speaker {
 	s := &Speaker{conn: conn, wake: make(chan struct{}, 1), compose: compose, patience: patience}
-	if direct, ok := conn.(syscall.Conn); ok {
+	socket := conn
+	if w, ok := conn.(wrapped); ok {
+		socket, s.held = w.NetConn(), w.Held
+	}
+	if direct, ok := socket.(syscall.Conn); ok {
 		s.raw, _ = direct.SyscallConn() // it fails for closed connections only: Run notices
 	}
 	s.attempt = func(fd uintptr) bool {
@@ -59,9 +64,15 @@ func New(conn net.Conn, compose Compose, patience func(bytes int) time.Duration)
 	return s
 }
 
+// wrapped is a connection that only sometimes does more than the one behind it: while Held is false that one may be written to.
+type wrapped interface {
+	NetConn() net.Conn
+	Held() bool
+}
+
 // Say writes what there is to be written. It never blocks.
 func (s *Speaker) Say() {
-	if s.raw == nil || !s.busy.TryLock() {
+	if s.raw == nil || s.held != nil && s.held() || !s.busy.TryLock() {
 		s.Wake() // who is at it comes round again
 		return
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -191,6 +192,37 @@ func TestRunComposesPatiently(t *testing.T) {
 	s.Wake()
 	tasks.Wait()
 	stop()
+}
+
+// holdable is a connection whose writes may have to wait.
+type holdable struct {
+	net.Conn
+	held atomic.Bool
+}
+
+func (h *holdable) NetConn() net.Conn { return h.Conn }
+func (h *holdable) Held() bool        { return h.held.Load() }
+
+// A wrapped connection is written to at once, but not while it holds writes back.
+func TestWrappedConnectionsAreWrittenToUnlessHeld(t *testing.T) {
+	here, there := pair(t)
+	q := &queue{}
+	h := &holdable{Conn: here}
+	s := New(h, q.compose, forEver)
+	q.add([]byte("a"))
+	s.Say()
+	h.held.Store(true)
+	q.add([]byte("b"))
+	s.Say()
+	if written, _ := s.Progress(); written != 1 {
+		t.Fatalf("%d bytes written", written)
+	}
+	h.held.Store(false)
+	s.Say()
+	got := make([]byte, 2)
+	if _, err := io.ReadFull(there, got); err != nil || string(got) != "ab" {
+		t.Fatalf("%q, %v", got, err)
+	}
 }
 
 // A peer that is gone, or takes nothing, ends Run with an error, a stop without one.
