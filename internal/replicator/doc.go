@@ -63,15 +63,15 @@
 //	client writer (each)    what it does not take at once newest ReadReady, 1024 counts  the client is hung up
 //	local reader (one)      session with the KV node      -                              -
 //	local writer (one)      what it does not take at once mailbox: newest Status         newest replaces older
+//	acceptors (data, local) the listeners                 -                              connections above the limit are closed
+//	events (one)            log lines                     queue (1024)                   lines are counted and dropped
+//	gRPC server             management calls              128 connections x 64 streams   refused; 256 orders may wait for replies
+//	closer (one)            ends listeners at the end     -                              -
 //
 // The readers and the log writer bring something: they put it into a queue and step the core themselves, if nobody else does, and write
 // what follows from it to whatever sockets take it at once (internal/turn, internal/speaker). So a request passes from the KV node's socket to the
 // slaves' sockets on one goroutine, and an acknowledgement from the slave's socket to the KV node's. After maxRounds a
 // reader leaves the turn to the loop's own goroutine: its socket must not wait for others without end. Orders are always left to it.
-//	acceptors (data, local) the listeners                 -                              connections above the limit are closed
-//	events (one)            log lines                     queue (1024)                   lines are counted and dropped
-//	gRPC server             management calls              128 connections x 64 streams   refused; 256 orders may wait for replies
-//	closer (one)            ends listeners at the end     -                              -
 //
 // Memory for messages: a client's message above 1 MiB needs one of four slots until the core has it; the master's
 // stream is read while less than 4 MiB of it wait for the loop; the stream keeps 16 MiB of the newest bytes for feeders.
