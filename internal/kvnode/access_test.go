@@ -73,8 +73,8 @@ func TestLoginWaitsForUsersThatWereAcknowledged(t *testing.T) {
 // What a script is denied stands in ACL LOG of the node that was asked, once, whether it reads or writes.
 func TestDenialsInScriptsAreLogged(t *testing.T) {
 	g := newFakeGroup(t, 2, nil)
-	a, b := dial(t, g.serve(t, 0)), dial(t, g.serve(t, 1))
-	admin := dial(t, g.nodes[1].node.address.Load().String())
+	address := g.serve(t, 1)
+	a, b, admin := dial(t, g.serve(t, 0)), dial(t, address), dial(t, address)
 	a.expect("ACL SETUSER bob on nopass ~k* +@all -get", "+OK\r\n")
 	b.expect("AUTH bob x", "+OK\r\n")
 	for _, c := range []struct{ script, reply, entry string }{
