@@ -62,6 +62,8 @@ func lifecycleRows() []Row {
 		}})
 	}
 	return append(rows,
+		Row{Name: "cold-read", About: "p50 of a GET of one client while a node keeps a quarter of its data in memory: most values are read from its last image",
+			Goal: atMost(1, "ms"), Run: coldRead},
 		Row{Name: "log-replay", About: "SETs of 64 bytes executed from a log, a second of processor time", Goal: atLeast(1e6, "1/s"), Run: logReplay},
 		Row{Name: "log-scan", About: "reading a GiB of log that is in memory, with all checksums, processor time", Goal: atMost(2.5, "s"), Run: logScan})
 }

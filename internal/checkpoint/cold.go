@@ -46,9 +46,7 @@ func (e *Engine) pin(m *Manifest) (*coldRows, error) {
 		_ = e.fs.RemoveAll(dir)
 		return nil, fmt.Errorf("keep image %s for cold values: %w", Name(m.LSN), err)
 	}
-	options := e.storeOptions(newBreakage(), true)
-	options.CacheSize = coldCacheBytes
-	db, err := pebble.Open(dir, options)
+	db, err := pebble.Open(dir, e.storeOptions(newBreakage(), true))
 	if err != nil {
 		_ = e.fs.RemoveAll(dir)
 		return nil, fmt.Errorf("keep image %s for cold values: %w", Name(m.LSN), err)

@@ -60,6 +60,9 @@ type Options struct {
 	// are in memory until it takes Warm bytes.
 	Cold bool
 	Warm int64
+	// Memory is what keys and values may take beside, in bytes: buffers and caches of the stores are a small part of it. 0: there is no bound, they are
+	// as large as they need to be.
+	Memory int64
 }
 
 // Engine takes images. Its methods are called by one goroutine at a time.

@@ -16,14 +16,25 @@ import (
 )
 
 const (
+	// memtableBytes and cacheBytes are the sizes of what a store writes from and reads into, where memory has no bound. Cold values have a store, and a cache, of
+	// their own; the system's page cache holds what that does not.
 	memtableBytes = 32 << 20
 	cacheBytes    = 16 << 20
-	// coldCacheBytes is for blocks of cold values that were read, uncompressed. The system's page cache holds the others.
-	coldCacheBytes = 16 << 20
+	// leastStoreBytes is the least that each of them is with a bound, storePart their part of it.
+	leastStoreBytes = 2 << 20
+	storePart       = 64
 	// compactPercent is how large what images added may become, in percent of an image, before the store is put in order, so that
 	// its files are written once in so many images, not with each.
 	compactPercent = 33
 )
+
+// within returns the size of a buffer that has so many bytes where memory has no bound.
+func (e *Engine) within(bytes int64) int64 {
+	if e.options.Memory == 0 {
+		return bytes
+	}
+	return min(bytes, max(leastStoreBytes, e.options.Memory/storePart))
+}
 
 // storeOptions are those of pebble. Nothing is logged: a store that was not made an image of is never opened again.
 func (e *Engine) storeOptions(broken *breakage, readonly bool) *pebble.Options {
@@ -32,10 +43,10 @@ func (e *Engine) storeOptions(broken *breakage, readonly bool) *pebble.Options {
 		DisableWAL:                  true,
 		DisableAutomaticCompactions: true,
 		ReadOnly:                    readonly,
-		MemTableSize:                memtableBytes,
+		MemTableSize:                uint64(e.within(memtableBytes)),
 		MemTableStopWritesThreshold: 4,
 		L0StopWritesThreshold:       1 << 20,
-		CacheSize:                   cacheBytes,
+		CacheSize:                   e.within(cacheBytes),
 		MaxOpenFiles:                256,
 		FormatMajorVersion:          pebble.FormatNewest,
 		Logger:                      storeLogger{e.options.Logger, broken},

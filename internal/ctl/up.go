@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"lockstep/internal/archive/s3"
+	"lockstep/internal/bytesize"
 	"lockstep/internal/local"
 	"lockstep/proto"
 )
@@ -19,6 +20,7 @@ import (
 func newUp(s *screen) *cobra.Command {
 	var at where
 	var asked local.Options
+	var tierMemory string
 	var detach bool
 	var timeout time.Duration
 	var dry dryRun
@@ -48,11 +50,18 @@ Binaries are taken from beside smrctl; if they are not there and this is the sou
 	flags.StringVar(&asked.Sync, "sync", defaults.Sync, "when a write counts as durable: always, interval or os")
 	flags.StringVar(&asked.Archive, "archive", "", "existing `directory`, or s3://BUCKET/PREFIX, into which everything that is committed is archived, for backups and restores; it stays so when the cluster is resumed")
 	flags.BoolVar(&asked.TLS, "tls", false, "make a CA and certificates in DIR/tls, and let nothing connect without them; it stays so when the cluster is resumed")
+	flags.StringVar(&tierMemory, "tier-memory", "", "`bytes` of memory for keys and values of each KV node, as 256MiB; values used least are read from images then; it stays so when the cluster is resumed")
 	flags.BoolVar(&detach, "detach", false, "return once the cluster serves; stop it with 'smrctl down'")
 	flags.DurationVar(&timeout, "timeout", time.Minute, "how long to wait for the cluster to serve")
 	dry.add(command)
 	complete(command, "sync", "always", "interval", "os")
 	command.RunE = func(command *cobra.Command, _ []string) error {
+		if tierMemory != "" {
+			var err error
+			if asked.TierMemory, err = bytesize.Parse(tierMemory, bytesize.Max); err != nil || asked.TierMemory < local.MinTierMemory {
+				return usage("--tier-memory %s: use at least %s", tierMemory, bytesize.Format(local.MinTierMemory))
+			}
+		}
 		if err := keepGiven(command, &asked); err != nil {
 			return err
 		}
@@ -101,7 +110,7 @@ func keepGiven(command *cobra.Command, asked *local.Options) error {
 	if err := all.WithDefaults().Check(); err != nil {
 		return &misuse{err}
 	}
-	*asked = local.Options{Archive: all.Archive, TLS: all.TLS}
+	*asked = local.Options{Archive: all.Archive, TLS: all.TLS, TierMemory: all.TierMemory}
 	keep := func(name string, target, value *int) {
 		if given(name) {
 			*target = *value

@@ -96,13 +96,14 @@ func openImages(config Config) (*imageKeeper, *kv.Machine, error) {
 	engine, err := checkpoint.Open(checkpoint.Options{
 		Dir: config.Images.Dir, Cluster: config.Cluster, Group: config.Group, Logger: logger,
 		Base: func(lsn smr.LSN) ([]byte, error) { return k.base(lsn) },
-		Cold: k.config.TierMemory > 0, Warm: k.config.TierMemory / 4 * 3,
+		Cold: k.config.TierMemory > 0, Warm: k.config.TierMemory / 4 * 3, Memory: k.config.TierMemory,
 	})
 	if err != nil {
 		return nil, nil, err
 	}
 	if k.config.TierMemory > 0 {
 		k.tier = newTier(k, k.config.TierMemory)
+		limitProcess(k.config.TierMemory)
 	}
 	k.engine = engine
 	began := time.Now()

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/bits"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,6 +27,18 @@ const (
 	// tierBack bounds how many values that were read back wait to be put into memory.
 	tierBack = 4096
 )
+
+// tierProcess is what a process takes beside a tenth more than the bound, in bytes: its program and stacks, buffers of clients, of the log and of the stores of
+// images, and the collector's least room for garbage. With many clients or large requests it is more.
+const tierProcess = 64 << 20
+
+// limitProcess asks the collector to keep what the Go heap takes within the bound, a tenth and tierProcess: by default it would let the heap grow to twice
+// what is used before it looks. Whoever has set a limit (GOMEMLIMIT) knows why.
+func limitProcess(bound int64) {
+	if debug.SetMemoryLimit(-1) == math.MaxInt64 {
+		debug.SetMemoryLimit(bound + bound/10 + tierProcess)
+	}
+}
 
 // tier keeps the memory that keys and values of a node take near a bound: values that are idle leave the memory for the last image
 // (kv.Tier), which is taken sooner when too few can. nil: everything stays in memory.

@@ -74,6 +74,9 @@ func Prepare(dir string, asked Options) (*Cluster, error) {
 		if asked.Archive != "" {
 			plan.Archive = asked.Archive
 		}
+		if asked.TierMemory != 0 {
+			plan.TierMemory = asked.TierMemory
+		}
 		return newCluster(dir, plan, true), nil
 	}
 	options := asked.WithDefaults()
@@ -148,7 +151,7 @@ func (c *Cluster) begin(binaries string) (unlock func(), err error) {
 		err = fmt.Errorf("%s was taken by another smrctl just now: try again", c.Dir)
 	case known:
 		if err = c.checkStopped(); err == nil {
-			err = savePlan(c.Dir, c.Plan) // the archive may be another one from now on
+			err = savePlan(c.Dir, c.Plan) // archive and memory may be others from now on
 		}
 	default:
 		err = savePlan(c.Dir, c.Plan)
@@ -401,6 +404,9 @@ func (c *Cluster) arguments(p Process) []string {
 			"--masters", strings.Join(c.Plan.ConfmasterAddrs(), ","))
 		if c.Plan.Archive != "" {
 			args = append(args, "--archive", c.Plan.Archive)
+		}
+		if c.Plan.TierMemory > 0 {
+			args = append(args, "--tier-memory", strconv.FormatInt(c.Plan.TierMemory, 10))
 		}
 	case KindConfmaster:
 		var peers []string

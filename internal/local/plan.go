@@ -23,6 +23,8 @@ const (
 	// MaxReplicas and the distances below bound a cluster on one machine: the ports of one kind must not reach those of
 	// the next.
 	MaxReplicas = 9
+	// MinTierMemory is the least that a KV node takes for Options.TierMemory, in bytes.
+	MinTierMemory = 16 << 20
 
 	dataPorts      = 10000 // distance of the replicators' data ports from the first KV port
 	managePorts    = 11000
@@ -42,8 +44,9 @@ type Plan struct {
 	Copies      int          `json:"copies"`
 	MinCopies   int          `json:"min_copies"`
 	Sync        string       `json:"sync"`
-	Archive     string       `json:"archive,omitempty"` // absolute directory, or s3://..., into which replicators archive
-	TLS         bool         `json:"tls,omitempty"`     // all connections; certificates are in DIR/tls
+	Archive     string       `json:"archive,omitempty"`     // absolute directory, or s3://..., into which replicators archive
+	TLS         bool         `json:"tls,omitempty"`         // all connections; certificates are in DIR/tls
+	TierMemory  int64        `json:"tier_memory,omitempty"` // bytes of --tier-memory of the KV nodes; 0: all stays in memory
 	Replicas    []Replica    `json:"replicas"`
 	Confmasters []Confmaster `json:"confmasters"`
 }
@@ -84,6 +87,7 @@ type Options struct {
 	Sync        string // always, interval or os; always
 	TLS         bool   // all connections, with a CA that is made for the cluster
 	Archive     string // absolute directory of an archive, or s3://...; none. It may be changed later
+	TierMemory  int64  // bytes of memory for keys and values of each KV node; no bound. It may be changed later
 }
 
 // WithDefaults returns o with the zero values filled in.
@@ -130,6 +134,9 @@ func (o Options) Check() error {
 	if _, err := smr.ParseSyncMode(o.Sync); err != nil {
 		problems = append(problems, err)
 	}
+	if o.TierMemory != 0 && o.TierMemory < MinTierMemory {
+		problems = append(problems, fmt.Errorf("tier-memory %d: use at least %d bytes", o.TierMemory, MinTierMemory))
+	}
 	if o.Archive != "" && !filepath.IsAbs(o.Archive) && !strings.HasPrefix(o.Archive, "s3://") {
 		problems = append(problems, fmt.Errorf("archive %q: name it from the root on", o.Archive))
 	}
@@ -142,7 +149,7 @@ func newPlan(o Options) Plan {
 	rand.Read(id) // never fails: it ends the process instead
 	p := Plan{
 		Format: planFormat, Cluster: hex.EncodeToString(id), Group: "g1", Port: o.Port,
-		Copies: o.Copies, MinCopies: o.MinCopies, Sync: o.Sync, TLS: o.TLS, Archive: o.Archive,
+		Copies: o.Copies, MinCopies: o.MinCopies, Sync: o.Sync, TLS: o.TLS, Archive: o.Archive, TierMemory: o.TierMemory,
 	}
 	for i := range o.Replicas {
 		p.Replicas = append(p.Replicas, replicaOf(o.Port, i+1))
@@ -183,7 +190,7 @@ func (p Plan) check() error {
 	if p.Format > planFormat {
 		return fmt.Errorf("it has format %d and this smrctl knows formats up to %d: use a newer smrctl", p.Format, planFormat)
 	}
-	options := Options{Replicas: len(p.Replicas), Confmasters: len(p.Confmasters), Port: p.Port, Copies: p.Copies, MinCopies: p.MinCopies, Sync: p.Sync, Archive: p.Archive}
+	options := Options{Replicas: len(p.Replicas), Confmasters: len(p.Confmasters), Port: p.Port, Copies: p.Copies, MinCopies: p.MinCopies, Sync: p.Sync, Archive: p.Archive, TierMemory: p.TierMemory}
 	if err := options.Check(); err != nil {
 		return err
 	}
