@@ -54,14 +54,27 @@ func newLocal() *local {
 	return &local{turn: make(chan struct{}, 1)}
 }
 
-// show sets what the KV node is to be told. Called by the loop; several changes may become one message.
+// show sets what the KV node is to be told. Called by the loop; several changes may become one message. Commit alone is for people, and waits for
+// remind: of a slave that hears of a commit before its own disk is done the KV node can use nothing yet.
 func (l *local) show(status smr.Status) {
 	l.mu.Lock()
-	changed := !l.fresh || status != l.status
+	known := l.status
+	known.Commit = status.Commit
+	changed := !l.fresh || status != known
 	l.status, l.fresh = status, true
 	told := l.told
 	l.mu.Unlock()
 	if changed && told != nil {
+		told.Say()
+	}
+}
+
+// remind tells the KV node what it does not know yet. Called by the loop with each tick.
+func (l *local) remind() {
+	l.mu.Lock()
+	told := l.told
+	l.mu.Unlock()
+	if told != nil {
 		told.Say()
 	}
 }

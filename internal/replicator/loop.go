@@ -174,6 +174,7 @@ func (l *loop) some(most int) bool {
 func (l *loop) round() error {
 	if l.due.Swap(false) {
 		l.tick()
+		l.node.local.remind()
 		l.reassure(l.node.disk.behind())
 	}
 	l.drain()
