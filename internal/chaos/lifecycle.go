@@ -326,11 +326,8 @@ func (t *turn) drainReplica() bool {
 		return false
 	}
 	t.begin([]string{node}, "")
-	if !t.order("replica", "drain", t.Plan.Group, node, "--switchover") {
-		t.end(nil)
-		return true
-	}
-	drained := t.awaitGroup(carriedOut, func(group *proto.GroupStatus) error {
+	// An order that was not answered may have been carried out all the same: it is taken back in any case.
+	drained := t.order("replica", "drain", t.Plan.Group, node, "--switchover") && t.awaitGroup(carriedOut, func(group *proto.GroupStatus) error {
 		if replica(group, node).GetMember() || group.GetEstablished() != group.GetEpoch() {
 			return fmt.Errorf("%s is still a member: %s, %s", node, group.GetPlan(), group.GetDetail())
 		}

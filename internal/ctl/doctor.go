@@ -408,7 +408,7 @@ func (d *doctor) checkExposure(ctx context.Context) {
 			switch {
 			case err == nil && len(reply) == 1 && reply[0] == "PONG":
 				d.say(diagnosis{severityError, "exposure", subject, "Redis clients connect to " + m.kvAddr + " without a password", "whoever reaches the address reads and writes everything",
-					"give the user default a password: `smrctl user set default --password-file FILE`; keep the ports in a private network: there is no TLS"})
+					"give the user default a password: `smrctl user set default --password-file FILE`; give clients TLS (--tls-listen) or keep the port in a private network"})
 			case err != nil && (strings.Contains(err.Error(), "NOAUTH") || strings.Contains(err.Error(), "DENIED")):
 				d.fine("exposure", subject, "%s wants a password, or lets nobody in from elsewhere", m.kvAddr)
 			default:

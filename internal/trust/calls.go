@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -22,6 +23,9 @@ func (k *Keeper) Credentials(w Wanted) credentials.TransportCredentials {
 	}
 	return &transport{TransportCredentials: credentials.NewTLS(k.server()), keeper: k, wanted: w}
 }
+
+// lastWord is how long a peer that has hung up may take to have said why.
+const lastWord = 100 * time.Millisecond
 
 // transport makes its configuration for each connection, from the newest files, and says why a handshake fails.
 type transport struct {
@@ -64,6 +68,19 @@ func (c *explained) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	if err != nil {
 		err = Explain(err)
+	}
+	return n, err
+}
+
+// Write says why the peer has hung up, if it has said so: in TLS 1.3 its no to our certificate comes behind the handshake, and what is written then
+// finds a closed connection.
+func (c *explained) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	if err == nil || c.Conn.SetReadDeadline(time.Now().Add(lastWord)) != nil {
+		return n, err
+	}
+	if _, why := c.Conn.Read(make([]byte, 1)); IsTrust(Explain(why)) { // what it would take away nobody can use any more
+		return n, Explain(why)
 	}
 	return n, err
 }

@@ -171,3 +171,24 @@ func TestPassedOnCallsHaveTheRightsOfWhoAsked(t *testing.T) {
 		t.Errorf("without TLS: %v, %q", err, open.caller)
 	}
 }
+
+// Whose certificate is refused is told so, however soon it writes and finds the connection closed.
+func TestWritingTellsThatTheCertificateIsRefused(t *testing.T) {
+	home, foreign := newAuthority(t, "prod"), newAuthority(t, "prod")
+	server, _ := open(t, home.issue("n1", Request{Roles: []Role{Replicator}, Name: "n1"}))
+	stranger := foreign.issue("n2", Request{Roles: []Role{Admin}, Name: "n2"})
+	client, _ := open(t, Files{CA: home.issue("any", Request{Name: "any"}).CA, Cert: stranger.Cert, Key: stranger.Key})
+	_, address, _ := startGuarded(t, server, Admin)
+	raw, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()
+	conn, _, err := client.Credentials(Wanted{Role: Replicator}).ClientHandshake(t.Context(), "", raw)
+	for err == nil { // until the peer has hung up
+		_, err = conn.Write([]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"))
+	}
+	if !IsTrust(err) || !strings.Contains(err.Error(), "the peer refuses our certificate") {
+		t.Fatalf("it says: %v", err)
+	}
+}
