@@ -95,7 +95,21 @@ func (d *Driver) trouble(g *Group, p *plan, master *replica) string {
 // failOver begins an election if enough members can be expected to answer. If not, the old reign may go on: an
 // election that cannot be finished would only stop a master that comes back.
 func (d *Driver) failOver(g *Group, p *plan, election BeginElection, out *Effects) {
-	able, missing := 0, ""
+	able, missing := d.able(g)
+	if able < g.AnswersNeeded() {
+		d.unavailable(g, p, fmt.Sprintf("%s, and no election: %d answers of the %d members of epoch %d are needed; missing:%s",
+			election.Reason, g.AnswersNeeded(), len(g.Established.Members), g.Established.Epoch, missing), out)
+		return
+	}
+	election.Kind = ElectionFailover
+	if g.Established.Epoch == 1 {
+		election.Kind = ElectionFirst
+	}
+	d.begin(g, p, election, out)
+}
+
+// able returns how many members of the established configuration can be expected to answer an election, and which cannot.
+func (d *Driver) able(g *Group) (able int, missing string) {
 	for _, m := range g.Established.Members {
 		r := d.replica(g.Name, m.Node)
 		switch {
@@ -107,16 +121,7 @@ func (d *Driver) failOver(g *Group, p *plan, election BeginElection, out *Effect
 			able++
 		}
 	}
-	if able < g.AnswersNeeded() {
-		d.unavailable(g, p, fmt.Sprintf("%s, and no election: %d answers of the %d members of epoch %d are needed; missing:%s",
-			election.Reason, g.AnswersNeeded(), len(g.Established.Members), g.Established.Epoch, missing), out)
-		return
-	}
-	election.Kind = ElectionFailover
-	if g.Established.Epoch == 1 {
-		election.Kind = ElectionFirst
-	}
-	d.begin(g, p, election, out)
+	return able, missing
 }
 
 func (d *Driver) lead(g *Group, p *plan, out *Effects) {

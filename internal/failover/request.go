@@ -234,6 +234,10 @@ func (d *Driver) unfit(g *Group, master *replica, node smr.NodeID) string {
 	case r.view.NeedImage:
 		return fmt.Sprintf("the KV node of %s needs an image", node)
 	}
+	if able, missing := d.able(g); able < g.AnswersNeeded() { // the group would stand still with a master that works
+		return fmt.Sprintf("the election could not be finished: %d answers of the %d members of epoch %d are needed; missing:%s", g.AnswersNeeded(),
+			len(g.Established.Members), g.Established.Epoch, missing)
+	}
 	return ""
 }
 

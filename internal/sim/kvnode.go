@@ -408,6 +408,11 @@ func (k *kvnode) apply() {
 // prove holds the log beside against what was executed, and reports whether they are of one stream: see smr/client, which it follows.
 func (k *kvnode) prove() bool {
 	lsn := min(k.applied, k.status.Safe)
+	if lsn < k.applied && k.status.Role == smr.RoleMaster { // the master's log is the stream
+		if base, err := k.reader.BaseAt(k.applied); err == nil && k.trail.Fits(&base) {
+			lsn = k.applied
+		}
+	}
 	if k.applied > 0 {
 		base, err := k.reader.BaseAt(lsn)
 		switch {

@@ -91,7 +91,7 @@ func (a *applyLoop) advance(ctx context.Context) (tried, err error) {
 			return nil, nil
 		}
 		if a.proved != where.attachments {
-			if tried, err := a.prove(from, status.Safe, where); tried != nil || err != nil || a.proved != where.attachments {
+			if tried, err := a.prove(from, status, where); tried != nil || err != nil || a.proved != where.attachments {
 				return tried, err
 			}
 		}
@@ -152,8 +152,11 @@ func (a *applyLoop) close() {
 
 // prove holds the log beside, which may be another one with each attachment, against what was executed, before anything is executed
 // upon it or read at an LSN. While the log does not reach as far only its epochs can be compared.
-func (a *applyLoop) prove(from, safe smr.LSN, where place) (tried, err error) {
-	lsn := min(from, safe)
+//
+// Beside the master all of its log counts: that is the stream, committed here or not. After a forced recovery nothing may become committed before
+// another member has got an image of this very node.
+func (a *applyLoop) prove(from smr.LSN, status smr.Status, where place) (tried, err error) {
+	lsn := min(from, status.Safe)
 	if lsn < from {
 		if a.trail == nil || time.Since(a.looked) < proofEvery {
 			return nil, nil
@@ -162,6 +165,12 @@ func (a *applyLoop) prove(from, safe smr.LSN, where place) (tried, err error) {
 	}
 	if tried := a.open(where); tried != nil {
 		return tried, nil
+	}
+	if lsn < from && status.Role == smr.RoleMaster {
+		if base, err := a.reader.BaseAt(from); err == nil && a.trail.Fits(&base) {
+			a.accept(where)
+			return nil, nil
+		}
 	}
 	base, tried := a.reader.BaseAt(lsn)
 	switch {
@@ -176,10 +185,15 @@ func (a *applyLoop) prove(from, safe smr.LSN, where place) (tried, err error) {
 			base.History, base.Digest(), from)
 	}
 	if lsn == from {
-		a.proved = where.attachments
-		a.client.applied.trust(where.attachments)
+		a.accept(where)
 	}
 	return nil, nil
+}
+
+// accept notes that what was executed is of the stream of the log beside.
+func (a *applyLoop) accept(where place) {
+	a.proved = where.attachments
+	a.client.applied.trust(where.attachments)
 }
 
 // chunk executes some frames of [from, limit) and returns where it stopped.

@@ -296,3 +296,61 @@ func TestRefusedImageEndsTheNode(t *testing.T) {
 		t.Errorf("Run ended with %v", err)
 	}
 }
+
+// What could go wrong: a group was recovered by force with a master and a member whose log ends below where the master's begins. Nothing
+// becomes committed before that one has an image, and the only node that could lend one waits for the commit to be sure of its own state. Beside the
+// master all of its log counts; beside a slave only what is committed does, for the rest may be cut off.
+func TestMastersLogProvesWhatIsNotCommittedYet(t *testing.T) {
+	for _, c := range []struct {
+		role  smr.Role
+		own   bool
+		proof bool
+	}{{smr.RoleMaster, true, true}, {smr.RoleMaster, false, false}, {smr.RoleSlave, true, false}} {
+		g, given := newGroup(t), newGroup(t)
+		for _, of := range []*group{g, given} {
+			of.serveLocal()
+			of.lead("n2", 1)
+			of.ticks(1, 5)
+		}
+		middle := g.end()
+		g.ticks(1, 5)
+		given.append(smr.Frame{Epoch: 1, Kind: smr.KindCommit})
+		given.ticks(1, 4)
+		end := g.end()
+		source := given
+		if c.own {
+			source = g
+		}
+		config := testConfig(g)
+		machine := &tape{own: config.Session}
+		image, err := source.imageOf(machine, end)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := image.Load(); err != nil {
+			t.Fatal(err)
+		}
+		config.Base, config.Applied, config.Checkpoint = &image.Base, end, end
+		g.update(func(s *smr.Status) { s.Role, s.Safe, s.Commit = c.role, middle, middle })
+		r := startTape(t, config, machine)
+		told := func() (smr.LSN, smr.LSN) {
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			return g.progress.Applied, g.progress.Checkpoint
+		}
+		if c.proof {
+			until(t, "the state is proved", func() bool { _, checkpoint := told(); return r.Proved() && checkpoint == end })
+			continue
+		}
+		until(t, "it is attached", func() bool { applied, _ := told(); return applied == end })
+		if _, checkpoint := told(); checkpoint > 0 || r.Proved() {
+			t.Errorf("%v, own %v: checkpoint %d, proved %v", c.role, c.own, checkpoint, r.Proved())
+		}
+		g.update(func(s *smr.Status) { s.Safe, s.Commit = end, end })
+		if c.own {
+			until(t, "the state is proved", r.Proved)
+		} else if err := r.end(t); !errors.Is(err, ErrOtherStream) {
+			t.Errorf("Run ended with %v", err)
+		}
+	}
+}
