@@ -44,6 +44,9 @@ func coldRead(ctx context.Context, e *Env) (o Outcome, err error) {
 	})
 	if err == nil {
 		_, err = ask(ctx, addr, "SAVE")
+		for err != nil && strings.Contains(err.Error(), "already in progress") && rest(ctx, 100*time.Millisecond) {
+			_, err = ask(ctx, addr, "SAVE") // the node writes one of its own
+		}
 	}
 	if err != nil {
 		return o, fmt.Errorf("fill: %w", err)
