@@ -95,10 +95,8 @@ func (d *Driver) trouble(g *Group, p *plan, master *replica) string {
 // failOver begins an election if enough members can be expected to answer. If not, the old reign may go on: an
 // election that cannot be finished would only stop a master that comes back.
 func (d *Driver) failOver(g *Group, p *plan, election BeginElection, out *Effects) {
-	able, missing := d.able(g)
-	if able < g.AnswersNeeded() {
-		d.unavailable(g, p, fmt.Sprintf("%s, and no election: %d answers of the %d members of epoch %d are needed; missing:%s",
-			election.Reason, g.AnswersNeeded(), len(g.Established.Members), g.Established.Epoch, missing), out)
+	if missing := d.tooFew(g); missing != "" {
+		d.unavailable(g, p, fmt.Sprintf("%s, and no election: %s", election.Reason, missing), out)
 		return
 	}
 	election.Kind = ElectionFailover
@@ -108,8 +106,10 @@ func (d *Driver) failOver(g *Group, p *plan, election BeginElection, out *Effect
 	d.begin(g, p, election, out)
 }
 
-// able returns how many members of the established configuration can be expected to answer an election, and which cannot.
-func (d *Driver) able(g *Group) (able int, missing string) {
+// tooFew returns which members of the established configuration cannot be expected to answer an election, if those that can are not
+// enough, and "" if they are.
+func (d *Driver) tooFew(g *Group) string {
+	able, missing := 0, ""
 	for _, m := range g.Established.Members {
 		r := d.replica(g.Name, m.Node)
 		switch {
@@ -121,7 +121,11 @@ func (d *Driver) able(g *Group) (able int, missing string) {
 			able++
 		}
 	}
-	return able, missing
+	if able >= g.AnswersNeeded() {
+		return ""
+	}
+	return fmt.Sprintf("%d answers of the %d members of epoch %d are needed; missing:%s", g.AnswersNeeded(), len(g.Established.Members),
+		g.Established.Epoch, missing)
 }
 
 func (d *Driver) lead(g *Group, p *plan, out *Effects) {
@@ -206,7 +210,7 @@ func (d *Driver) handOver(g *Group, p *plan, master *replica, out *Effects) {
 		return // the last token is kept for a fail-over
 	}
 	target, _ := d.bestTarget(g, master)
-	if target == "" {
+	if target == "" || d.tooFew(g) != "" { // the group would stand still with a master that works
 		return
 	}
 	d.begin(g, p, BeginElection{Kind: ElectionSwitchover, Target: target, Witnesses: d.witnesses(master),

@@ -198,6 +198,9 @@ func (d *Driver) beginSwitchover(g *Group, p *plan, q *request, out *Effects) st
 	if why != "" {
 		return why
 	}
+	if missing := d.tooFew(g); missing != "" { // the group would stand still with a master that works
+		return "the election could not be finished: " + missing
+	}
 	cmd := Command{BeginElection: &BeginElection{Group: g.Name, Expect: g.Epoch, Kind: ElectionSwitchover, Target: target,
 		Reason: fmt.Sprintf("an operator asked for %s to lead in place of %s", target, master.node)}}
 	if d.propose(p, cmd, out) {
@@ -233,10 +236,6 @@ func (d *Driver) unfit(g *Group, master *replica, node smr.NodeID) string {
 		return fmt.Sprintf("%s has no KV node", node)
 	case r.view.NeedImage:
 		return fmt.Sprintf("the KV node of %s needs an image", node)
-	}
-	if able, missing := d.able(g); able < g.AnswersNeeded() { // the group would stand still with a master that works
-		return fmt.Sprintf("the election could not be finished: %d answers of the %d members of epoch %d are needed; missing:%s", g.AnswersNeeded(),
-			len(g.Established.Members), g.Established.Epoch, missing)
 	}
 	return ""
 }

@@ -410,7 +410,8 @@ func (k *kvnode) prove() bool {
 	lsn := min(k.applied, k.status.Safe)
 	if lsn < k.applied && k.status.Role == smr.RoleMaster { // the master's log is the stream
 		if base, err := k.reader.BaseAt(k.applied); err == nil && k.trail.Fits(&base) {
-			lsn = k.applied
+			k.accept()
+			return true
 		}
 	}
 	if k.applied > 0 {
@@ -430,9 +431,14 @@ func (k *kvnode) prove() bool {
 	if lsn < k.applied {
 		return false
 	}
+	k.accept()
+	return true
+}
+
+// accept notes that what was executed is of the stream of the log beside.
+func (k *kvnode) accept() {
 	k.proved, k.doubted = true, false
 	k.answerReads()
-	return true
 }
 
 // estranged ends a node whose state is not of the group's stream. The supervisor starts it again, in vain, until an operator has
