@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"lockstep/internal/pause"
 	"lockstep/internal/trust"
 	"lockstep/proto"
 )
@@ -120,7 +121,7 @@ func (c *Client) Events(ctx context.Context, group string, after uint64, report 
 				report(event)
 			}
 		}
-		pause(ctx, 200*time.Millisecond)
+		pause.For(ctx, 200*time.Millisecond)
 	}
 	return ctx.Err()
 }
@@ -173,14 +174,4 @@ func isAnswer(err error) bool {
 		return false
 	}
 	return true
-}
-
-// pause waits for the duration or the end of ctx.
-func pause(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	}
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"lockstep/internal/local"
+	"lockstep/internal/pause"
 )
 
 // DrillConfig of a series of fail-overs.
@@ -62,7 +63,7 @@ func RunDrill(ctx context.Context, c DrillConfig) (report DrillReport, err error
 func (e *Env) kill(ctx context.Context, cluster *local.Cluster, c DrillConfig) (report DrillReport, err error) {
 	report = DrillReport{Machine: machine(), What: c.What, Kills: []Kill{}}
 	for i := range c.Kills {
-		if i > 0 && !rest(ctx, c.Pause) {
+		if i > 0 && !pause.For(ctx, c.Pause) {
 			return report, ctx.Err()
 		}
 		kill, err := drill(ctx, cluster, c)
@@ -81,18 +82,6 @@ func (e *Env) kill(ctx context.Context, cluster *local.Cluster, c DrillConfig) (
 	}
 	report.P50ms, report.MaxMs = median(all), slices.Max(all)
 	return report, nil
-}
-
-// rest waits and reports whether ctx lives on.
-func rest(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
 }
 
 // drillTimeout bounds one fail-over and the return of the killed node.

@@ -11,6 +11,7 @@ import (
 
 	"lockstep/internal/admin"
 	"lockstep/internal/local"
+	"lockstep/internal/pause"
 )
 
 // faultRows are the figures of issue 6 about fail-overs and planned changes of the master.
@@ -185,11 +186,11 @@ func (e *Env) pauseOfWriters(ctx context.Context, cluster *local.Cluster, client
 	for i, s := range conns {
 		wait.Go(func() { longest[i], errs[i] = s.writeUntil(stop) })
 	}
-	living := rest(ctx, writersRun)
+	living := pause.For(ctx, writersRun)
 	if change && living {
 		_, err = client.Switchover(ctx, cluster.Plan.Group, "")
 	}
-	rest(ctx, writersRest)
+	pause.For(ctx, writersRest)
 	close(stop)
 	wait.Wait()
 	return float64(slices.Max(longest)) / float64(time.Millisecond), errors.Join(append(errs, err, ctx.Err())...)

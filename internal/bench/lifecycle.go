@@ -17,6 +17,7 @@ import (
 
 	"lockstep/internal/bench/parts"
 	"lockstep/internal/local"
+	"lockstep/internal/pause"
 )
 
 // Lifecycle is the system of the rows about restarts, images and joining. It keeps no more log than it must, so that a replica
@@ -246,7 +247,7 @@ func (l *lifecycle) imageP99(ctx context.Context) (o Outcome, err error) {
 	err = w.during(ctx, func() error {
 		for range l.e.Rounds {
 			w.phase.Store(phaseQuiet)
-			if !rest(ctx, phaseTime) {
+			if !pause.For(ctx, phaseTime) {
 				return ctx.Err()
 			}
 			w.phase.Store(phaseImage)
@@ -285,7 +286,7 @@ func (l *lifecycle) restarts(ctx context.Context) (o Outcome, err error) {
 			return o, err
 		}
 		all = append(all, taken.Seconds())
-		used := cpuTime(l.cluster.Pid(slaves[0].Node+"-kvnode")) + cpuTime(l.cluster.Pid(slaves[0].Node+"-replicator"))
+		used := cpuTime(l.cluster.Pid(local.KVNodeOf(slaves[0].Node))) + cpuTime(l.cluster.Pid(local.ReplicatorOf(slaves[0].Node)))
 		o.Notes = append(o.Notes, fmt.Sprintf("served after %.2f s, of which its processes used %.2f s of processor time", taken.Seconds(), used.Seconds()))
 		l.e.Progress(fmt.Sprintf("%s serves after %.2f s", slaves[0].Node, taken.Seconds()))
 		if err := l.level(ctx); err != nil {
@@ -320,7 +321,7 @@ func (l *lifecycle) grow(ctx context.Context, master, node local.Replica) error 
 
 // restart kills a node and measures from its start until it answers a read that must not be old.
 func (l *lifecycle) restart(ctx context.Context, r local.Replica) (time.Duration, error) {
-	names := []string{r.Node + "-kvnode", r.Node + "-replicator"} // the KV node has the most to do: it is started first
+	names := []string{local.KVNodeOf(r.Node), local.ReplicatorOf(r.Node)} // the KV node has the most to do: it is started first
 	if err := l.end(names, syscall.SIGKILL); err != nil {
 		return 0, err
 	}
@@ -390,7 +391,7 @@ func (l *lifecycle) imageLoad(ctx context.Context) (o Outcome, err error) {
 			return o, err
 		}
 		var bytes, took float64
-		for word := range strings.FieldsSeq(l.lastLine(slaves[0].Node+"-kvnode", "image loaded")) {
+		for word := range strings.FieldsSeq(l.lastLine(local.KVNodeOf(slaves[0].Node), "image loaded")) {
 			name, number, _ := strings.Cut(word, "=")
 			switch value, _ := strconv.ParseFloat(number, 64); name {
 			case "bytes":
@@ -400,7 +401,7 @@ func (l *lifecycle) imageLoad(ctx context.Context) (o Outcome, err error) {
 			}
 		}
 		if bytes == 0 || took == 0 {
-			return o, fmt.Errorf("%s does not say that it loaded an image: see %s", slaves[0].Node, l.cluster.LogPath(slaves[0].Node+"-kvnode"))
+			return o, fmt.Errorf("%s does not say that it loaded an image: see %s", slaves[0].Node, l.cluster.LogPath(local.KVNodeOf(slaves[0].Node)))
 		}
 		all = append(all, bytes/1000/took)
 		o.Measured = fmt.Sprintf("%.0f MB in %.2f s", bytes/1e6, took/1000)
@@ -427,7 +428,7 @@ func (l *lifecycle) lastLine(name, text string) string {
 // fetched counts the images that KV nodes got of their peers.
 func (l *lifecycle) fetched() (count int) {
 	for _, r := range l.cluster.Plan.Replicas {
-		content, err := os.ReadFile(l.cluster.LogPath(r.Node + "-kvnode"))
+		content, err := os.ReadFile(l.cluster.LogPath(local.KVNodeOf(r.Node)))
 		if err == nil {
 			count += strings.Count(string(content), `msg="image fetched"`)
 		}
@@ -455,7 +456,7 @@ func (l *lifecycle) join(ctx context.Context) (o Outcome, err error) {
 	var sent, reached, worst float64
 	var taken time.Duration
 	err = w.during(ctx, func() error {
-		if !rest(ctx, time.Second) { // all writers are connected
+		if !pause.For(ctx, time.Second) { // all writers are connected
 			return ctx.Err()
 		}
 		watching, seen := context.WithCancel(ctx)
@@ -499,7 +500,7 @@ func (l *lifecycle) randomRestarts(ctx context.Context) (o Outcome, err error) {
 		at := l.dice.IntN(len(replicas))
 		node := replicas[at].Node
 		other := replicas[(at+1+l.dice.IntN(len(replicas)-1))%len(replicas)]
-		names := [][]string{{node + "-kvnode"}, {node + "-replicator"}, {node + "-kvnode", node + "-replicator"}}[l.dice.IntN(3)]
+		names := [][]string{{local.KVNodeOf(node)}, {local.ReplicatorOf(node)}, {local.KVNodeOf(node), local.ReplicatorOf(node)}}[l.dice.IntN(3)]
 		if err := l.end(names, []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM}[l.dice.IntN(2)]); err != nil {
 			return o, err
 		}

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"lockstep/internal/local"
+	"lockstep/internal/pause"
 	"lockstep/proto"
 )
 
@@ -124,7 +125,7 @@ func (x *links) listenAll() (*proto.CreateGroupRequest, map[string][]string, err
 		if err != nil {
 			return nil, nil, err
 		}
-		flags[r.Node+"-replicator"] = []string{"--announce", dataAddr}
+		flags[local.ReplicatorOf(r.Node)] = []string{"--announce", dataAddr}
 		request.Replicas = append(request.Replicas, &proto.ReplicaSpec{Node: r.Node, ManageAddr: manage, DataAddr: dataAddr, KvAddr: r.KVAddr})
 	}
 	linked := make(map[int]string)
@@ -161,7 +162,7 @@ func found(ctx context.Context, cluster *local.Cluster, request *proto.CreateGro
 		if err == nil {
 			return cluster.AwaitHealthy(ctx, client)
 		}
-		if !rest(ctx, 100*time.Millisecond) {
+		if !pause.For(ctx, 100*time.Millisecond) {
 			return fmt.Errorf("create the group: %w", err)
 		}
 	}

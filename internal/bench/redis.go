@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"lockstep/internal/local"
+	"lockstep/internal/pause"
 )
 
 // redis returns what starts a master and its replicas. fsync is a value of appendfsync, or "no": no append-only file at all.
@@ -101,7 +102,7 @@ func awaitReplicas(ctx context.Context, addr string, replicas int) error {
 		if err == nil && strings.Count(info, "state=online") >= replicas {
 			return nil
 		}
-		if !rest(ctx, 100*time.Millisecond) {
+		if !pause.For(ctx, 100*time.Millisecond) {
 			return fmt.Errorf("redis-server at %s does not get its %d replicas", addr, replicas)
 		}
 	}

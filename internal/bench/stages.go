@@ -117,7 +117,7 @@ func stagesOf(s Sample, before, after map[string]metrics, master string, least f
 		}
 		return fastest
 	}
-	leader, node := master+"-replicator", master+"-kvnode"
+	leader, node := local.ReplicatorOf(master), local.KVNodeOf(master)
 	sync, trip := fmt.Sprintf("%.0f us: 4 KiB and fdatasync", micros(least.sync)), fmt.Sprintf("%.0f us: a round trip on loopback", micros(least.trip))
 	stages := []Stage{
 		{load, "requests in one frame", mean(leader, "lockstep_replica_frame_requests"), "", ""},

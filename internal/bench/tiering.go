@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"lockstep/internal/local"
+	"lockstep/internal/pause"
 )
 
 const (
@@ -44,7 +45,7 @@ func coldRead(ctx context.Context, e *Env) (o Outcome, err error) {
 	})
 	if err == nil {
 		_, err = ask(ctx, addr, "SAVE")
-		for err != nil && strings.Contains(err.Error(), "already in progress") && rest(ctx, 100*time.Millisecond) {
+		for err != nil && strings.Contains(err.Error(), "already in progress") && pause.For(ctx, 100*time.Millisecond) {
 			_, err = ask(ctx, addr, "SAVE") // the node writes one of its own
 		}
 	}
@@ -85,7 +86,7 @@ func coldRead(ctx context.Context, e *Env) (o Outcome, err error) {
 	}
 	o.Value = micros(reads.Quantile(0.5)) / 1000
 	o.Measured = fmt.Sprintf("p99 %.2f ms; %.0f %% read from the image", micros(reads.Quantile(0.99))/1000, 100*float64(after-before)/float64(max(count, 1)))
-	pid := running.Cluster.Pid(running.Cluster.Plan.Replicas[0].Node + "-kvnode")
+	pid := running.Cluster.Pid(local.KVNodeOf(running.Cluster.Plan.Replicas[0].Node))
 	o.Notes = append(o.Notes, fmt.Sprintf("bound %d MiB: keys and values take %.1f MiB by estimate, the process %.1f MiB, and %.1f MiB at most",
 		bound>>20, float64(resident)/(1<<20), float64(residentSize(pid))/(1<<20), float64(procNumber(pid, "status", "VmHWM"))/(1<<20)))
 	return o, nil

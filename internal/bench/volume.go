@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"lockstep/internal/local"
+	"lockstep/internal/pause"
 )
 
 // loopRows are the figures of issue 6 that are not a comparison of systems: the tail at half the maximum rate, and bytes.
@@ -107,7 +108,7 @@ func (e *Env) measureVolumes(ctx context.Context, r *Running, x *links) (*volume
 		return nil, err
 	}
 	// What was acknowledged is on two nodes; the third has it soon.
-	if !rest(ctx, time.Second) {
+	if !pause.For(ctx, time.Second) {
 		return nil, ctx.Err()
 	}
 	logAfter, err := logs()

@@ -77,7 +77,7 @@ func TestRejoiningADeadMasterKeepsTheLog(t *testing.T) {
 	master, slaves, epoch := w.standing()
 	key := w.written(slaves[0], 50)
 	w.kill(w.confmasters()...) // from here on the orders are ours
-	w.kill(replicator(master), kvnode(master))
+	w.kill(local.ReplicatorOf(master), local.KVNodeOf(master))
 	hole, taken := blackHole(t)
 	before := make(map[string]*proto.ReplicaState)
 	for _, slave := range slaves {
@@ -115,14 +115,14 @@ func TestRejoiningADeadMasterKeepsTheLog(t *testing.T) {
 	})
 	check("after an order to follow a black hole")
 	for _, slave := range slaves {
-		w.kill(replicator(slave))
-		w.back(replicator(slave))
+		w.kill(local.ReplicatorOf(slave))
+		w.back(local.ReplicatorOf(slave))
 	}
 	check("after a restart")
 	follow(deadAddress(t))
 	check("after a restart and an order to follow a dead address")
 
-	w.back(append(w.confmasters(), replicator(master), kvnode(master))...)
+	w.back(append(w.confmasters(), local.ReplicatorOf(master), local.KVNodeOf(master))...)
 	w.wholeAgain()
 	w.holds(key, 50, append(slaves, master)...)
 }
@@ -136,7 +136,7 @@ func TestFollowingABlackHoleLeavesLivenessAlone(t *testing.T) {
 	slave := slaves[0]
 	hole, taken := blackHole(t)
 	w.kill(w.confmasters()...)
-	w.kill(replicator(master))
+	w.kill(local.ReplicatorOf(master))
 	client := manage(t, w.replica(slave).ManageAddr)
 	const answers = 100
 	var late []time.Duration
@@ -178,7 +178,7 @@ func TestFollowingABlackHoleLeavesLivenessAlone(t *testing.T) {
 	if len(late) > answers/2 {
 		t.Errorf("%d of %d answers took longer than a second: %v", len(late), answers, late)
 	}
-	w.back(append(w.confmasters(), replicator(master))...)
+	w.back(append(w.confmasters(), local.ReplicatorOf(master))...)
 	w.wholeAgain()
 }
 
@@ -220,7 +220,7 @@ func TestFullDiskRefusesWritesAndStaysUp(t *testing.T) {
 		}
 	})
 	w.do("n1", "SET", "key", "before")
-	pid := c.Pid(replicator("n1"))
+	pid := c.Pid(local.ReplicatorOf("n1"))
 	filler := filepath.Join(c.ReplicaDir("n1"), "filler")
 	if err := fillUp(filler); err != nil {
 		t.Fatal(err)
@@ -237,8 +237,8 @@ func TestFullDiskRefusesWritesAndStaysUp(t *testing.T) {
 	if got := w.do("n1", "GET", "key"); got.Text != "before" {
 		t.Errorf("GET answers %q while the disk is full", got.Text)
 	}
-	if state := w.mustState("n1"); state.GetWritable() || c.Pid(replicator("n1")) != pid {
-		t.Errorf("writable %v, pid %d, was %d", state.GetWritable(), c.Pid(replicator("n1")), pid)
+	if state := w.mustState("n1"); state.GetWritable() || c.Pid(local.ReplicatorOf("n1")) != pid {
+		t.Errorf("writable %v, pid %d, was %d", state.GetWritable(), c.Pid(local.ReplicatorOf("n1")), pid)
 	}
 	if err := syscall.Unlink(filler); err != nil {
 		t.Fatal(err)
@@ -247,8 +247,8 @@ func TestFullDiskRefusesWritesAndStaysUp(t *testing.T) {
 		_, err := once(ctx, w.replica("n1").KVAddr, patience, "SET", "key", "after")
 		return err
 	})
-	if got := w.do("n1", "GET", "key"); got.Text != "after" || c.Pid(replicator("n1")) != pid {
-		t.Errorf("GET answers %q, pid %d, was %d", got.Text, c.Pid(replicator("n1")), pid)
+	if got := w.do("n1", "GET", "key"); got.Text != "after" || c.Pid(local.ReplicatorOf("n1")) != pid {
+		t.Errorf("GET answers %q, pid %d, was %d", got.Text, c.Pid(local.ReplicatorOf("n1")), pid)
 	}
 }
 
@@ -427,7 +427,7 @@ func TestLargeNumbersDoNotOverflow(t *testing.T) {
 	c := &cluster{Cluster: plain, binaries: binaries}
 	w := &world{c, t}
 	makeDirectories(t, c)
-	w.back(replicator("n1"))
+	w.back(local.ReplicatorOf("n1"))
 	t.Cleanup(func() {
 		if _, killed, err := plain.Stop(); err != nil || len(killed) > 0 {
 			t.Errorf("stop: killed %v, error %v", killed, err)
@@ -456,8 +456,8 @@ func TestLargeNumbersDoNotOverflow(t *testing.T) {
 		}
 	}
 	stale()
-	w.kill(replicator("n1"))
-	w.back(replicator("n1"))
+	w.kill(local.ReplicatorOf("n1"))
+	w.back(local.ReplicatorOf("n1"))
 	stale()
 
 	shared := shared(t)
@@ -492,15 +492,15 @@ func TestLargeNumbersDoNotOverflow(t *testing.T) {
 func TestDeadSlaveDoesNotStopTheMaster(t *testing.T) {
 	w := shared(t)
 	master, slaves, _ := w.standing()
-	w.kill(replicator(slaves[0]), kvnode(slaves[0]))
+	w.kill(local.ReplicatorOf(slaves[0]), local.KVNodeOf(slaves[0]))
 	key := w.written(master, 20)
-	w.back(replicator(slaves[0]), kvnode(slaves[0]))
+	w.back(local.ReplicatorOf(slaves[0]), local.KVNodeOf(slaves[0]))
 	w.wholeAgain()
-	if err := w.Signal(replicator(slaves[1]), syscall.SIGSTOP); err != nil {
+	if err := w.Signal(local.ReplicatorOf(slaves[1]), syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
 	other := w.written(master, 20)
-	if err := w.Signal(replicator(slaves[1]), syscall.SIGCONT); err != nil {
+	if err := w.Signal(local.ReplicatorOf(slaves[1]), syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
 	w.wholeAgain()
@@ -518,7 +518,7 @@ func TestRestartedConfigurationMastersNeedNobody(t *testing.T) {
 	master, slaves, epoch := w.standing()
 	w.kill(w.confmasters()...)
 	key := w.written(master, 10) // without them the group goes on as it is
-	w.kill(replicator(master), kvnode(master))
+	w.kill(local.ReplicatorOf(master), local.KVNodeOf(master))
 	w.back(w.confmasters()...)
 	w.eventually("another master is established", func(ctx context.Context) error {
 		group, _, err := w.group(ctx)
@@ -532,7 +532,7 @@ func TestRestartedConfigurationMastersNeedNobody(t *testing.T) {
 	})
 	w.holds(key, 10, slaves...)
 	w.do(slaves[0], "RPUSH", key, "10")
-	w.back(replicator(master), kvnode(master))
+	w.back(local.ReplicatorOf(master), local.KVNodeOf(master))
 	w.wholeAgain()
 	w.holds(key, 11, append(slaves, master)...)
 }

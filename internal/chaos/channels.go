@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"lockstep/internal/pause"
 )
 
 // channels that are published to. Their messages are one stream: everybody listens to both.
@@ -38,7 +40,7 @@ func (w *worker) listen(ctx context.Context) {
 			w.hear(ctx, &op)
 		} else {
 			w.failed(Op{Key: channelKey, Node: w.node, Kind: Hear}, err)
-			rest(ctx, 20*time.Millisecond)
+			pause.For(ctx, 20*time.Millisecond)
 		}
 		w.hangUp()
 		if op.Final {
@@ -212,7 +214,7 @@ func (l *load) listenAll(ctx context.Context, seed uint64) {
 func (l *load) endPublishing(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	err := until(ctx, func() error {
+	err := pause.Until(ctx, untilPause, func() error {
 		_, err := once(ctx, l.nodes()[0].KVAddr, 10*time.Second, "PUBLISH", channels[0], endMessage)
 		return err
 	})

@@ -16,6 +16,7 @@ import (
 
 	"lockstep/internal/admin"
 	"lockstep/internal/local"
+	"lockstep/internal/pause"
 	"lockstep/proto"
 )
 
@@ -53,9 +54,10 @@ type layout struct {
 
 // cluster sizes. Small log files, so that every run passes many borders between them.
 const (
-	replicas = 3
-	copies   = 2
-	fileSize = 1 << 20 // bytes
+	untilPause = 50 * time.Millisecond // between two attempts of what is waited for
+	replicas   = 3
+	copies     = 2
+	fileSize   = 1 << 20 // bytes
 	// Sizes of the file system that is filled, in bytes: a sparse file has room for the log of an hour and for what quarantine
 	// keeps of it; tmpfs takes memory.
 	imageSize = 4 << 30
@@ -164,7 +166,7 @@ func (c *cluster) processes() []local.Process {
 
 // awaitServing waits until every node is a full member and every KV node answers a linearizable read.
 func (c *cluster) awaitServing(ctx context.Context) error {
-	return until(ctx, func() error {
+	return pause.Until(ctx, untilPause, func() error {
 		if err := c.whole(ctx); err != nil {
 			return err
 		}
@@ -203,7 +205,7 @@ func (c *cluster) create(ctx context.Context, request *proto.CreateGroupRequest)
 		if err == nil {
 			return nil
 		}
-		if !rest(ctx, 100*time.Millisecond) {
+		if !pause.For(ctx, 100*time.Millisecond) {
 			return fmt.Errorf("create the group: %w", err)
 		}
 	}
@@ -359,19 +361,3 @@ func (c *cluster) whole(ctx context.Context) error {
 	}
 	return nil
 }
-
-// until waits until attempt returns nil, or ctx ends; then the error says what was missing.
-func until(ctx context.Context, attempt func() error) error {
-	for {
-		err := attempt()
-		if err == nil {
-			return nil
-		}
-		if !rest(ctx, 50*time.Millisecond) {
-			return err
-		}
-	}
-}
-
-func replicator(node string) string { return node + "-replicator" }
-func kvnode(node string) string     { return node + "-kvnode" }

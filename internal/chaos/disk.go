@@ -14,6 +14,9 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"lockstep/internal/local"
+	"lockstep/internal/pause"
 )
 
 // diskFaults lists faults of disks that can be had on this machine; notes tells which cannot, and why.
@@ -55,7 +58,7 @@ func (t *turn) wipe() bool {
 		return false
 	}
 	before := t.incarnation(node)
-	victims := []string{replicator(node), kvnode(node)}
+	victims := []string{local.ReplicatorOf(node), local.KVNodeOf(node)}
 	if t.rng.IntN(3) == 0 {
 		victims = victims[:1] // the KV node keeps its state and meets a replicator that has nothing
 	}
@@ -87,7 +90,7 @@ func (t *turn) damage() bool {
 		return false
 	}
 	before := t.incarnation(node)
-	victims := []string{replicator(node), kvnode(node)}
+	victims := []string{local.ReplicatorOf(node), local.KVNodeOf(node)}
 	if t.rng.IntN(2) == 0 {
 		victims = victims[:1]
 	}
@@ -195,10 +198,10 @@ func swapFiles(a, b string) (string, error) {
 
 // fill fills the small file system for a while. The process must stay up, and go on when there is room again.
 func (t *turn) fill() bool {
-	if !t.claim(replicator(t.small), "file system of "+t.small) {
+	if !t.claim(local.ReplicatorOf(t.small), "file system of "+t.small) {
 		return false
 	}
-	name := replicator(t.small)
+	name := local.ReplicatorOf(t.small)
 	pid := t.Pid(name)
 	if pid == 0 {
 		return false
@@ -222,7 +225,7 @@ func (t *turn) fill() bool {
 func (t *turn) useUp(length time.Duration) bool {
 	ctx, cancel := context.WithTimeout(t.ctx, length)
 	defer cancel()
-	path := t.LogPath(replicator(t.small))
+	path := t.LogPath(local.ReplicatorOf(t.small))
 	before := countLines(path, `msg="disk full"`)
 	value := strings.Repeat("x", 256<<10)
 	for i := 0; countLines(path, `msg="disk full"`) == before; i++ {
@@ -230,7 +233,7 @@ func (t *turn) useUp(length time.Duration) bool {
 		r := nodes[i%len(nodes)]
 		// Whatever comes of it: this key is nobody's business.
 		_, _ = once(ctx, r.KVAddr, time.Second, "SET", "ballast", value)
-		if !rest(ctx, 50*time.Millisecond) {
+		if !pause.For(ctx, 50*time.Millisecond) {
 			return countLines(path, `msg="disk full"`) > before
 		}
 	}
@@ -291,7 +294,7 @@ func (t *turn) inject(pid int, what string) (stop func(), err error) {
 
 // failSync lets one sync of a replicator fail. The process must end by itself: what the disk holds is unknown.
 func (t *turn) failSync() bool {
-	name := replicator(t.node())
+	name := local.ReplicatorOf(t.node())
 	if !t.claim(name) || t.Pid(name) == 0 {
 		return false
 	}
@@ -328,7 +331,7 @@ func (t *turn) seesStuckDisk(node string, length, delay time.Duration) bool {
 			stuck := time.Duration(replica(group, node).GetState().GetDiskStuckMs()) * time.Millisecond
 			seen = seen || stuck >= delay/2
 		}
-		if !rest(ctx, 15*time.Millisecond) {
+		if !pause.For(ctx, 15*time.Millisecond) {
 			return seen
 		}
 	}
@@ -337,7 +340,7 @@ func (t *turn) seesStuckDisk(node string, length, delay time.Duration) bool {
 // slowDisk makes every sync of a replicator take long.
 func (t *turn) slowDisk() bool {
 	node := t.node()
-	name := replicator(node)
+	name := local.ReplicatorOf(node)
 	if !t.claim(name) || t.Pid(name) == 0 {
 		return false
 	}

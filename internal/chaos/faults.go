@@ -7,16 +7,19 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"lockstep/internal/local"
+	"lockstep/internal/pause"
 )
 
 // processFaults lists faults of whole processes.
 func processFaults() []kind {
 	return []kind{
-		{"kill replicator", 10, func(t *turn) bool { return t.killAndStart(replicator(t.node())) }},
-		{"kill KV node", 8, func(t *turn) bool { return t.killAndStart(kvnode(t.node())) }},
+		{"kill replicator", 10, func(t *turn) bool { return t.killAndStart(local.ReplicatorOf(t.node())) }},
+		{"kill KV node", 8, func(t *turn) bool { return t.killAndStart(local.KVNodeOf(t.node())) }},
 		{"kill machine", 10, func(t *turn) bool {
 			node := t.node()
-			return t.killAndStart(replicator(node), kvnode(node))
+			return t.killAndStart(local.ReplicatorOf(node), local.KVNodeOf(node))
 		}},
 		{"kill two replicators", 5, func(t *turn) bool {
 			master, others := t.roles()
@@ -24,7 +27,7 @@ func processFaults() []kind {
 			if t.rng.IntN(3) == 0 {
 				pair[0] = others[1]
 			}
-			return t.killAndStart(replicator(pair[0]), replicator(pair[1]))
+			return t.killAndStart(local.ReplicatorOf(pair[0]), local.ReplicatorOf(pair[1]))
 		}},
 		{"kill configuration master's leader", 5, func(t *turn) bool {
 			leader, _ := t.leader()
@@ -37,12 +40,12 @@ func processFaults() []kind {
 		{"kill leader and master at once", 4, func(t *turn) bool {
 			leader, _ := t.leader()
 			master, _ := t.roles()
-			return t.killAndStart(leader, replicator(master), kvnode(master))
+			return t.killAndStart(leader, local.ReplicatorOf(master), local.KVNodeOf(master))
 		}},
 		{"kill all replicators at once", 2, func(t *turn) bool {
 			var names []string
 			for _, r := range t.nodes() {
-				names = append(names, replicator(r.Node))
+				names = append(names, local.ReplicatorOf(r.Node))
 			}
 			return t.killAndStart(names...)
 		}},
@@ -53,11 +56,11 @@ func processFaults() []kind {
 			}
 			return t.killAndStart(names...)
 		}},
-		{"stop replicator", 7, func(t *turn) bool { return t.sleepAndWake(replicator(t.node())) }},
-		{"stop KV node", 4, func(t *turn) bool { return t.sleepAndWake(kvnode(t.node())) }},
+		{"stop replicator", 7, func(t *turn) bool { return t.sleepAndWake(local.ReplicatorOf(t.node())) }},
+		{"stop KV node", 4, func(t *turn) bool { return t.sleepAndWake(local.KVNodeOf(t.node())) }},
 		{"stop machine", 7, func(t *turn) bool {
 			node := t.node()
-			return t.sleepAndWake(replicator(node), kvnode(node))
+			return t.sleepAndWake(local.ReplicatorOf(node), local.KVNodeOf(node))
 		}},
 		{"stop configuration master's leader", 3, func(t *turn) bool {
 			leader, _ := t.leader()
@@ -155,7 +158,7 @@ func (t *turn) sleepAndWake(names ...string) bool {
 	for _, name := range names {
 		err = errors.Join(err, t.Signal(name, syscall.SIGSTOP))
 	}
-	rest(t.ctx, length)
+	pause.For(t.ctx, length)
 	for _, name := range names {
 		err = errors.Join(err, t.Signal(name, syscall.SIGCONT))
 	}
@@ -167,14 +170,14 @@ func (t *turn) sleepAndWake(names ...string) bool {
 func (t *turn) rollingRestart() bool {
 	var all []string
 	for _, r := range t.nodes() {
-		all = append(all, kvnode(r.Node), replicator(r.Node))
+		all = append(all, local.KVNodeOf(r.Node), local.ReplicatorOf(r.Node))
 	}
 	if !t.claim(all...) {
 		return false
 	}
 	t.begin(nil, "")
 	for _, r := range t.nodes() {
-		for _, name := range []string{kvnode(r.Node), replicator(r.Node)} {
+		for _, name := range []string{local.KVNodeOf(r.Node), local.ReplicatorOf(r.Node)} {
 			killed, err := t.StopProcess(name)
 			if killed {
 				t.failed("processes stop in good order", "rolling restart: %s had to be killed", name)
@@ -184,12 +187,12 @@ func (t *turn) rollingRestart() bool {
 			}
 			t.end(err)
 		}
-		if err := t.startAll(replicator(r.Node), kvnode(r.Node)); err != nil {
+		if err := t.startAll(local.ReplicatorOf(r.Node), local.KVNodeOf(r.Node)); err != nil {
 			t.end(err)
 			return true
 		}
 		ctx, cancel := context.WithTimeout(t.ctx, 10*time.Second) // other lanes may keep the group from being whole
-		_ = until(ctx, func() error { return t.whole(ctx) })
+		_ = pause.Until(ctx, untilPause, func() error { return t.whole(ctx) })
 		cancel()
 	}
 	t.end(nil)
@@ -275,7 +278,7 @@ func (t *turn) disturbFor(length time.Duration, rules ...*rule) bool {
 	}
 	t.begin(texts, "for %v", length.Round(time.Millisecond))
 	heal := t.proxy.apply(rules...)
-	rest(t.ctx, length)
+	pause.For(t.ctx, length)
 	heal()
 	hits := int64(0)
 	for _, r := range rules {

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"lockstep/internal/local"
+	"lockstep/internal/pause"
 	"lockstep/internal/resp"
 	"lockstep/proto"
 )
@@ -116,7 +117,7 @@ func (w *world) eventually(what string, attempt func(ctx context.Context) error)
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	if err := until(ctx, func() error { return attempt(ctx) }); err != nil {
+	if err := pause.Until(ctx, untilPause, func() error { return attempt(ctx) }); err != nil {
 		w.t.Fatalf("%s: still not so after %v: %v", what, patience, err)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"lockstep/internal/local"
+	"lockstep/internal/pause"
 	"lockstep/proto"
 )
 
@@ -123,13 +124,15 @@ func (t *turn) mayChange(processes ...string) bool {
 	}
 	ctx, cancel := context.WithTimeout(t.ctx, wholePatience)
 	defer cancel()
-	return until(ctx, func() error { return t.whole(ctx) }) == nil
+	return pause.Until(ctx, untilPause, func() error { return t.whole(ctx) }) == nil
 }
 
 // wholePatience is how long a change waits for other faults to leave the group whole for a moment.
 const wholePatience = 5 * time.Second
 
-func processesOf(node string) []string { return []string{replicator(node), kvnode(node)} }
+func processesOf(node string) []string {
+	return []string{local.ReplicatorOf(node), local.KVNodeOf(node)}
+}
 
 // order has smrctl make a change, and reports whether the group has taken it on. The configuration masters may refuse it for
 // reasons that other faults have given them.
@@ -137,7 +140,7 @@ func (t *turn) order(args ...string) bool {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.ctx), 30*time.Second)
 	defer cancel()
 	version := func() (version uint64, err error) {
-		err = until(ctx, func() error {
+		err = pause.Until(ctx, untilPause, func() error {
 			group, _, err := t.group(ctx)
 			version = group.GetVersion()
 			return err
@@ -165,7 +168,7 @@ func (t *turn) order(args ...string) bool {
 func (t *turn) awaitGroup(rule string, wanted func(*proto.GroupStatus) error) bool {
 	ctx, cancel := t.patient()
 	defer cancel()
-	err := until(ctx, func() error {
+	err := pause.Until(ctx, untilPause, func() error {
 		group, _, err := t.group(ctx)
 		if err != nil {
 			return err
@@ -219,7 +222,7 @@ func (t *turn) launch(r local.Replica) error {
 func (t *turn) retire(node string) error {
 	t.dismiss(node)
 	if t.rng.IntN(2) == 0 {
-		for _, name := range []string{kvnode(node), replicator(node)} {
+		for _, name := range []string{local.KVNodeOf(node), local.ReplicatorOf(node)} {
 			if killed, err := t.StopProcess(name); err == nil && killed {
 				t.failed("processes stop in good order", "%s, which was removed, had to be killed", name)
 			}
@@ -343,7 +346,7 @@ func (t *turn) drainReplica() bool {
 	}
 	ctx, cancel := t.patient()
 	defer cancel()
-	undone := until(ctx, func() error {
+	undone := pause.Until(ctx, untilPause, func() error {
 		_, err := t.smrctl(ctx, "replica", "drain", t.Plan.Group, node, "--undo", "--yes", "--no-wait")
 		if group, _, groupErr := t.group(ctx); groupErr == nil && replica(group, node).GetStanding() == "" {
 			return nil
@@ -399,7 +402,7 @@ func (t *turn) leaveBehind() bool {
 			end = replica(group, node).GetState().GetEnd()
 			start = replica(group, group.GetMaster()).GetState().GetStart()
 		}
-		if !rest(ctx, 50*time.Millisecond) {
+		if !pause.For(ctx, 50*time.Millisecond) {
 			break
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"lockstep/internal/local"
+	"lockstep/internal/pause"
 	"lockstep/internal/resp"
 )
 
@@ -172,7 +173,7 @@ func (w *worker) connect(ctx context.Context, patience time.Duration) bool {
 	c, err := dial(ctx, r.KVAddr, patience)
 	if err != nil {
 		w.refused.Add(1)
-		rest(ctx, 50*time.Millisecond)
+		pause.For(ctx, 50*time.Millisecond)
 		return false
 	}
 	w.conn, w.node = c, r.Node
@@ -196,11 +197,11 @@ func (w *worker) run(ctx context.Context) {
 		if w.broken || w.rng.IntN(500) == 0 { // some connections end without a cause
 			w.hangUp()
 		}
-		pause := time.Duration(w.rng.IntN(12)) * time.Millisecond
+		gap := time.Duration(w.rng.IntN(12)) * time.Millisecond
 		if outcome == Refused {
-			pause += 20 * time.Millisecond // refusals come at once
+			gap += 20 * time.Millisecond // refusals come at once
 		}
-		rest(ctx, pause)
+		pause.For(ctx, gap)
 	}
 }
 
@@ -400,16 +401,4 @@ func (w *worker) readAll(op Op) Outcome {
 		return w.inspectQueue(op)
 	}
 	return w.finish(w.history.call(op), commandsOf(op.Key)...)
-}
-
-// rest waits and reports whether ctx lives on.
-func rest(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
 }

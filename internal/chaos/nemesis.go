@@ -8,6 +8,9 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"lockstep/internal/local"
+	"lockstep/internal/pause"
 )
 
 // Fault is one entry of the timeline.
@@ -61,7 +64,7 @@ type turn struct {
 const healTime = 90 * time.Second
 
 // lane does fault after fault until ctx ends. The kinds are drawn from the lane's own stream of the seed.
-func (n *nemesis) lane(ctx context.Context, lane int, seed uint64, kinds []kind, pause time.Duration) {
+func (n *nemesis) lane(ctx context.Context, lane int, seed uint64, kinds []kind, gap time.Duration) {
 	rng := rand.New(rand.NewPCG(seed, 2000+uint64(lane)))
 	total := 0
 	for _, k := range kinds {
@@ -76,12 +79,12 @@ func (n *nemesis) lane(ctx context.Context, lane int, seed uint64, kinds []kind,
 			t := &turn{nemesis: n, ctx: ctx, rng: rand.New(rand.NewPCG(rng.Uint64(), 1)), fault: &Fault{Lane: lane, Kind: k.name}}
 			done := k.do(t)
 			t.release()
-			if !done && !rest(ctx, 20*time.Millisecond) {
+			if !done && !pause.For(ctx, 20*time.Millisecond) {
 				return
 			}
 			break
 		}
-		rest(ctx, pause/2+time.Duration(rng.Int64N(int64(pause)+1)))
+		pause.For(ctx, gap/2+time.Duration(rng.Int64N(int64(gap)+1)))
 	}
 }
 
@@ -165,7 +168,7 @@ func (t *turn) between(least, most time.Duration) time.Duration {
 }
 
 // wait waits for a drawn time, or until the run ends.
-func (t *turn) wait(least, most time.Duration) { rest(t.ctx, t.between(least, most)) }
+func (t *turn) wait(least, most time.Duration) { pause.For(t.ctx, t.between(least, most)) }
 
 // startAll starts processes again, in order. What does not start is a broken promise: no fault here may need a person.
 func (t *turn) startAll(names ...string) error {
@@ -227,7 +230,7 @@ func (t *turn) leader() (leader string, others []string) {
 
 // mayDestroy claims the right to destroy a node's data, if all nodes are full members and nobody else destroys any.
 func (t *turn) mayDestroy(node string) bool {
-	if !t.claim(destroying, replicator(node), kvnode(node)) {
+	if !t.claim(destroying, local.ReplicatorOf(node), local.KVNodeOf(node)) {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(t.ctx, 2*time.Second)
@@ -247,7 +250,7 @@ func (t *turn) awaitAdmission(node string, before uint64, renewed bool) {
 		stop := context.AfterFunc(t.ctx, func() { time.AfterFunc(healTime, cancel) })
 		defer stop()
 	}
-	err := until(ctx, func() error {
+	err := pause.Until(ctx, untilPause, func() error {
 		group, _, err := t.group(ctx)
 		if err != nil {
 			return err

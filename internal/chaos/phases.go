@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"lockstep/internal/pause"
 	"lockstep/proto"
 )
 
@@ -41,7 +42,7 @@ func probeStalls(ctx context.Context, dir string, now func() int64) ([]Phase, er
 	page := make([]byte, 4096)
 	for {
 		began := now()
-		goesOn := rest(ctx, stallProbe)
+		goesOn := pause.For(ctx, stallProbe)
 		woke := now()
 		if _, err := file.WriteAt(page, 0); err != nil {
 			return stalls, fmt.Errorf("probe the disk: %w", err)

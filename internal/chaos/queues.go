@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"lockstep/internal/pause"
 	"lockstep/internal/resp"
 )
 
@@ -41,7 +42,7 @@ func (w *worker) waitAtQueues(ctx context.Context) {
 		}
 		key := w.ring.current("qmzs"[crowd%4], crowd/4)
 		if key == "" {
-			rest(ctx, 100*time.Millisecond)
+			pause.For(ctx, 100*time.Millisecond)
 			continue
 		}
 		outcome := w.pop(key)
@@ -49,7 +50,7 @@ func (w *worker) waitAtQueues(ctx context.Context) {
 			w.hangUp()
 		}
 		if outcome == Refused {
-			rest(ctx, 50*time.Millisecond)
+			pause.For(ctx, 50*time.Millisecond)
 		}
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"lockstep/internal/local"
+	"lockstep/internal/pause"
 )
 
 // Recovery is one loss of a quorum and the forced recovery from it.
@@ -94,13 +95,13 @@ func (f *recoveries) round(ctx context.Context, number int) error {
 			writers.Go(func() { f.write(writing, r, key) })
 		}
 	}
-	rest(ctx, time.Second+time.Duration(f.rng.IntN(2000))*time.Millisecond)
+	pause.For(ctx, time.Second+time.Duration(f.rng.IntN(2000))*time.Millisecond)
 	kept := nodes[f.rng.IntN(len(nodes))].Node
 	result := Recovery{Round: number, Kept: kept, Lagged: f.rng.IntN(3) > 0}
 	heal := func() {}
 	if result.Lagged { // what the others acknowledge now, nobody else has
 		heal = f.cluster.proxy.apply(&rule{Source: "*", Target: kept, Port: dataPort, Cut: true}, &rule{Source: kept, Target: "*", Port: dataPort, Cut: true})
-		rest(ctx, time.Duration(200+f.rng.IntN(3500))*time.Millisecond)
+		pause.For(ctx, time.Duration(200+f.rng.IntN(3500))*time.Millisecond)
 	}
 	var victims, names []string
 	for _, r := range nodes {
@@ -118,7 +119,7 @@ func (f *recoveries) round(ctx context.Context, number int) error {
 	}
 	recovered := time.Now()
 	result.Millis = recovered.Sub(lost).Milliseconds()
-	rest(ctx, time.Second)
+	pause.For(ctx, time.Second)
 	for _, node := range names {
 		if err := f.cluster.emptyNode(node); err != nil {
 			return err
@@ -135,7 +136,7 @@ func (f *recoveries) round(ctx context.Context, number int) error {
 		f.failed("the group is whole again", "round %d: %v", number, err)
 		return err
 	}
-	rest(ctx, time.Second)
+	pause.For(ctx, time.Second)
 	stop()
 	writers.Wait()
 	if err := f.judge(ctx, key, &result, lost, recovered); err != nil {
@@ -154,7 +155,7 @@ func (f *recoveries) write(ctx context.Context, r local.Replica, key string) {
 			var err error
 			if c, err = dial(ctx, r.KVAddr, 15*time.Second); err != nil {
 				c = nil
-				rest(ctx, 50*time.Millisecond)
+				pause.For(ctx, 50*time.Millisecond)
 				continue
 			}
 		}
@@ -177,7 +178,7 @@ func (f *recoveries) write(ctx context.Context, r local.Replica, key string) {
 			c.Close()
 			c = nil
 		}
-		rest(ctx, 2*time.Millisecond)
+		pause.For(ctx, 2*time.Millisecond)
 	}
 	if c != nil {
 		c.Close()
@@ -188,7 +189,7 @@ func (f *recoveries) write(ctx context.Context, r local.Replica, key string) {
 func (f *recoveries) recover(ctx context.Context, result *Recovery) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
-	if err := until(ctx, func() error {
+	if err := pause.Until(ctx, untilPause, func() error {
 		group, _, err := f.cluster.group(ctx)
 		if err == nil && group.GetState() != "unavailable" {
 			err = fmt.Errorf("the group is %s: %s", group.GetState(), group.GetDetail())
@@ -200,7 +201,7 @@ func (f *recoveries) recover(ctx context.Context, result *Recovery) error {
 	}
 	name := f.cluster.Plan.Group
 	// While they have not been silent for long enough it is refused: they may be there.
-	if err := until(ctx, func() error {
+	if err := pause.Until(ctx, untilPause, func() error {
 		_, err := f.cluster.smrctl(ctx, "group", "recover", name, "--dry-run")
 		return err
 	}); err != nil {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"lockstep/internal/local"
+	"lockstep/internal/pause"
 )
 
 const (
@@ -68,7 +69,7 @@ func (r *run) markMoment(ctx context.Context, t *turn) (moment, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	var m moment
-	err := until(ctx, func() error {
+	err := pause.Until(ctx, untilPause, func() error {
 		c, err := dial(ctx, t.addrOf(t.node()), 10*time.Second)
 		if err != nil {
 			return err
@@ -89,7 +90,7 @@ func (r *run) markMoment(ctx context.Context, t *turn) (moment, error) {
 // restoreTo restores the archive to a moment and reads what the new cluster holds.
 func (r *run) restoreTo(ctx context.Context, t *turn, m moment) error {
 	began := t.now()
-	if err := until(ctx, func() error { return r.archivedUpTo(ctx, t, m.lsn) }); err != nil {
+	if err := pause.Until(ctx, untilPause, func() error { return r.archivedUpTo(ctx, t, m.lsn) }); err != nil {
 		return err
 	}
 	archived := t.now()
@@ -145,7 +146,7 @@ func (r *run) archivedUpTo(ctx context.Context, t *turn, lsn int64) error {
 		return fmt.Errorf("backup list: %w", err)
 	}
 	if list.End < lsn {
-		rest(ctx, 500*time.Millisecond)
+		pause.For(ctx, 500*time.Millisecond)
 		return fmt.Errorf("the archive ends at %d, LSN %d is missing", list.End, lsn)
 	}
 	return nil

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"lockstep/internal/local"
+	"lockstep/internal/pause"
 )
 
 // Config of a run.
@@ -201,7 +202,7 @@ func (r *run) drive(ctx context.Context) error {
 	var stallErr error
 	clients.Go(func() { stalls, stallErr = probeStalls(loading, r.Dir, r.history.now) })
 	r.report.LoadFrom = r.history.now()
-	rest(ctx, 2*time.Second) // without faults first: what that looks like belongs to the report
+	pause.For(ctx, 2*time.Second) // without faults first: what that looks like belongs to the report
 
 	disturbing, calm := context.WithTimeout(ctx, r.Duration)
 	defer calm()
@@ -217,7 +218,7 @@ func (r *run) drive(ctx context.Context) error {
 	if err := r.cluster.awaitServing(healing); err != nil {
 		r.failed("the group is whole again at the end", "%v", err)
 	}
-	rest(ctx, 2*time.Second)
+	pause.For(ctx, 2*time.Second)
 	r.report.LoadTo = r.history.now()
 	stopLoad()
 	clients.Wait()
@@ -251,7 +252,7 @@ func (r *run) drive(ctx context.Context) error {
 // watch shows a line every few seconds, and starts again what ended although nobody did anything to it.
 func (r *run) watch(ctx context.Context) {
 	began := time.Now()
-	for i := 0; rest(ctx, time.Second); i++ {
+	for i := 0; pause.For(ctx, time.Second); i++ {
 		r.nemesis.revive()
 		if i%5 != 4 {
 			continue
@@ -290,7 +291,7 @@ func (n *nemesis) revive() {
 func (r *run) compareDigests(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	return until(ctx, func() error {
+	return pause.Until(ctx, untilPause, func() error {
 		var lsn int64
 		var sum, first string
 		for i, replica := range r.cluster.nodes() {
@@ -341,7 +342,7 @@ func (r *run) judge(ops []Op) {
 func (r *run) countImages() Images {
 	images := Images{Restored: r.moments}
 	for _, replica := range r.cluster.Plan.Replicas {
-		kv, log := r.cluster.LogPath(kvnode(replica.Node)), r.cluster.LogPath(replicator(replica.Node))
+		kv, log := r.cluster.LogPath(local.KVNodeOf(replica.Node)), r.cluster.LogPath(local.ReplicatorOf(replica.Node))
 		loaded, started := countLines(kv, `msg="image loaded"`), countLines(kv, "milliseconds=")-countLines(kv, `msg="image taken"`)
 		images.Taken += countLines(kv, `msg="image taken"`)
 		images.Needed += countLines(kv, `msg="image needed"`)

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"lockstep/internal/failover"
+	"lockstep/internal/pause"
 	"lockstep/internal/trust"
 	lockstep "lockstep/proto"
 	"lockstep/smr"
@@ -81,7 +82,7 @@ func (s *service) record(ctx context.Context, group, text string) bool {
 		case <-s.node.stopped:
 			return false
 		}
-		pause(ctx, tickLength)
+		pause.For(ctx, tickLength)
 	}
 	return false
 }

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"lockstep/internal/pause"
 	lockstep "lockstep/proto"
 )
 
@@ -31,7 +32,7 @@ func answered(call func(ctx context.Context) error) error {
 		if code := status.Code(err); ctx.Err() != nil || code != codes.Unavailable && code != codes.DeadlineExceeded && !isDeposed(err) {
 			return err
 		}
-		pause(ctx, 50*time.Millisecond)
+		pause.For(ctx, 50*time.Millisecond)
 	}
 }
 

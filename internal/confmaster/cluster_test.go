@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"lockstep/internal/failover"
+	"lockstep/internal/pause"
 	lockstep "lockstep/proto"
 	"lockstep/smr"
 )
@@ -460,7 +461,7 @@ func TestMinorityAndMajorityOfConfmastersDown(t *testing.T) {
 		t.Errorf("a switch-over without a leader: %v", err)
 	}
 	c.group.of(second.GetMaster()).kill()
-	pause(ctx, 2*DefaultSuspect)
+	pause.For(ctx, 2*DefaultSuspect)
 	status, err := c.status(last)
 	if err != nil || status.GetGroups()[0].GetEpoch() != second.GetEpoch() {
 		t.Fatalf("one of three gave out an epoch, or does not answer: %v %v", status, err)

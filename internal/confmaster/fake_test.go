@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"lockstep/internal/pause"
 	lockstep "lockstep/proto"
 )
 
@@ -285,7 +286,7 @@ func (f *fakeReplica) Fence(ctx context.Context, request *lockstep.FenceRequest)
 	slow := f.slow
 	f.fences++
 	f.group.mu.Unlock()
-	pause(ctx, slow)
+	pause.For(ctx, slow)
 	var reply *lockstep.FenceReply
 	_, err := f.order(ctx, request.GetTarget(), func() error {
 		epoch := request.GetEpoch()

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"lockstep/internal/pause"
 	"lockstep/internal/trust"
 	lockstep "lockstep/proto"
 	"lockstep/smr"
@@ -90,7 +91,7 @@ func (l *links) serve(ctx context.Context, id uint64, queue chan *raftpb.Message
 			l.logger.Warn("no raft messages reach a peer", "peer", id, "address", l.node.config.peer(id).Addr, "error", text)
 		}
 		told = text
-		pause(ctx, linkPause)
+		pause.For(ctx, linkPause)
 	}
 }
 
@@ -133,16 +134,6 @@ func (l *links) stream(ctx context.Context, id uint64, queue chan *raftpb.Messag
 			return nil, nil
 		case m = <-queue:
 		}
-	}
-}
-
-// pause waits, unless ctx ends before.
-func pause(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
 	}
 }
 

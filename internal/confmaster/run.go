@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"lockstep/internal/fault"
+	"lockstep/internal/pause"
 	"lockstep/internal/trust"
 	lockstep "lockstep/proto"
 )
@@ -166,7 +167,7 @@ func (n *node) handOver(ctx context.Context) {
 		if leader := n.leader.Load(); leader != 0 && leader != n.config.ID {
 			return
 		}
-		pause(ctx, tickLength)
+		pause.For(ctx, tickLength)
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"lockstep/internal/failover"
+	"lockstep/internal/pause"
 	"lockstep/internal/resp"
 	"lockstep/smr"
 )
@@ -177,7 +178,7 @@ func (s *sentinel) accept(ctx context.Context, listener net.Listener) {
 				return
 			}
 			s.node.logger.Warn("accept a Sentinel client", "error", err)
-			pause(ctx, 50*time.Millisecond)
+			pause.For(ctx, 50*time.Millisecond)
 			continue
 		}
 		s.tasks.Go(func() { s.client(ctx, conn) })

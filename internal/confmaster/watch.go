@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"lockstep/internal/failover"
+	"lockstep/internal/pause"
 	"lockstep/internal/trust"
 	lockstep "lockstep/proto"
 	"lockstep/smr"
@@ -88,7 +89,7 @@ func (w *watcher) serve(ctx context.Context, key replicaKey, addr string) {
 				return nil
 			})
 		}
-		pause(ctx, watchPause)
+		pause.For(ctx, watchPause)
 	}
 }
 

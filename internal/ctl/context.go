@@ -15,6 +15,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"lockstep/internal/trust"
+	"lockstep/internal/wholefile"
 )
 
 const (
@@ -163,17 +164,8 @@ func (f *contextFile) write() error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return fmt.Errorf("write contexts: %w", err)
 	}
-	temporary, err := os.CreateTemp(filepath.Dir(path), ".smrctl-*") // made with mode 0600
-	if err != nil {
+	if err := wholefile.Write(path, text); err != nil {
 		return fmt.Errorf("write contexts: %w", err)
-	}
-	_, err = temporary.Write(text)
-	err = errors.Join(err, temporary.Sync(), temporary.Close())
-	if err == nil {
-		err = os.Rename(temporary.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(fmt.Errorf("write contexts: %w", err), os.Remove(temporary.Name()))
 	}
 	return nil
 }

@@ -179,6 +179,19 @@ func (w *where) dial() (*admin.Client, *local.Cluster, error) {
 	return client, cluster, err
 }
 
+// dialAnswering returns a client of configuration masters one of which answers.
+func (w *where) dialAnswering(ctx context.Context) (*admin.Client, error) {
+	client, cluster, err := w.dial()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := client.Status(ctx); err != nil {
+		client.Close()
+		return nil, explainSilence(err, cluster)
+	}
+	return client, nil
+}
+
 // local returns the cluster in the directory that is meant, nil if there is none.
 func (w *where) local() *local.Cluster {
 	if len(w.confmasters) > 0 {

@@ -15,6 +15,7 @@ import (
 	"lockstep/internal/admin"
 	"lockstep/internal/drill"
 	"lockstep/internal/local"
+	"lockstep/internal/pause"
 )
 
 // drillsDir is where a cluster on this machine keeps the history of its drills, below its directory.
@@ -192,8 +193,8 @@ drill was done and did not pass.`,
 		ask.input = command.InOrStdin()
 		return work(func(ctx context.Context, args []string) error {
 			config.Drill = args[0]
-			if drill.Find(args[0]) == nil {
-				return usage("there is no drill %q%s: `%s drill list` shows them", args[0], didYouMean(args[0], drill.Names()), program())
+			if err := checkDrill(args[0]); err != nil {
+				return err
 			}
 			if err := config.Check(); err != nil {
 				return &misuse{err}
@@ -258,12 +259,8 @@ func runDrills(ctx context.Context, s *screen, at *drillPlace, ask *changing, co
 		}
 		if every > 0 {
 			s.note(fmt.Sprintf("passed %d times; the next one in %v", passed, every))
-			timer := time.NewTimer(every)
-			select {
-			case <-ctx.Done():
-				timer.Stop()
+			if !pause.For(ctx, every) {
 				return nil
-			case <-timer.C:
 			}
 		}
 	}
@@ -433,4 +430,12 @@ func newDrillShow(s *screen) *cobra.Command {
 	at.add(command)
 	command.Flags().StringVar(&html, "html", "", "write the report as one HTML page to this new `file`, too")
 	return command
+}
+
+// checkDrill refuses what is no drill.
+func checkDrill(name string) error {
+	if drill.Find(name) == nil {
+		return usage("there is no drill %q%s: `%s drill list` shows them", name, didYouMean(name, drill.Names()), program())
+	}
+	return nil
 }

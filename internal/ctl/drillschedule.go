@@ -12,7 +12,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"lockstep/internal/drill"
 )
 
 // schedule is what runs a drill again and again: files for systemd, or a line for cron.
@@ -45,8 +44,8 @@ lockstep-drill-DRILL), and tells when one fails (exit code 3: it did not pass; 1
 		Example: "  smrctl drill schedule kill-master --at 'Mon 10:00' --install /etc/systemd/system\n  smrctl drill schedule switchover --form cron --at '0 10 * * 1'",
 		Args:    cobra.RangeArgs(1, 2),
 		RunE: work(func(_ context.Context, args []string) error {
-			if drill.Find(args[0]) == nil {
-				return usage("there is no drill %q%s: `%s drill list` shows them", args[0], didYouMean(args[0], drill.Names()), program())
+			if err := checkDrill(args[0]); err != nil {
+				return err
 			}
 			plan, err := at.schedule(args, when, form)
 			if err != nil {
@@ -156,11 +155,16 @@ func writeNew(path, content string) error {
 	return errors.Join(err, file.Close())
 }
 
+// plainWord reports whether a word means itself to a shell and to systemd.
+func plainWord(word string) bool {
+	return word != "" && strings.Trim(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:,=") == ""
+}
+
 // shellWords writes a command for cron: quoted for sh, with cron's own sign for a line break escaped.
 func shellWords(command []string) string {
 	var words []string
 	for _, word := range command {
-		if strings.Trim(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:,=") != "" || word == "" {
+		if !plainWord(word) {
 			word = "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 		}
 		words = append(words, strings.ReplaceAll(word, "%", `\%`))
@@ -173,7 +177,7 @@ func unitWords(command []string) string {
 	escape := strings.NewReplacer(`\`, `\\`, `"`, `\"`, "%", "%%", "$", "$$")
 	var words []string
 	for _, word := range command {
-		if strings.Trim(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:,=") != "" || word == "" {
+		if !plainWord(word) {
 			word = `"` + escape.Replace(word) + `"`
 		}
 		words = append(words, word)

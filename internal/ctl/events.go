@@ -41,14 +41,11 @@ evidence.`,
 			if count < 0 {
 				return usage("--count %d is negative", count)
 			}
-			client, cluster, err := at.dial()
+			client, err := at.dialAnswering(ctx)
 			if err != nil {
 				return err
 			}
 			defer client.Close()
-			if _, err := client.Status(ctx); err != nil {
-				return explainSilence(err, cluster)
-			}
 			ctx, enough := context.WithCancel(ctx)
 			defer enough()
 			shown := 0

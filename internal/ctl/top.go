@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"lockstep/internal/admin"
+	"lockstep/internal/pause"
 	"lockstep/internal/resp"
 	"lockstep/proto"
 )
@@ -88,14 +89,11 @@ Without a terminal, or with --once, one look is shown: after --interval, so that
 			if !slices.Contains(topOrders, order) {
 				return usage("--sort %q%s: use one of %s", order, didYouMean(order, topOrders), strings.Join(topOrders, ", "))
 			}
-			client, cluster, err := at.dial()
+			client, err := at.dialAnswering(ctx)
 			if err != nil {
 				return err
 			}
 			defer client.Close()
-			if _, err := client.Status(ctx); err != nil {
-				return explainSilence(err, cluster)
-			}
 			t := &top{screen: s, client: client, every: time.Duration(interval), order: order}
 			out, isFile := s.out.(*os.File)
 			if once || !s.human() || !isFile || !isTerminal(out) || !isTerminal(os.Stdin) {
@@ -239,12 +237,8 @@ func askOnce(conn net.Conn, request string) (resp.Value, error) {
 // once shows one look.
 func (t *top) once(ctx context.Context) error {
 	first := t.look(ctx, nil)
-	timer := time.NewTimer(t.every)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
+	if !pause.For(ctx, t.every) {
 		return ctx.Err()
-	case <-timer.C:
 	}
 	v := t.look(ctx, first)
 	return t.screen.show(v, func() { t.screen.printf("%s\n", strings.Join(t.render(v, 0, 0), "\n")) })

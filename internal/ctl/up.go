@@ -219,8 +219,8 @@ func showCluster(ctx context.Context, s *screen, cluster *local.Cluster, dir str
 		listens[m.Name()] = map[string]string{"grpc": m.Addr, "sentinel": m.SentinelAddr}
 	}
 	for _, r := range cluster.Plan.Replicas {
-		listens[r.Node+"-replicator"] = map[string]string{"data": r.DataAddr, "grpc": r.ManageAddr}
-		listens[r.Node+"-kvnode"] = map[string]string{"redis": r.KVAddr, "grpc": r.AdminAddr()}
+		listens[local.ReplicatorOf(r.Node)] = map[string]string{"data": r.DataAddr, "grpc": r.ManageAddr}
+		listens[local.KVNodeOf(r.Node)] = map[string]string{"redis": r.KVAddr, "grpc": r.AdminAddr()}
 	}
 	for _, p := range cluster.Processes() {
 		list.Processes = append(list.Processes, process{Name: p.Name, Kind: string(p.Kind), Node: p.Node, Pid: p.Pid, Listens: listens[p.Name]})

@@ -154,9 +154,6 @@ func (r *run) lives() map[string]uint64 {
 	return lives
 }
 
-func replicator(node string) string { return node + "-replicator" }
-func kvnode(node string) string     { return node + "-kvnode" }
-
 // nodeOf is the node of a process.
 func nodeOf(process string) string {
 	node, _, _ := strings.Cut(process, "-")

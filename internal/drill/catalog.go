@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"lockstep/internal/fault"
+	"lockstep/internal/local"
+	"lockstep/internal/pause"
 	"lockstep/proto"
 )
 
@@ -76,7 +78,7 @@ func Names() (names []string) {
 
 func (r *run) killMaster(ctx context.Context) error {
 	victim := r.plan.Victims[0]
-	r.willStart(replicator(victim), kvnode(victim))
+	r.willStart(local.ReplicatorOf(victim), local.KVNodeOf(victim))
 	if err := r.strike(ctx, victim, &proto.InjectRequest{Fault: fault.Kill, Process: true, Kvnode: true}); err != nil {
 		return err
 	}
@@ -85,7 +87,7 @@ func (r *run) killMaster(ctx context.Context) error {
 
 func (r *run) killKVNode(ctx context.Context) error {
 	victim := r.plan.Victims[0]
-	r.willStart(kvnode(victim))
+	r.willStart(local.KVNodeOf(victim))
 	if err := r.strike(ctx, victim, &proto.InjectRequest{Fault: fault.Kill, Kvnode: true}); err != nil {
 		return err
 	}
@@ -119,7 +121,7 @@ func (r *run) turnClockBack(ctx context.Context) error {
 func (r *run) loseDisk(ctx context.Context) error {
 	victim := r.plan.Victims[0]
 	r.renewed = victim
-	r.willStart(replicator(victim))
+	r.willStart(local.ReplicatorOf(victim))
 	return r.strike(ctx, victim, &proto.InjectRequest{Fault: fault.LoseLog})
 }
 
@@ -140,7 +142,7 @@ func (r *run) switchOver(ctx context.Context) error {
 		return err
 	}
 	r.mark("drill", "handed over: "+reply.GetText())
-	r.rest(ctx, r.Hold)
+	pause.For(ctx, r.Hold)
 	return nil
 }
 
@@ -170,7 +172,7 @@ func (r *run) restartAll(ctx context.Context) error {
 func (r *run) restartNode(ctx context.Context, node string) error {
 	r.touch(node)
 	before := r.lives()
-	r.willStart(replicator(node), kvnode(node))
+	r.willStart(local.ReplicatorOf(node), local.KVNodeOf(node))
 	if r.Local == nil {
 		r.mark("drill", "kill "+node+": its supervisor starts it again")
 		if err := r.injectOnce(ctx, node, &proto.InjectRequest{Fault: fault.Kill, Process: true, Kvnode: true}); err != nil {
@@ -178,7 +180,7 @@ func (r *run) restartNode(ctx context.Context, node string) error {
 		}
 	} else {
 		r.mark("drill", "restart "+node)
-		for _, name := range []string{kvnode(node), replicator(node)} {
+		for _, name := range []string{local.KVNodeOf(node), local.ReplicatorOf(node)} {
 			killed, err := r.Local.StopProcess(name)
 			if err != nil {
 				return err

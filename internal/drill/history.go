@@ -17,6 +17,7 @@ import (
 
 	"lockstep/internal/chaos"
 	"lockstep/internal/local"
+	"lockstep/internal/wholefile"
 )
 
 // Names in the directory of a run.
@@ -96,26 +97,7 @@ func writeJSON(path string, value any) error {
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", filepath.Base(path), err)
 	}
-	return writeFile(path, append(content, '\n'))
-}
-
-func writeFile(path string, content []byte) error {
-	file, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	defer os.Remove(file.Name()) // gone already when all went well
-	_, err = file.Write(content)
-	if err == nil {
-		err = file.Sync()
-	}
-	if err = errors.Join(err, file.Close()); err == nil {
-		err = os.Rename(file.Name(), path)
-	}
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	return nil
+	return wholefile.Write(path, append(content, '\n'))
 }
 
 // finish keeps the report, and of what clients did only what somebody must look into.
@@ -124,7 +106,7 @@ func (h *history) finish(rep *Report, folder string) error {
 	if err := rep.WriteHTML(&page); err != nil {
 		return err
 	}
-	err := errors.Join(writeFile(filepath.Join(folder, pageName), page.Bytes()), writeJSON(filepath.Join(folder, reportName), rep))
+	err := errors.Join(wholefile.Write(filepath.Join(folder, pageName), page.Bytes()), writeJSON(filepath.Join(folder, reportName), rep))
 	if rep.Good() {
 		err = errors.Join(err, os.Remove(filepath.Join(folder, opsName)))
 	}
@@ -170,14 +152,8 @@ func (h *history) tidyUp(ctx context.Context, c Config) error {
 
 func (c *Config) cleanUpBehind(ctx context.Context, u unfinished, folder string) error {
 	if c.Local != nil {
-		for _, name := range startOrder(u.Processes) {
-			if c.Local.Pid(name) != 0 {
-				continue
-			}
-			if _, err := c.Local.StartProcess(name, c.Binaries); err != nil && !errors.Is(err, local.ErrRunning) {
-				return err
-			}
-			c.Progress("started " + name)
+		if err := c.start(u.Processes, func(name string, _ int) { c.Progress("started " + name) }); err != nil {
+			return err
 		}
 	}
 	status, err := c.Client.Status(ctx)

@@ -10,6 +10,7 @@ import (
 
 	"lockstep/internal/fault"
 	"lockstep/internal/local"
+	"lockstep/internal/pause"
 	"lockstep/proto"
 )
 
@@ -257,7 +258,7 @@ func (r *run) askAgents(ctx context.Context, p *Plan) (problems []string) {
 	for _, name := range r.agentNames() {
 		var reply *proto.FaultsReply
 		var err error
-		_ = r.until(patience, func() error { // what is in force in the end is told below
+		_ = pause.Until(patience, poll, func() error { // what is in force in the end is told below
 			if reply, err = r.agents[name].faults(ctx); reply.GetDrill() != "" {
 				return errors.New(reply.GetDrill())
 			}

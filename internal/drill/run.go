@@ -1,6 +1,7 @@
 package drill
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,10 +12,12 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	pb "google.golang.org/protobuf/proto"
 
 	"lockstep/internal/admin"
 	"lockstep/internal/chaos"
 	"lockstep/internal/local"
+	"lockstep/internal/pause"
 	"lockstep/internal/release"
 	"lockstep/proto"
 )
@@ -196,7 +199,7 @@ func (r *run) drive(ctx context.Context) error {
 	r.mu.Lock()
 	r.mendedAt = r.work.Now()
 	r.mu.Unlock()
-	r.rest(mending, settle)
+	pause.For(mending, settle)
 	stopWatching()
 	watchers.Wait()
 	return r.judge(mending)
@@ -293,7 +296,7 @@ func (r *run) strike(ctx context.Context, name string, in *proto.InjectRequest) 
 	}
 	r.struck()
 	r.mark("drill", "the fault is there")
-	r.rest(ctx, r.Hold)
+	pause.For(ctx, r.Hold)
 	return context.Cause(ctx)
 }
 
@@ -319,9 +322,7 @@ func (r *run) hold(ctx context.Context, moves bool, in *proto.InjectRequest) err
 		}
 	}()
 	for _, name := range r.plan.Victims {
-		request := &proto.InjectRequest{Fault: in.GetFault(), Process: in.GetProcess(), Kvnode: in.GetKvnode(), Inbound: in.GetInbound(),
-			Outbound: in.GetOutbound(), DelayMs: in.GetDelayMs(), ShiftMs: in.GetShiftMs()}
-		h, err := r.order(ctx, r.agents[name], r.Hold, request)
+		h, err := r.order(ctx, r.agents[name], r.Hold, pb.CloneOf(in))
 		if err != nil {
 			return err
 		}
@@ -351,7 +352,7 @@ func (r *run) hold(ctx context.Context, moves bool, in *proto.InjectRequest) err
 func (r *run) awaitOtherMaster(ctx context.Context, node string) error {
 	ctx, cancel := context.WithTimeout(ctx, r.Longest)
 	defer cancel()
-	return r.until(ctx, func() error {
+	return pause.Until(ctx, poll, func() error {
 		group, err := r.group(ctx)
 		switch {
 		case err != nil:
@@ -366,7 +367,7 @@ func (r *run) awaitOtherMaster(ctx context.Context, node string) error {
 // mend starts what does not run and waits until the group is whole: as it was when the drill began. Replicas in before must have
 // another life than there.
 func (r *run) mend(ctx context.Context, before map[string]uint64) error {
-	return r.until(ctx, func() error {
+	return pause.Until(ctx, poll, func() error {
 		if err := r.startStopped(); err != nil {
 			return err
 		}
@@ -404,18 +405,23 @@ func (r *run) startStopped() error {
 	r.mu.Lock()
 	names := slices.Clone(r.stopped)
 	r.mu.Unlock()
+	return r.start(names, func(name string, pid int) { r.mark("drill", fmt.Sprintf("started %s (pid %d)", name, pid)) })
+}
+
+// start starts those of the named processes that do not run, and tells of each.
+func (c *Config) start(names []string, tell func(name string, pid int)) error {
 	for _, name := range startOrder(names) {
-		if r.Local.Pid(name) != 0 {
+		if c.Local.Pid(name) != 0 {
 			continue
 		}
-		pid, err := r.Local.StartProcess(name, r.Binaries)
+		pid, err := c.Local.StartProcess(name, c.Binaries)
 		if errors.Is(err, local.ErrRunning) {
 			continue
 		}
 		if err != nil {
 			return err
 		}
-		r.mark("drill", fmt.Sprintf("started %s (pid %d)", name, pid))
+		tell(name, pid)
 	}
 	return nil
 }
@@ -423,57 +429,26 @@ func (r *run) startStopped() error {
 // startOrder puts replicators before KV nodes.
 func startOrder(names []string) []string {
 	ordered := slices.Clone(names)
-	slices.SortStableFunc(ordered, func(a, b string) int {
-		return boolOrder(a == kvnode(nodeOf(a)), b == kvnode(nodeOf(b)))
-	})
-	return ordered
-}
-
-func boolOrder(a, b bool) int {
-	switch {
-	case a == b:
+	rank := func(process string) int {
+		if process == local.KVNodeOf(nodeOf(process)) {
+			return 1
+		}
 		return 0
-	case b:
-		return -1
 	}
-	return 1
+	slices.SortStableFunc(ordered, func(a, b string) int { return cmp.Compare(rank(a), rank(b)) })
+	return ordered
 }
 
 // warm waits until clients work on every node.
 func (r *run) warm(ctx context.Context) error {
 	waiting, cancel := context.WithTimeout(ctx, warmUp)
 	defer cancel()
-	return r.until(waiting, func() error {
+	return pause.Until(waiting, poll, func() error {
 		if writes, _ := r.work.Acknowledged(); writes < warmWrites {
 			return fmt.Errorf("only %d writes were acknowledged before the fault: nothing was broken", writes)
 		}
 		return nil
 	})
-}
-
-// until waits until attempt returns nil, or ctx ends; then the error says what was missing.
-func (r *run) until(ctx context.Context, attempt func() error) error {
-	for {
-		err := attempt()
-		if err == nil {
-			return nil
-		}
-		if !r.rest(ctx, poll) {
-			return err
-		}
-	}
-}
-
-// rest waits and reports whether ctx lives on.
-func (r *run) rest(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
 }
 
 // keyName is in the name of every key of a run.

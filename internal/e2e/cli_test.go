@@ -172,7 +172,7 @@ func TestLifeOfAClusterBySmrctl(t *testing.T) {
 			t.Errorf("replica %+v with master %s", r, old)
 		}
 	}
-	if killed := must("node", "kill", old); !strings.Contains(killed, old+"-kvnode") {
+	if killed := must("node", "kill", old); !strings.Contains(killed, local.KVNodeOf(old)) {
 		t.Errorf("node kill shows %q", killed)
 	}
 	eventually(t, "another master", func() error {
@@ -348,13 +348,13 @@ func TestReplicatorRefusesForeignAndLockedDirectories(t *testing.T) {
 	if stderr, code := try(w.Plan.Cluster, r.Node); code != 1 || !strings.Contains(stderr, r.Node) {
 		t.Errorf("a second replicator in one directory: exit code %d, %q", code, stderr)
 	}
-	w.kill(t, replicator(r.Node))
+	w.kill(t, local.ReplicatorOf(r.Node))
 	if stderr, code := try("another", r.Node); code != 1 || !strings.Contains(stderr, "another") {
 		t.Errorf("a replicator of another cluster: exit code %d, %q", code, stderr)
 	}
 	if stderr, code := try(w.Plan.Cluster, "n9"); code != 1 || !strings.Contains(stderr, "n9") {
 		t.Errorf("a replicator of another name: exit code %d, %q", code, stderr)
 	}
-	w.startAgain(t, replicator(r.Node))
+	w.startAgain(t, local.ReplicatorOf(r.Node))
 	w.healthy(t)
 }

@@ -55,7 +55,7 @@ func (w *world) starve(t *testing.T, survivorLeads bool) {
 
 	var processes []string
 	for _, node := range w.others(survivor) {
-		processes = append(processes, replicator(node), kvnode(node))
+		processes = append(processes, local.ReplicatorOf(node), local.KVNodeOf(node))
 	}
 	w.kill(t, processes...)
 	// Sent at once: the group does not know yet that it cannot, so this one goes out, and its outcome is unknown.
@@ -105,7 +105,7 @@ func TestOneReplicaLostIsNoReasonToRefuse(t *testing.T) {
 	master, _ := w.master(t)
 	lost := w.others(master)[1]
 	l := w.startLoad(t, loadOptions{victims: []string{lost}})
-	w.kill(t, replicator(lost), kvnode(lost))
+	w.kill(t, local.ReplicatorOf(lost), local.KVNodeOf(lost))
 	for range 10 {
 		l.progress(t, w.others(lost)...)
 	}

@@ -86,7 +86,7 @@ func TestDrills(t *testing.T) {
 // refuseDrills: on a group that is not whole every drill is refused, and nothing is done.
 func (w *world) refuseDrills(t *testing.T) {
 	victim := w.Plan.Replicas[2].Node
-	w.signal(t, syscall.SIGKILL, kvnode(victim))
+	w.signal(t, syscall.SIGKILL, local.KVNodeOf(victim))
 	eventually(t, "the KV node is missed", func() error {
 		group, err := w.group()
 		for _, r := range group.GetReplicas() {
@@ -102,7 +102,7 @@ func (w *world) refuseDrills(t *testing.T) {
 			t.Errorf("%s on a group without a KV node: exit code %d, report %v\n%s", name, code, report, said)
 		}
 	}
-	w.startAgain(t, kvnode(victim))
+	w.startAgain(t, local.KVNodeOf(victim))
 	w.healthy(t)
 }
 

@@ -269,6 +269,3 @@ func (w *world) signal(t *testing.T, sig syscall.Signal, names ...string) {
 		}
 	}
 }
-
-func replicator(node string) string { return node + "-replicator" }
-func kvnode(node string) string     { return node + "-kvnode" }

@@ -60,7 +60,7 @@ func TestEmptyReplicasJoinATrimmedGroupByImage(t *testing.T) {
 		if start, err := w.startLSN(node); err != nil || start == 0 {
 			t.Errorf("the log of %s begins at %d, error %v: it did not need an image", node, start, err)
 		}
-		content, err := os.ReadFile(w.LogPath(kvnode(node)))
+		content, err := os.ReadFile(w.LogPath(local.KVNodeOf(node)))
 		if err != nil || !strings.Contains(string(content), `msg="image loaded"`) {
 			t.Errorf("%s did not load an image, error %v", node, err)
 		}
@@ -82,15 +82,15 @@ func TestEmptyReplicasJoinATrimmedGroupByImage(t *testing.T) {
 	})
 	filled("n4")
 
-	w.kill(t, kvnode("n2"), replicator("n2"))
+	w.kill(t, local.KVNodeOf("n2"), local.ReplicatorOf("n2"))
 	if _, err := w.WipeNode("n2"); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Remove(w.LogPath(kvnode("n2"))); err != nil {
+	if err := os.Remove(w.LogPath(local.KVNodeOf("n2"))); err != nil {
 		t.Fatal(err)
 	}
 	grow()
-	w.startAgain(t, replicator("n2"), kvnode("n2"))
+	w.startAgain(t, local.ReplicatorOf("n2"), local.KVNodeOf("n2"))
 	filled("n2")
 }
 
@@ -102,7 +102,7 @@ func TestKVNodeOfAnotherHistoryIsRefused(t *testing.T) {
 	t.Parallel()
 	w := start(t, local.Options{Confmasters: 1}, map[local.Kind][]string{local.KindKVNode: {"--write-timeout", "60s", "--refuse-after", "60s"}})
 	mustDial(t, w.addr("n3")).must(t, "SET", "key", "kept")
-	w.kill(t, kvnode("n3"), replicator("n3"))
+	w.kill(t, local.KVNodeOf("n3"), local.ReplicatorOf("n3"))
 	eventually(t, "a write without n3", func() error {
 		_, err := once(w.addr("n1"), "SET", "key", "lost")
 		return err
@@ -110,13 +110,13 @@ func TestKVNodeOfAnotherHistoryIsRefused(t *testing.T) {
 	for range 50 {
 		mustDial(t, w.addr("n1")).must(t, "INCR", "lost")
 	}
-	w.kill(t, replicator("n1"), replicator("n2"), kvnode("n2"))
+	w.kill(t, local.ReplicatorOf("n1"), local.ReplicatorOf("n2"), local.KVNodeOf("n2"))
 	for _, node := range []string{"n1", "n2"} {
 		if err := os.RemoveAll(w.ReplicaDir(node)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	w.startAgain(t, replicator("n3"), kvnode("n3"))
+	w.startAgain(t, local.ReplicatorOf("n3"), local.KVNodeOf("n3"))
 	eventually(t, "the loss of the quorum is seen", func() error {
 		group, err := w.group()
 		if err == nil && group.GetState() != "unavailable" {
@@ -131,7 +131,7 @@ func TestKVNodeOfAnotherHistoryIsRefused(t *testing.T) {
 		}
 		return nil
 	})
-	ended := w.Ended(kvnode("n1"))
+	ended := w.Ended(local.KVNodeOf("n1"))
 	w.operate(t, "group", "recover", "g1", "--force", "--accept-loss", "--confirm", "g1")
 	eventually(t, "n3 serves what is left", func() error {
 		value, err := once(w.addr("n3"), "GET", "key")
@@ -140,10 +140,10 @@ func TestKVNodeOfAnotherHistoryIsRefused(t *testing.T) {
 		}
 		return err
 	})
-	if w.Pid(kvnode("n1")) == 0 {
+	if w.Pid(local.KVNodeOf("n1")) == 0 {
 		t.Fatal("the KV node of n1 ended without a replicator")
 	}
-	w.startAgain(t, replicator("n1"))
+	w.startAgain(t, local.ReplicatorOf("n1"))
 	eventually(t, "the KV node of n1 ends", func() error {
 		if value, err := once(w.addr("n1"), "GET", "key"); err == nil && value.Text != "kept" {
 			t.Fatalf("n1 answers %q, which its group does not have", value.Text)
@@ -152,10 +152,10 @@ func TestKVNodeOfAnotherHistoryIsRefused(t *testing.T) {
 		case <-ended:
 			return nil
 		default:
-			return fmt.Errorf("it runs:\n%s", w.Tail(kvnode("n1"), 3))
+			return fmt.Errorf("it runs:\n%s", w.Tail(local.KVNodeOf("n1"), 3))
 		}
 	})
-	if tail := w.Tail(kvnode("n1"), 3); !strings.Contains(tail, "smrctl node wipe n1") {
+	if tail := w.Tail(local.KVNodeOf("n1"), 3); !strings.Contains(tail, "smrctl node wipe n1") {
 		t.Errorf("it ended without saying what to do:\n%s", tail)
 	}
 	w.operate(t, "node", "stop", "n1")

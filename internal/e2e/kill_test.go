@@ -19,28 +19,28 @@ type fault struct {
 
 var faults = []fault{
 	{"replicator and KV node of the master", func(_ *world, master, _ string) ([]string, string) {
-		return []string{replicator(master), kvnode(master)}, master
+		return []string{local.ReplicatorOf(master), local.KVNodeOf(master)}, master
 	}, true},
 	{"replicator of the master", func(_ *world, master, _ string) ([]string, string) {
-		return []string{replicator(master)}, master
+		return []string{local.ReplicatorOf(master)}, master
 	}, true},
 	{"KV node of the master", func(_ *world, master, _ string) ([]string, string) {
-		return []string{kvnode(master)}, master
+		return []string{local.KVNodeOf(master)}, master
 	}, true},
 	{"replicator and KV node of a slave", func(_ *world, _, slave string) ([]string, string) {
-		return []string{replicator(slave), kvnode(slave)}, slave
+		return []string{local.ReplicatorOf(slave), local.KVNodeOf(slave)}, slave
 	}, false},
 	{"replicator of a slave", func(_ *world, _, slave string) ([]string, string) {
-		return []string{replicator(slave)}, slave
+		return []string{local.ReplicatorOf(slave)}, slave
 	}, false},
 	{"KV node of a slave", func(_ *world, _, slave string) ([]string, string) {
-		return []string{kvnode(slave)}, slave
+		return []string{local.KVNodeOf(slave)}, slave
 	}, false},
 	{"leader of the configuration masters", func(w *world, _, _ string) ([]string, string) {
 		return []string{w.leader()}, ""
 	}, false},
 	{"leader of the configuration masters and master at once", func(w *world, master, _ string) ([]string, string) {
-		return []string{w.leader(), replicator(master), kvnode(master)}, master
+		return []string{w.leader(), local.ReplicatorOf(master), local.KVNodeOf(master)}, master
 	}, true},
 }
 
@@ -123,14 +123,14 @@ func TestAllProcessesKilledAtOnceAndResumed(t *testing.T) {
 // master's stream does not have.
 func TestStoppedMasterWakesUpFenced(t *testing.T) {
 	w := start(t, local.Options{}, nil)
-	whole := func(node string) []string { return []string{replicator(node), kvnode(node)} }
+	whole := func(node string) []string { return []string{local.ReplicatorOf(node), local.KVNodeOf(node)} }
 	cases := []struct {
 		name      string
 		processes func(node string) []string
 	}{
 		{"replicator and KV node", whole},
-		{"replicator", func(node string) []string { return []string{replicator(node)} }},
-		{"KV node", func(node string) []string { return []string{kvnode(node)} }},
+		{"replicator", func(node string) []string { return []string{local.ReplicatorOf(node)} }},
+		{"KV node", func(node string) []string { return []string{local.KVNodeOf(node)} }},
 	}
 	if testing.Short() {
 		cases = cases[:1]

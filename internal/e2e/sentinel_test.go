@@ -35,7 +35,7 @@ func TestSentinelClientFollowsMaster(t *testing.T) {
 	}
 
 	old, _ := w.master(t)
-	w.kill(t, replicator(old), kvnode(old))
+	w.kill(t, local.ReplicatorOf(old), local.KVNodeOf(old))
 	eventually(t, "the client writes again", func() error {
 		return client.Set(ctx, "after", "2", 0).Err()
 	})
@@ -55,7 +55,7 @@ func TestSentinelClientFollowsMaster(t *testing.T) {
 	for _, addr := range sentinels {
 		eventually(t, "Sentinel "+addr+" names the new master", func() error { return namesMaster(ctx, addr, w.Plan.Group, w.addr(now)) })
 	}
-	w.startAgain(t, replicator(old), kvnode(old))
+	w.startAgain(t, local.ReplicatorOf(old), local.KVNodeOf(old))
 	w.healthy(t)
 	sentinel := redis.NewSentinelClient(&redis.Options{Addr: sentinels[1]})
 	defer sentinel.Close()

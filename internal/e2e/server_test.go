@@ -75,14 +75,14 @@ func TestFailoverAndShutdownByCommand(t *testing.T) {
 		} else if strings.HasPrefix(err.Error(), "ERR") {
 			t.Errorf("%v: %v", words, err)
 		}
-		<-w.Ended(kvnode(node))
+		<-w.Ended(local.KVNodeOf(node))
 		for _, other := range w.others(node) {
 			eventually(t, "the group goes on", func() error {
 				_, err := once(w.addr(other), "SCARD", "written")
 				return err
 			})
 		}
-		w.startAgain(t, kvnode(node))
+		w.startAgain(t, local.KVNodeOf(node))
 		w.healthy(t)
 		write()
 	}

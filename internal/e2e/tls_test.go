@@ -273,7 +273,7 @@ func (w *world) takesNewCertificate(t *testing.T) {
 		Name: r.Node, Hosts: []string{"localhost", "127.0.0.1"}, Life: time.Hour}); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.Signal(r.Node+"-kvnode", syscall.SIGHUP); err != nil {
+	if err := w.Signal(local.KVNodeOf(r.Node), syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the new certificate is shown", func() error {

@@ -106,8 +106,8 @@ func TestTours(t *testing.T) {
 		processes func(node string) []string
 		tours     []tour
 	}{
-		{"replicator and KV node", func(node string) []string { return []string{replicator(node), kvnode(node)} }, allTours},
-		{"replicator", func(node string) []string { return []string{replicator(node)} }, libraries},
+		{"replicator and KV node", func(node string) []string { return []string{local.ReplicatorOf(node), local.KVNodeOf(node)} }, allTours},
+		{"replicator", func(node string) []string { return []string{local.ReplicatorOf(node)} }, libraries},
 	}
 	if testing.Short() {
 		rounds = rounds[:1]

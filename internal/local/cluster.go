@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"lockstep/internal/trust"
+	"lockstep/internal/wholefile"
 )
 
 // Cluster is a cluster of processes on this machine, described by its directory.
@@ -370,7 +371,7 @@ func (c *Cluster) NoteFounded() error {
 	if c.founded() {
 		return nil
 	}
-	return replaceFile(filepath.Join(c.Dir, foundedName), []byte("configuration masters with an empty directory are refused from now on\n"))
+	return wholefile.Write(filepath.Join(c.Dir, foundedName), []byte("configuration masters with an empty directory are refused from now on\n"))
 }
 
 // ReplicaDir is the directory of a node's replicator.

@@ -144,7 +144,7 @@ func (c *Cluster) RemoveNode(ctx context.Context, client *admin.Client, node str
 	if len(c.Plan.Replicas) == 1 {
 		return "", fmt.Errorf("%s is the only node: stop the cluster with `smrctl down` instead", node)
 	}
-	c.stop([]string{node + "-kvnode", node + "-replicator"})
+	c.stop([]string{KVNodeOf(node), ReplicatorOf(node)})
 	plan := c.Plan
 	plan.Replicas = slices.DeleteFunc(slices.Clone(c.Plan.Replicas), func(r Replica) bool { return r.Node == node })
 	plan.Copies = min(plan.Copies, len(plan.Replicas)) // what the group has is up to the configuration masters

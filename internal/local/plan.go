@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 
+	"lockstep/internal/wholefile"
 	"lockstep/smr"
 )
 
@@ -262,28 +263,5 @@ func savePlan(dir string, p Plan) error {
 	if err != nil {
 		return fmt.Errorf("encode cluster description: %w", err)
 	}
-	return replaceFile(filepath.Join(dir, planName), append(content, '\n'))
-}
-
-// replaceFile makes content the durable content of path, at once.
-func replaceFile(path string, content []byte) error {
-	file, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	defer os.Remove(file.Name()) // gone already when all went well
-	_, err = file.Write(content)
-	if err == nil {
-		err = file.Sync()
-	}
-	if closeErr := file.Close(); err == nil {
-		err = closeErr
-	}
-	if err == nil {
-		err = os.Rename(file.Name(), path)
-	}
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	return nil
+	return wholefile.Write(filepath.Join(dir, planName), append(content, '\n'))
 }

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"lockstep/internal/wholefile"
 )
 
 // Kind of a process: the name of its binary.
@@ -92,7 +94,7 @@ func (c *Cluster) LogPath(name string) string { return filepath.Join(c.Dir, "log
 
 // writePid notes who runs as name.
 func (c *Cluster) writePid(name string, id identity) error {
-	return replaceFile(c.pidPath(name), []byte(fmt.Sprintf("%d %s %s\n", id.pid, id.start, id.boot)))
+	return wholefile.Write(c.pidPath(name), []byte(fmt.Sprintf("%d %s %s\n", id.pid, id.start, id.boot)))
 }
 
 // readPid returns who was last noted as name, and whether that process lives.
@@ -121,6 +123,12 @@ func (c *Cluster) Pid(name string) int {
 	return 0
 }
 
+// ReplicatorOf is the name of the process that is the replicator of a node.
+func ReplicatorOf(node string) string { return node + "-replicator" }
+
+// KVNodeOf is the name of the process that is the KV node of a node.
+func KVNodeOf(node string) string { return node + "-kvnode" }
+
 // Processes lists all processes of the cluster: configuration masters, replicators, KV nodes.
 func (c *Cluster) Processes() []Process {
 	list := c.listed()
@@ -137,10 +145,10 @@ func (c *Cluster) listed() []Process {
 		list = append(list, Process{Name: m.Name(), Kind: KindConfmaster, Node: m.Name(), Addr: m.Addr})
 	}
 	for _, r := range c.Plan.Replicas {
-		list = append(list, Process{Name: r.Node + "-replicator", Kind: KindReplicator, Node: r.Node, Addr: r.DataAddr})
+		list = append(list, Process{Name: ReplicatorOf(r.Node), Kind: KindReplicator, Node: r.Node, Addr: r.DataAddr})
 	}
 	for _, r := range c.Plan.Replicas {
-		list = append(list, Process{Name: r.Node + "-kvnode", Kind: KindKVNode, Node: r.Node, Addr: r.KVAddr})
+		list = append(list, Process{Name: KVNodeOf(r.Node), Kind: KindKVNode, Node: r.Node, Addr: r.KVAddr})
 	}
 	return list
 }

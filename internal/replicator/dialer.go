@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"lockstep/internal/pause"
 	"lockstep/internal/trust"
 	"lockstep/smr"
 	"lockstep/smr/replica"
@@ -81,7 +82,7 @@ func (d *dialer) take(ctx context.Context, served uint64) (context.Context, uint
 
 // run serves order after order until ctx ends: dials until it is connected, and then reads that connection to its end.
 func (d *dialer) run(ctx context.Context) error {
-	pause := time.Duration(0)
+	wait := time.Duration(0)
 	var served uint64
 	var lastMaster smr.NodeID
 	for {
@@ -96,18 +97,18 @@ func (d *dialer) run(ctx context.Context) error {
 		}
 		served = order
 		if master != lastMaster {
-			pause, lastMaster = 0, master
+			wait, lastMaster = 0, master
 		}
 		for orderCtx.Err() == nil {
-			if !sleep(orderCtx, pause) {
+			if !pause.For(orderCtx, wait) {
 				break
 			}
 			began := time.Now()
 			connected := d.connect(orderCtx, ctx, order, master)
-			pause = min(max(minDialPause, 2*pause), maxDialPause)
+			wait = min(max(minDialPause, 2*wait), maxDialPause)
 			if connected {
 				if time.Since(began) >= goodConnection {
-					pause = 0
+					wait = 0
 				}
 				break // the core orders the next one
 			}
@@ -214,21 +215,6 @@ func (b *busyReader) Read(p []byte) (int, error) {
 		}
 	}
 	return n, err
-}
-
-// sleep waits and reports whether ctx is still alive.
-func sleep(ctx context.Context, pause time.Duration) bool {
-	if pause <= 0 {
-		return ctx.Err() == nil
-	}
-	timer := time.NewTimer(pause)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }
 
 // maxAddresses bounds the address book: what orders have named since the start.

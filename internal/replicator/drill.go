@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"lockstep/internal/fault"
+	"lockstep/internal/pause"
 	"lockstep/log"
 )
 
@@ -74,7 +75,7 @@ type drillFile struct {
 // Sync implements log.File.
 func (f drillFile) Sync(label log.Label) error {
 	if delay := f.delay(); delay > 0 {
-		sleep(context.Background(), delay)
+		pause.For(context.Background(), delay)
 	}
 	return f.File.Sync(label)
 }

@@ -48,10 +48,12 @@ var arrows = map[string][]string{
 	"internal/eventloop": {},
 	"internal/speaker":   {},
 	"internal/turn":      {},
+	"internal/pause":     {},
+	"internal/wholefile": {},
 	"internal/obs":       {"smr"},
-	"internal/trust":     {},
+	"internal/trust":     {"internal/wholefile"},
 	"internal/replicator": {
-		"internal/trust", "smr", "smr/replica", "smr/wire", "smr/page", "log", "proto", "internal/archive", "internal/archive/s3", "internal/fault", "internal/invariant", "internal/obs", "internal/speaker", "internal/turn",
+		"internal/trust", "smr", "smr/replica", "smr/wire", "smr/page", "log", "proto", "internal/archive", "internal/archive/s3", "internal/fault", "internal/invariant", "internal/obs", "internal/pause", "internal/speaker", "internal/turn",
 	},
 	"internal/kvnode": {
 		"internal/trust", "smr", "smr/client", "smr/session", "log", "proto", "internal/eventloop", "internal/kv", "internal/checkpoint", "internal/resp", "internal/acl", "internal/invariant", "internal/obs", "internal/transfer", "internal/nearest",
@@ -61,9 +63,9 @@ var arrows = map[string][]string{
 	"internal/archive":    {"smr"},
 	"internal/archive/s3": {"internal/archive"},
 	"internal/backup":     {"smr", "log", "internal/archive", "internal/checkpoint", "internal/kv"},
-	"internal/transfer":   {"smr", "proto", "internal/trust", "internal/checkpoint"},
+	"internal/transfer":   {"smr", "proto", "internal/trust", "internal/checkpoint", "internal/pause"},
 	"internal/rdb":        {"internal/kv", "internal/resp"},
-	"internal/confmaster": {"internal/trust", "smr", "proto", "internal/failover", "internal/resp", "internal/fault", "internal/invariant", "internal/obs"},
+	"internal/confmaster": {"internal/trust", "smr", "proto", "internal/failover", "internal/resp", "internal/fault", "internal/invariant", "internal/obs", "internal/pause"},
 	"internal/fault":      {"proto"},
 
 	"internal/bytesize": {},
@@ -71,11 +73,11 @@ var arrows = map[string][]string{
 	"internal/daemon":   {"internal/trust", "internal/fault", "internal/release", "internal/obs", "internal/bytesize", "internal/nearest"},
 
 	// Tools around the running system.
-	"internal/admin":          {"internal/trust", "proto"},
-	"internal/local":          {"internal/trust", "smr", "proto", "internal/admin"},
-	"internal/bench":          {"internal/trust", "proto", "internal/admin", "internal/local", "internal/bench/parts"},
-	"internal/ctl":            {"internal/trust", "smr", "log", "proto", "internal/admin", "internal/bytesize", "internal/nearest", "internal/acl", "internal/local", "internal/bench", "internal/chaos", "internal/drill", "internal/release", "internal/archive", "internal/backup", "internal/checkpoint", "internal/kv", "internal/rdb", "internal/resp", "internal/transfer", "internal/archive/s3"},
-	"internal/drill":          {"internal/trust", "proto", "internal/admin", "internal/local", "internal/chaos", "internal/fault", "internal/release"},
+	"internal/admin":          {"internal/trust", "proto", "internal/pause"},
+	"internal/local":          {"internal/trust", "smr", "proto", "internal/admin", "internal/wholefile"},
+	"internal/bench":          {"internal/trust", "proto", "internal/admin", "internal/local", "internal/pause", "internal/bench/parts"},
+	"internal/ctl":            {"internal/trust", "smr", "log", "proto", "internal/admin", "internal/bytesize", "internal/nearest", "internal/pause", "internal/wholefile", "internal/acl", "internal/local", "internal/bench", "internal/chaos", "internal/drill", "internal/release", "internal/archive", "internal/backup", "internal/checkpoint", "internal/kv", "internal/rdb", "internal/resp", "internal/transfer", "internal/archive/s3"},
+	"internal/drill":          {"internal/trust", "proto", "internal/admin", "internal/local", "internal/chaos", "internal/fault", "internal/pause", "internal/wholefile", "internal/release"},
 	"internal/bench/parts":    {"smr", "log", "internal/kv"},
 	"internal/e2e":            {"internal/trust", "smr", "log", "proto", "internal/admin", "internal/local"},
 	"internal/tidy":           {},
@@ -90,7 +92,7 @@ var arrows = map[string][]string{
 	},
 	"internal/explore": {"smr", "smr/replica", "internal/failover", "internal/invariant", "internal/mutant"},
 	"internal/score":   {"internal/sim", "internal/explore", "internal/mutant"},
-	"internal/chaos":   {"internal/trust", "smr", "smr/wire", "log", "proto", "internal/admin", "internal/local", "internal/resp"},
+	"internal/chaos":   {"internal/pause", "internal/trust", "smr", "smr/wire", "log", "proto", "internal/admin", "internal/local", "internal/resp"},
 
 	"log/simfs":             {"log"},
 	"internal/script/meter": {},

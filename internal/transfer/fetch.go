@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"lockstep/internal/checkpoint"
+	"lockstep/internal/pause"
 	"lockstep/internal/trust"
 	"lockstep/proto"
 	"lockstep/smr"
@@ -110,20 +111,9 @@ func Fetch(ctx context.Context, sources []Peer, o Options) (*checkpoint.Manifest
 		if round == o.Rounds {
 			return nil, errors.New(strings.Join(problems, "; "))
 		}
-		if err := pause(ctx, o.Pause); err != nil {
-			return nil, fmt.Errorf("fetch an image: %w", err)
+		if !pause.For(ctx, o.Pause) {
+			return nil, fmt.Errorf("fetch an image: %w", ctx.Err())
 		}
-	}
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
 	}
 }
 

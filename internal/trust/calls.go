@@ -65,11 +65,7 @@ func (t *transport) Clone() credentials.TransportCredentials {
 type explained struct{ net.Conn }
 
 func (c *explained) Read(b []byte) (int, error) {
-	n, err := c.Conn.Read(b)
-	if err != nil {
-		err = Explain(err)
-	}
-	return n, err
+	return explainedRead(c.Conn, b)
 }
 
 // Write says why the peer has hung up, if it has said so: in TLS 1.3 its no to our certificate comes behind the handshake, and what is written then

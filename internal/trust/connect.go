@@ -99,12 +99,21 @@ func (k *Keeper) Dial(ctx context.Context, dialer *net.Dialer, address string, w
 	if err != nil || k == nil {
 		return conn, err
 	}
-	secured := tls.Client(conn, k.client(w))
+	secured, err := secure(ctx, conn, k.client(w))
+	if err != nil {
+		return nil, fmt.Errorf("%s at %s: %w", w, address, err)
+	}
+	return secured, nil
+}
+
+// secure shakes hands as the client. It closes a connection with which that fails, and says why.
+func secure(ctx context.Context, conn net.Conn, config *tls.Config) (net.Conn, error) {
+	secured := tls.Client(conn, config)
 	ctx, cancel := context.WithTimeout(ctx, handshakePatience)
 	defer cancel()
 	if err := secured.HandshakeContext(ctx); err != nil {
 		conn.Close()
-		return nil, fmt.Errorf("%s at %s: %w", w, address, Explain(err))
+		return nil, Explain(err)
 	}
 	return &Conn{secured}, nil
 }
@@ -123,7 +132,11 @@ type Conn struct{ *tls.Conn }
 
 // Read implements net.Conn.
 func (c *Conn) Read(b []byte) (int, error) {
-	n, err := c.Conn.Read(b)
+	return explainedRead(c.Conn, b)
+}
+
+func explainedRead(conn net.Conn, b []byte) (int, error) {
+	n, err := conn.Read(b)
 	if err != nil {
 		err = Explain(err)
 	}
@@ -255,14 +268,11 @@ func (k *Keeper) DialRedis(ctx context.Context, dialer *net.Dialer, address stri
 	}
 	config := k.ForHosts()
 	config.ServerName = host
-	secured := tls.Client(conn, config)
-	ctx, cancel := context.WithTimeout(ctx, handshakePatience)
-	defer cancel()
-	if err := secured.HandshakeContext(ctx); err != nil {
-		conn.Close()
-		return nil, fmt.Errorf("%s: %w", address, Explain(err))
+	secured, err := secure(ctx, conn, config)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", address, err)
 	}
-	return &Conn{secured}, nil
+	return secured, nil
 }
 
 // WithoutTLS reports whether a handshake failed because the other side does not speak TLS.
