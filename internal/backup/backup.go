@@ -255,6 +255,10 @@ func (a Archive) GapBehind(ctx context.Context, lsn smr.LSN) (gap, err error) {
 
 // Fetch brings a backup's image out of the archive into a directory that does not exist yet.
 func (a Archive) Fetch(ctx context.Context, lsn smr.LSN, dir string) (*checkpoint.Manifest, error) {
+	return a.fetch(ctx, lsn, dir, createFile)
+}
+
+func (a Archive) fetch(ctx context.Context, lsn smr.LSN, dir string, create func(string) (io.WriteCloser, error)) (*checkpoint.Manifest, error) {
 	b, manifest, err := a.Get(ctx, lsn)
 	if err != nil {
 		return nil, err
@@ -263,7 +267,7 @@ func (a Archive) Fetch(ctx context.Context, lsn smr.LSN, dir string) (*checkpoin
 		return nil, fmt.Errorf("fetch the backup of LSN %d: %w", lsn, err)
 	}
 	for _, file := range manifest.Files {
-		if err := a.getFile(ctx, dir, lsn, file); err != nil {
+		if err := a.getFile(ctx, lsn, file, func() (io.WriteCloser, error) { return create(filepath.Join(dir, file.Name)) }); err != nil {
 			return nil, fmt.Errorf("fetch the backup of LSN %d: %w", lsn, err)
 		}
 	}
@@ -273,13 +277,13 @@ func (a Archive) Fetch(ctx context.Context, lsn smr.LSN, dir string) (*checkpoin
 	return checkpoint.Verify(dir)
 }
 
-func (a Archive) getFile(ctx context.Context, dir string, lsn smr.LSN, file checkpoint.File) error {
+func (a Archive) getFile(ctx context.Context, lsn smr.LSN, file checkpoint.File, create func() (io.WriteCloser, error)) error {
 	in, err := a.open(ctx, lsn, file)
 	if err != nil {
 		return err
 	}
 	defer in.Close()
-	out, err := os.Create(filepath.Join(dir, file.Name))
+	out, err := create()
 	if err != nil {
 		return err
 	}

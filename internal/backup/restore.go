@@ -7,15 +7,20 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"time"
 
 	"lockstep/internal/checkpoint"
 	"lockstep/internal/kv"
+	"lockstep/internal/mutant"
 	"lockstep/log"
 	"lockstep/smr"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // Refusals. Their errors say what to do.
@@ -44,7 +49,17 @@ type Restore struct {
 	FileSize int64
 	Note     func(string)                    // told what is going on; it may be nil
 	Extra    func(dir, cluster string) error // writes further files into the directory before it gets its name; may be nil
+	disk     *disk                           // nil: that of the operating system
 }
+
+// disk is what a restore writes to.
+type disk struct {
+	log.FS
+	images vfs.FS // nil: the operating system's
+	create func(name string) (io.WriteCloser, error)
+}
+
+func createFile(name string) (io.WriteCloser, error) { return os.Create(name) }
 
 // Restored is what was made.
 type Restored struct {
@@ -65,13 +80,8 @@ func (a Archive) Restore(ctx context.Context, r Restore) (result Restored, err e
 	if err := r.check(); err != nil {
 		return result, err
 	}
-	if r.Cluster == "" {
-		id := make([]byte, 8)
-		rand.Read(id)
-		r.Cluster = hex.EncodeToString(id)
-	}
-	if r.Cluster == a.Cluster {
-		return result, fmt.Errorf("restore: %q is the id of the archived cluster: a new one needs its own, or they would mix", r.Cluster)
+	if r.Cluster, err = a.NewID(r.Cluster); err != nil {
+		return result, err
 	}
 	chosen, err := a.choose(ctx, r)
 	if err != nil {
@@ -99,13 +109,37 @@ func (a Archive) Restore(ctx context.Context, r Restore) (result Restored, err e
 			return Restored{}, fmt.Errorf("restore: %w", err)
 		}
 	}
+	if err := syncTree(made); err != nil {
+		return Restored{}, fmt.Errorf("restore: %w", err)
+	}
 	if err := os.Remove(r.Into); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return Restored{}, fmt.Errorf("restore: %w", err)
 	}
 	if err := os.Rename(made, r.Into); err != nil {
 		return Restored{}, fmt.Errorf("restore: %w", err)
 	}
+	if err := syncFile(parent); err != nil {
+		return Restored{}, fmt.Errorf("restore: %w", err)
+	}
 	return result, nil
+}
+
+// syncTree makes all files and directories below root durable, before they get their name: a power cut behind that leaves all of them.
+func syncTree(root string) error {
+	return filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return syncFile(path)
+	})
+}
+
+func syncFile(path string) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(file.Sync(), file.Close())
 }
 
 func (r *Restore) check() error {
@@ -114,6 +148,9 @@ func (r *Restore) check() error {
 		return fmt.Errorf("restore: name a directory for the new cluster: %w", err)
 	}
 	r.Into = into
+	if r.disk == nil {
+		r.disk = &disk{FS: log.OS{}, create: createFile}
+	}
 	entries, err := os.ReadDir(into)
 	switch {
 	case err == nil && len(entries) > 0:
@@ -133,30 +170,57 @@ func (r *Restore) check() error {
 	return nil
 }
 
+// NewID returns the id of a cluster that is restored: the one that is wanted, or a random one for "". It is never that of the archived one.
+func (a Archive) NewID(wanted string) (string, error) {
+	if mutant.On(mutant.RestoredKeepsID) {
+		return a.Cluster, nil
+	}
+	if wanted == "" {
+		id := make([]byte, 8)
+		rand.Read(id)
+		wanted = hex.EncodeToString(id)
+	}
+	if wanted == a.Cluster {
+		return "", fmt.Errorf("restore: %q is the id of the archived cluster: a new one needs its own, or they would mix", wanted)
+	}
+	return wanted, nil
+}
+
 // choose picks the backup to begin with.
 func (a Archive) choose(ctx context.Context, r Restore) (Backup, error) {
 	list, problems, err := a.List(ctx)
 	if err != nil {
 		return Backup{}, err
 	}
-	var chosen *Backup
-	for i := range list {
-		b := &list[i]
-		above := r.Target.LSN != 0 && b.LSN > r.Target.LSN || !r.Target.Time.IsZero() && b.Stamp > r.Target.Time.UnixMilli()
-		if above || r.Backup != 0 && b.LSN != r.Backup {
-			continue
-		}
-		chosen = b
-	}
+	chosen, err := r.Target.Choose(list, r.Backup)
 	switch {
-	case chosen != nil:
-		return *chosen, nil
+	case err == nil:
+		return chosen, nil
 	case r.Backup != 0:
 		return Backup{}, fmt.Errorf("restore: there is no backup of LSN %d that the target does not lie before: `smrctl backup list` shows what there is", r.Backup)
 	case len(list) == 0:
 		return Backup{}, errors.Join(fmt.Errorf("restore: %s holds no backup of cluster %q, group %q: `smrctl backup create` makes one", a.Store, a.Cluster, a.Group), errors.Join(problems...))
 	}
-	return Backup{}, errors.Join(fmt.Errorf("%w, which is of LSN %d, %v: choose a later target", ErrBefore, list[0].LSN, timeOf(list[0].Stamp)), errors.Join(problems...))
+	return Backup{}, errors.Join(err, errors.Join(problems...))
+}
+
+// Choose picks the backup to begin with from a list, oldest first: the newest that is not above the target; only that of one LSN unless
+// only is 0. Its error wraps ErrBefore.
+func (t Target) Choose(list []Backup, only smr.LSN) (Backup, error) {
+	for i := len(list) - 1; i >= 0; i-- {
+		if b := &list[i]; !t.isBelow(b.LSN, b.Stamp) && (only == 0 || b.LSN == only) {
+			return *b, nil
+		}
+	}
+	if len(list) == 0 {
+		return Backup{}, ErrBefore
+	}
+	return Backup{}, fmt.Errorf("%w, which is of LSN %d, %v: choose a later target", ErrBefore, list[0].LSN, timeOf(list[0].Stamp))
+}
+
+// isBelow reports whether the target lies before what ends at an LSN and was written at a time.
+func (t Target) isBelow(end smr.LSN, stamp int64) bool {
+	return t.LSN != 0 && end > t.LSN || !t.Time.IsZero() && stamp > t.Time.UnixMilli()
 }
 
 func timeOf(stamp int64) string { return time.UnixMilli(stamp).Format("2006-01-02 15:04:05.000 MST") }
@@ -169,21 +233,15 @@ type worker struct {
 	note    func(string)
 
 	machine *kv.Machine
-	log     *log.Log // the archived log, once more, from the image on: what a Base can be taken of
-	frames  int
-	stamp   int64
 }
-
-// errReached ends the walk at the target.
-var errReached = errors.New("target reached")
 
 func (w *worker) restore(ctx context.Context, b Backup) (Restored, error) {
 	w.note(fmt.Sprintf("fetching the backup of LSN %d, %s, %d bytes", b.LSN, timeOf(b.Stamp), b.Bytes))
 	dir := filepath.Join(w.stage, "image", checkpoint.Name(b.LSN))
-	if _, err := w.archive.Fetch(ctx, b.LSN, dir); err != nil {
+	if _, err := w.archive.fetch(ctx, b.LSN, dir, w.order.disk.create); err != nil {
 		return Restored{}, fmt.Errorf("%w\n  choose an earlier backup with --backup if there is one", err)
 	}
-	w.machine, w.stamp = kv.New(), b.Stamp
+	w.machine = kv.New()
 	manifest, err := checkpoint.Load(dir, w.machine)
 	if err != nil {
 		return Restored{}, err
@@ -193,30 +251,31 @@ func (w *worker) restore(ctx context.Context, b Backup) (Restored, error) {
 		return Restored{}, err
 	}
 	logDir := filepath.Join(w.stage, "log")
-	opened, _, err := log.Open(log.Options{Dir: logDir, Cluster: w.archive.Cluster, Group: w.archive.Group, FileSize: w.replayFileSize(), Sync: smr.SyncOS, VerifyBytes: -1})
+	opened, _, err := log.Open(log.Options{FS: w.order.disk, Dir: logDir, Cluster: w.archive.Cluster, Group: w.archive.Group, FileSize: w.replayFileSize(), Sync: smr.SyncOS, VerifyBytes: -1})
 	if err != nil {
 		return Restored{}, err
 	}
-	w.log = opened
 	defer opened.Close()
-	if err := opened.BeginAt(base); err != nil {
+	w.note("executing the archived log")
+	replay := Replay{Archive: w.archive, Target: w.order.Target, Machine: w.machine, Log: opened, FS: w.order.disk, Dir: logDir, Note: w.note, stamp: b.Stamp}
+	if base, err = replay.Run(ctx, base); err != nil {
 		return Restored{}, err
 	}
-	if err := w.replay(ctx, b.LSN); err != nil {
-		return Restored{}, err
-	}
-	if opened.End() > base.LSN {
-		if base, err = baseAt(opened, logDir); err != nil {
-			return Restored{}, err
-		}
-	}
-	// The new cluster's epochs begin behind 1, whatever those of the old one were.
-	base.Cluster, base.History = w.order.Cluster, smr.History{{Epoch: 1, From: 0}}
-	made, err := w.build(ctx, base)
+	made, err := w.build(ctx, Foundation(base, w.order.Cluster))
 	if err != nil {
 		return Restored{}, err
 	}
-	return Restored{Cluster: w.order.Cluster, LSN: made.LSN, Stamp: made.Stamp, Backup: b, Frames: w.frames, Keys: made.Keys}, nil
+	return Restored{Cluster: w.order.Cluster, LSN: made.LSN, Stamp: made.Stamp, Backup: b, Frames: replay.Frames, Keys: made.Keys}, nil
+}
+
+// Foundation returns what the logs of a new cluster begin with that goes on from a Base of another one. Its epochs begin behind 1, whatever
+// those of the old one were.
+func Foundation(base log.Base, cluster string) log.Base {
+	base.Cluster = cluster
+	if !mutant.On(mutant.RestoredKeepsHistory) {
+		base.History = smr.History{{Epoch: 1, From: 0}}
+	}
+	return base
 }
 
 // replayFileSize is the file size of the log that is only there to take a Base of.
@@ -228,44 +287,77 @@ func (w *worker) replayFileSize() int64 {
 	return min(w.order.FileSize, most)
 }
 
-// baseAt returns the Base of the end of a log.
-func baseAt(l *log.Log, dir string) (log.Base, error) {
-	if err := l.Sync(); err != nil {
+// Replay executes the archived log on top of an image.
+type Replay struct {
+	Archive Archive
+	Target  Target
+	Machine *kv.Machine // the state of the image
+	Log     *log.Log    // empty: it takes the archived log once more, from the image on, so that a Base can be taken of its end
+	FS      log.FS      // that Log is on; nil: that of the operating system
+	Dir     string      // of Log
+	Note    func(string)
+
+	Frames int // that were executed
+	stamp  int64
+}
+
+// errReached ends the walk at the target.
+var errReached = errors.New("target reached")
+
+// Run begins at the base of the image and goes up to the target. It returns the Base of where that is. Errors: ErrFuture, archive.ErrGap,
+// archive.ErrDamaged.
+func (r *Replay) Run(ctx context.Context, base log.Base) (log.Base, error) {
+	if err := r.Log.BeginAt(base); err != nil {
 		return log.Base{}, err
 	}
-	reader, err := log.OpenReader(nil, dir)
+	if err := r.execute(ctx, base.LSN); err != nil {
+		return log.Base{}, err
+	}
+	if r.Log.End() == base.LSN {
+		return base, nil
+	}
+	if err := r.Log.Sync(); err != nil {
+		return log.Base{}, err
+	}
+	reader, err := log.OpenReader(r.FS, r.Dir)
 	if err != nil {
 		return log.Base{}, err
 	}
 	defer reader.Close()
-	return reader.BaseAt(l.End())
+	return reader.BaseAt(r.Log.End())
 }
 
-// replay executes the archived log up to the target.
-func (w *worker) replay(ctx context.Context, from smr.LSN) error {
-	target := w.order.Target
-	walk, err := w.archive.walkFrom(ctx, from)
+// isBehind reports whether a frame lies behind the target.
+func (r *Replay) isBehind(f smr.Frame) bool {
+	if mutant.On(mutant.RestoreBeyond) {
+		return r.Target.isBelow(f.LSN, f.Stamp)
+	}
+	return r.Target.isBelow(f.End(), f.Stamp)
+}
+
+func (r *Replay) execute(ctx context.Context, from smr.LSN) error {
+	target := r.Target
+	walk, err := r.Archive.walkFrom(ctx, from)
 	if err != nil {
 		return err
 	}
-	w.note("executing the archived log")
 	err = walk.each(ctx, func(f smr.Frame, raw []byte) error {
-		if target.LSN != 0 && f.End() > target.LSN || !target.Time.IsZero() && f.Stamp > target.Time.UnixMilli() {
+		if r.isBehind(f) {
 			return errReached
 		}
-		if err := w.log.Append(raw); err != nil {
+		if err := r.Log.Append(raw); err != nil {
 			return fmt.Errorf("the archived log does not continue at %d: %w", f.LSN, err)
 		}
-		if err := apply(w.machine, f); err != nil {
+		if err := apply(r.Machine, f); err != nil {
 			return err
 		}
-		w.stamp = f.Stamp
-		if w.frames++; w.frames%100_000 == 0 {
-			w.note(fmt.Sprintf("at LSN %d, %s", f.End(), timeOf(f.Stamp)))
+		r.stamp = f.Stamp
+		if r.Frames++; r.Frames%100_000 == 0 && r.Note != nil {
+			r.Note(fmt.Sprintf("at LSN %d, %s", f.End(), timeOf(f.Stamp)))
 		}
 		return nil
 	})
-	end := w.log.End()
+	end := r.Log.End()
 	switch {
 	case errors.Is(err, errReached) || err == nil && end == target.LSN:
 		return nil
@@ -273,8 +365,8 @@ func (w *worker) replay(ctx context.Context, from smr.LSN) error {
 		return err
 	case walk.gap != nil:
 		return fmt.Errorf("%w\n  what lies before the gap can be restored: use --to-lsn %d; what lies behind it needs a backup from behind it", walk.gap, end)
-	case target.LSN != 0 || !target.Time.IsZero() && w.stamp < target.Time.UnixMilli():
-		return fmt.Errorf("%w: it ends at LSN %d, %s: choose an earlier target, or none for all that there is", ErrFuture, end, timeOf(w.stamp))
+	case target.LSN != 0 || !target.Time.IsZero() && r.stamp < target.Time.UnixMilli():
+		return fmt.Errorf("%w: it ends at LSN %d, %s: choose an earlier target, or none for all that there is", ErrFuture, end, timeOf(r.stamp))
 	}
 	return nil
 }
@@ -312,7 +404,7 @@ func (w *worker) build(ctx context.Context, base log.Base) (*checkpoint.Manifest
 	root := filepath.Join(w.stage, "cluster")
 	first := KVDir(filepath.Join(root, w.order.Nodes[0]))
 	engine, err := checkpoint.Open(checkpoint.Options{
-		Dir: first, Cluster: w.order.Cluster, Group: w.archive.Group, Hurried: true, Base: func(smr.LSN) ([]byte, error) { return encoded, nil },
+		FS: w.order.disk.images, Dir: first, Cluster: w.order.Cluster, Group: w.archive.Group, Hurried: true, Base: func(smr.LSN) ([]byte, error) { return encoded, nil },
 	})
 	if err != nil {
 		return nil, err
@@ -331,7 +423,10 @@ func (w *worker) build(ctx context.Context, base log.Base) (*checkpoint.Manifest
 				return nil, err
 			}
 		}
-		if err := w.makeReplica(dir, node, base); err != nil {
+		var b [8]byte
+		rand.Read(b[:])
+		replica := Replica{FS: w.order.disk, Dir: dir, Node: node, Incarnation: smr.Incarnation(max(binary.LittleEndian.Uint64(b[:]), 1)), FileSize: w.order.FileSize}
+		if err := replica.Make(base); err != nil {
 			return nil, err
 		}
 	}
@@ -355,22 +450,28 @@ func LinkImage(from, to string, m *checkpoint.Manifest) error {
 	return nil
 }
 
-// makeReplica makes a replicator's directory: a new incarnation with an empty log that begins at base.
-func (w *worker) makeReplica(dir, node string, base log.Base) error {
-	state, _, _, err := log.OpenState(log.OS{}, filepath.Join(dir, "state"))
+// Replica is a replicator's directory that is made for a new cluster.
+type Replica struct {
+	FS          log.FS
+	Dir         string
+	Node        string
+	Incarnation smr.Incarnation // a new one
+	FileSize    int64           // of log files
+}
+
+// Make makes the directory, durably: a new incarnation that has promised nothing, with an empty log that begins at base.
+func (r Replica) Make(base log.Base) error {
+	state, _, _, err := log.OpenState(r.FS, path.Join(filepath.ToSlash(r.Dir), "state"))
 	if err != nil {
 		return err
 	}
-	var b [8]byte
-	rand.Read(b[:])
 	err = state.Save(log.State{
-		Incarnation: smr.Incarnation(max(binary.LittleEndian.Uint64(b[:]), 1)), Cluster: base.Cluster, Group: base.Group, Node: smr.NodeID(node),
-		LogBegun: true, LogStart: base.LSN, Clean: true,
+		Incarnation: r.Incarnation, Cluster: base.Cluster, Group: base.Group, Node: smr.NodeID(r.Node), LogBegun: true, LogStart: base.LSN, Clean: true,
 	})
 	if err = errors.Join(err, state.Close()); err != nil {
 		return err
 	}
-	l, _, err := log.Open(log.Options{Dir: filepath.Join(dir, "log"), Cluster: base.Cluster, Group: base.Group, FileSize: w.order.FileSize})
+	l, _, err := log.Open(log.Options{FS: r.FS, Dir: path.Join(filepath.ToSlash(r.Dir), "log"), Cluster: base.Cluster, Group: base.Group, FileSize: r.FileSize, Synchronous: true})
 	if err != nil {
 		return err
 	}

@@ -104,9 +104,24 @@ func (l storeLogger) Errorf(format string, args ...any) {
 
 func (l storeLogger) Fatalf(format string, args ...any) {
 	l.broken.last.Do(func() { close(l.broken.fatal) })
-	l.broken.because(fmt.Errorf("write the store of images: "+format, args...))
+	failure := &storeFailure{text: fmt.Sprintf("write the store of images: "+format, args...)}
+	for _, a := range args {
+		if err, isError := a.(error); isError {
+			failure.cause = err
+		}
+	}
+	l.broken.because(failure)
 	runtime.Goexit()
 }
+
+// storeFailure is what pebble calls fatal.
+type storeFailure struct {
+	text  string
+	cause error // nil if pebble did not say
+}
+
+func (f *storeFailure) Error() string { return f.text }
+func (f *storeFailure) Unwrap() error { return f.cause }
 
 // openEmpty begins a new store.
 func (e *Engine) openEmpty() error {
@@ -122,12 +137,34 @@ func (e *Engine) openEmpty() error {
 
 func (e *Engine) openLive() error {
 	e.broken = newBreakage()
-	db, err := pebble.Open(e.live, e.storeOptions(e.broken, false))
+	var db *pebble.DB
+	err := e.broken.outlives(func() (err error) {
+		db, err = pebble.Open(e.live, e.storeOptions(e.broken, false))
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("open the store of images: %w", err)
 	}
 	e.db, e.flushedBefore = db, 0
 	return nil
+}
+
+// outlives calls the store, which may end the goroutine that calls it (storeLogger.Fatalf): that is never the caller's.
+func (b *breakage) outlives(call func() error) (err error) {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		returned := false
+		defer func() {
+			if !returned {
+				err = b.err // because came before
+			}
+		}()
+		err = call()
+		returned = true
+	}()
+	<-ended
+	return err
 }
 
 // openFrom makes the store a copy of an image, with hard links.
@@ -171,7 +208,7 @@ func (e *Engine) publish(ctx context.Context, m, before *Manifest) error {
 			return fmt.Errorf("remove an old image: %w", err)
 		}
 	}
-	if err := e.db.Checkpoint(dir); err != nil {
+	if err := e.broken.outlives(func() error { return e.db.Checkpoint(dir) }); err != nil {
 		return fmt.Errorf("link the files: %w", err)
 	}
 	names, err := e.fs.List(dir)

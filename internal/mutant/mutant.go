@@ -157,6 +157,14 @@ const (
 	LogStartUnsaved
 	// LostLogKept: a replica whose log was taken away keeps its incarnation (S10). In the simulator's copy of the shell.
 	LostLogKept
+	// RestoredKeepsID: a restored cluster keeps the id of the archived one.
+	RestoredKeepsID
+	// RestoredKeepsHistory: the log of a restored cluster says that what is below its first LSN is of the epochs of the archived one.
+	RestoredKeepsHistory
+	// RestoreBeyond: a restore goes one frame beyond its target.
+	RestoreBeyond
+	// ClusterUnchecked: a peer of another cluster is not refused.
+	ClusterUnchecked
 
 	count
 )
@@ -179,7 +187,9 @@ var names = [count]string{
 	TrimAboveCheckpoint: "trim-above-checkpoint", ImageUnasked: "image-unasked", ImageCountedEarly: "image-counted-early",
 	LogStartUnsaved: "log-start-unsaved", ImageOfAny: "image-of-any", HearsayKept: "hearsay-kept", ReadUnproved: "read-unproved",
 	OutcastFollows: "outcast-follows", LeaveUnwaited: "leave-unwaited",
-	LeaseNotAwaited: "lease-not-awaited", LeaseForgotten: "lease-forgotten", LeaseFromReceipt: "lease-from-receipt",
+	RestoredKeepsID: "restored-keeps-id", RestoredKeepsHistory: "restored-keeps-history", RestoreBeyond: "restore-beyond",
+	ClusterUnchecked: "cluster-unchecked",
+	LeaseNotAwaited:  "lease-not-awaited", LeaseForgotten: "lease-forgotten", LeaseFromReceipt: "lease-from-receipt",
 	LeaseNoJointRule: "lease-no-joint-rule", LeaseNoBound: "lease-no-bound", LeaseSleeps: "lease-sleeps", LeaseAtSafe: "lease-at-safe",
 }
 

@@ -122,7 +122,7 @@ func (a *archiver) open() error {
 }
 
 // hold returns from where on the log must stay when the KV node can start from checkpoint: nothing goes that the archive does not
-// have, within the bound. It never goes back.
+// have, within the bound. It never goes back, but to a checkpoint that did: of a KV node that was started without the image that it had before.
 func (a *archiver) hold(checkpoint smr.LSN) smr.LSN {
 	if a == nil {
 		return checkpoint
@@ -133,7 +133,7 @@ func (a *archiver) hold(checkpoint smr.LSN) smr.LSN {
 	}
 	to = max(to, smr.LSN(a.held.Load()))
 	a.held.Store(uint64(to)) // one goroutine at a time calls this: the one that hears the KV node
-	return to
+	return min(to, checkpoint)
 }
 
 // run archives until ctx ends. What goes wrong with the archive is said and tried again: it is no reason to stop replicating.

@@ -116,6 +116,8 @@ func TestTrimWaitsForTheArchiveWithinABound(t *testing.T) {
 	look(5000, 450, 4900, 4000) // the archive gets a gap
 	look(5000, 450, 4950, 4000)
 	look(5000, 4800, 4950, 4800)
+	look(5000, 4800, 0, 0) // another life of the KV node, without an image (simulation seed 200000082)
+	look(5000, 4900, 4950, 4900)
 	var none *archiver
 	if got := none.hold(77); got != 77 {
 		t.Errorf("without an archive: %d", got)

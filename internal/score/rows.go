@@ -155,5 +155,10 @@ func diskRows() []Row {
 		row(mutant.ImageUnasked, "S2, S10", "a log begins anew at an image that nobody has asked for, whatever it holds"),
 		row(mutant.ImageCountedEarly, "S6", "what lies below an image counts as durable before the log has begun there"),
 		row(mutant.LogStartUnsaved, "S10", "the log is trimmed or begins at an image, and the hard state does not say so"),
+		row(mutant.RestoredKeepsID, "cluster id", "a restored cluster keeps the id of the one that was archived"),
+		{Off: []mutant.Name{mutant.RestoredKeepsHistory}, Rule: "S1", Text: "the log of a restored cluster names the epochs of the one that was archived",
+			Harmless: "a replica has promised the last epoch of its log: elections go on until they have a higher one (S2)"},
+		row(mutant.RestoreBeyond, "restore", "a restore executes one frame beyond its target"),
+		row(mutant.ClusterUnchecked, "cluster id", "a peer of another cluster is not refused"),
 	}
 }

@@ -4,7 +4,7 @@ import "lockstep/smr"
 
 // Broken runs a calm schedule, breaks something in its middle, and returns what the checker says.
 func Broken(seed uint64, breakIt func(w *world)) *Violation {
-	w := &world{o: drawOptions(seed, false), draw: newStreams(seed)}
+	w := newWorld(drawOptions(seed, false))
 	w.o.Replicas, w.o.Copies, w.o.MinCopies, w.o.Lose, w.o.Keys = 3, 2, 2, 0, 1
 	w.o.HealMillis, w.o.OpMicros = 3000, 5000
 	return w.guardedBy(func() {

@@ -74,8 +74,9 @@ func (c *checker) recovered(h *host, m *home) ([]byte, error) {
 		case d.incarnation != 0:
 			w.hit(probeReborn)
 		}
-		*d = drive{home: d.home, node: h.id, incarnation: m.saved.Incarnation, images: d.images}
+		*d = drive{home: d.home, incarnation: m.saved.Incarnation, images: d.images}
 	}
+	d.node = h.id // also where a state came back that was moved away: the disk had crashed in that call
 	if m.saved.Promise < d.promised {
 		w.violate("a promise is lost", "%s promised %d, after the restart %d", h.id, d.promised, m.saved.Promise)
 	}

@@ -57,7 +57,7 @@ func (w *world) createGroup() *failover.Command {
 
 // startOracle makes the configuration master of fast mode.
 func (w *world) startOracle() {
-	m := &confmaster{w: w, id: 1, place: len(w.hosts), voters: []uint64{1}, up: true, state: failover.NewState(clusterName),
+	m := &confmaster{w: w, id: 1, place: len(w.hosts), voters: []uint64{1}, up: true, state: failover.NewState(w.cluster),
 		seen: make([]seenView, len(w.hosts))}
 	if result := m.state.Apply(w.createGroup()); !result.Applied {
 		w.violate("the group cannot be created", "%s", result.Reason)
@@ -103,15 +103,20 @@ func (m *confmaster) fire(what uint64) {
 
 // observed takes a state from a replicator's stream.
 func (m *confmaster) observed(r *replicator, number uint64, view failover.ReplicaView) {
+	m.observedAs(r.h, r, number, view)
+}
+
+// observedAs takes a state from the stream of a replicator that is taken for that of h.
+func (m *confmaster) observedAs(h *host, r *replicator, number uint64, view failover.ReplicaView) {
 	if !m.up {
 		return
 	}
-	seen := &m.seen[r.h.place]
+	seen := &m.seen[h.place]
 	if r.dead || seen.life == r.life && number <= seen.number {
 		return // its stream has ended, or this one came before
 	}
 	*seen = seenView{life: r.life, number: number}
-	m.step(&failover.Observed{Group: groupName, Node: r.h.id, View: view})
+	m.step(&failover.Observed{Group: groupName, Node: h.id, View: view})
 	m.carryOut()
 }
 
@@ -186,8 +191,9 @@ func (m *confmaster) propose(cmd *failover.Command) {
 func (m *confmaster) apply(cmd *failover.Command) {
 	w := m.w
 	var before failover.Change
+	var members []smr.Member
 	if g := m.state.Group(groupName); g != nil {
-		before = g.Change
+		before, members = g.Change, g.Current().Members
 	}
 	result := m.state.Apply(cmd)
 	if w.trace != nil {
@@ -201,6 +207,9 @@ func (m *confmaster) apply(cmd *failover.Command) {
 	}
 	if result.Applied && w.o.Life {
 		m.noteChange(cmd, before)
+		if cmd.BeginReconfigure != nil {
+			w.noteSlow(cmd.BeginReconfigure, members)
+		}
 	}
 	m.step(&failover.Committed{Result: result})
 }
@@ -281,7 +290,10 @@ func (m *confmaster) call(call *failover.Call) {
 		answer := func(a failover.Answer) {
 			w.net.control(target.place, m.place, func() { pending.answer(a) })
 		}
-		if r := target.replicator; r != nil {
+		target := target.astray()
+		if target.w.isForeign(w.handshake(call.Node), target.id) {
+			answer(failover.Answer{Code: failover.AnswerRefused, Text: "not the replica that is meant"})
+		} else if r := target.replicator; r != nil {
 			r.called(&order, answer)
 		} else if target.powered {
 			answer(failover.Answer{Code: failover.AnswerUnavailable, Text: "connection refused"})

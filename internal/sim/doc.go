@@ -28,6 +28,8 @@
 //	           as slow set anew; changes cancelled; disks replaced; a quorum lost for good and the group recovered by force, while
 //	           those that are lost hold what the others do not; what was left out comes back, as it was, or with its KV node's images
 //	           only; for half of it another fault close behind
+//	restore    what is archived is restored, to an LSN or a time, into a new cluster beside: what is sent to one of the two comes to the other,
+//	           images too; a process is started with the other's directory or log files; the new one has faults of its own
 //	decisions  wrong suspicion, reconfigurations that nothing calls for, switch-overs, other policies, fail-over of the
 //	           configuration master
 //
@@ -53,6 +55,11 @@
 //     entries of a stream are delivered to a consumer group in turn and once; what scripts have written agrees; every listener hears
 //     every message, in one order on all nodes; no command waits on behalf of nobody.
 //
+// A restored cluster (restore.go) is a world of its own on the same time, with a checker of its own, which begins with the part of the history
+// that was restored: the state has to be that of executing it anew, and end with the last frame at or below the target. A restore is
+// refused only for what the archive does not have. Whatever is of the other cluster is refused by its id. Requests that were
+// executed behind the target are unknown in the new cluster: none of them may come up there.
+//
 // A forced recovery gives the stream up at what its first master holds. From then on the checker has two lineages (lineage.go): the
 // one that goes on shares with the other what lies below the cut, and every check above holds within it. The cut may not lie below what the
 // recovery has announced as lost at most; a log, a state or an image never joins parts of both; the one that was given up commits
@@ -70,6 +77,7 @@
 //	faults.go      faults as a list with identities      kvnode.go     shell of smr/session and internal/kv
 //	workload.go    what clients do                       confmaster.go oracle; raft.go: three etcd-raft members
 //	life.go        operators: replicas, copies, disks, quorums
+//	archive.go     archive of the stream and of images  restore.go     a cluster made of it
 //	lineage.go     what was given up by force, and what not
 //	check.go       the checks above                      shrink.go     fewer faults, same violation; regressions
 //

@@ -58,10 +58,16 @@ type Fault struct {
 	Other  int
 	Millis int64
 	Number uint64
+	// Restored: it happens to the cluster that was restored beside, if it was.
+	Restored bool `json:",omitempty"`
 }
 
 func (f Fault) String() string {
-	return fmt.Sprintf("#%d %d ms: %s n%d other %d for %d ms (%d)", f.ID, f.At, f.Kind, f.Node+1, f.Other+1, f.Millis, f.Number)
+	where := ""
+	if f.Restored {
+		where = " of the restored cluster"
+	}
+	return fmt.Sprintf("#%d %d ms: %s n%d%s other %d for %d ms (%d)", f.ID, f.At, f.Kind, f.Node+1, where, f.Other+1, f.Millis, f.Number)
 }
 
 func (f Fault) draw() *rand.Rand { return rand.New(rand.NewPCG(f.Number, 7)) }
@@ -80,7 +86,7 @@ var imageFaults = []FaultKind{FaultLoseImages, FaultDamageImage, FaultDamageImag
 
 // FaultKinds returns all kinds, each once.
 func FaultKinds() []FaultKind {
-	all := slices.Concat(gentleFaults, harmfulFaults, imageFaults, leaseFaults, lifeFaults)
+	all := slices.Concat(gentleFaults, harmfulFaults, imageFaults, leaseFaults, lifeFaults, restoreFaults)
 	slices.Sort(all)
 	return slices.Compact(all)
 }
@@ -116,6 +122,7 @@ func drawFaults(o *Options, masters int) []Fault {
 	faults = append(faults, drawImageFaults(o)...)
 	faults = append(faults, drawLeaseFaults(o)...)
 	faults = append(faults, drawLifeFaults(o)...)
+	faults = append(faults, drawRestoreFaults(o)...)
 	slices.SortStableFunc(faults, func(a, b Fault) int { return cmp.Compare(a.At, b.At) })
 	for i := range faults {
 		faults[i].ID = i + 1
@@ -148,7 +155,12 @@ func (w *world) plan(faults []Fault) {
 			if w.trace != nil {
 				w.say("----", "fault %v", *f)
 			}
-			w.strike(f)
+			switch {
+			case !f.Restored:
+				w.strike(f)
+			case w.other != nil:
+				w.other.strike(f)
+			}
 		}), 7)
 	}
 }
@@ -180,6 +192,10 @@ func (w *world) strike(f *Fault) {
 	}
 	if slices.Contains(leaseFaults, f.Kind) {
 		w.strikeLease(f)
+		return
+	}
+	if slices.Contains(restoreFaults, f.Kind) {
+		w.strikeRestore(f)
 		return
 	}
 	if slices.Contains(lifeFaults, f.Kind) {

@@ -62,7 +62,7 @@ func (m *home) openState() error {
 		return err
 	case !found:
 		return m.becomeNew("new directory")
-	case saved.Cluster != clusterName || saved.Group != groupName || saved.Node != m.h.id:
+	case saved.Cluster != m.h.w.cluster || saved.Group != groupName || saved.Node != m.h.id:
 		return fmt.Errorf("%w: %s", errForeign, saved.Node)
 	}
 	return nil
@@ -70,7 +70,7 @@ func (m *home) openState() error {
 
 func (m *home) becomeNew(why string) error {
 	m.renewd = why
-	return m.save(log.State{Incarnation: smr.Incarnation(m.h.w.name()), Cluster: clusterName, Group: groupName, Node: m.h.id,
+	return m.save(log.State{Incarnation: smr.Incarnation(m.h.w.name()), Cluster: m.h.w.cluster, Group: groupName, Node: m.h.id,
 		LeaseHoldTicks: m.saved.LeaseHoldTicks})
 }
 
@@ -132,7 +132,7 @@ func (m *home) setAside() error {
 }
 
 func (m *home) recoverLog() error {
-	opened, report, err := log.Open(log.Options{Dir: dirLog, FS: m.fs, FileSize: m.h.w.o.FileSize, Cluster: clusterName,
+	opened, report, err := log.Open(log.Options{Dir: dirLog, FS: m.fs, FileSize: m.h.w.o.FileSize, Cluster: m.h.w.cluster,
 		Group: groupName, Synchronous: true})
 	if err != nil {
 		return err

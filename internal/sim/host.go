@@ -34,6 +34,7 @@ type host struct {
 	away       bool        // nobody switches it on: not in service yet, or no more, or lost for now
 	spare      bool        // its replica is no member, and was not when it was switched on last
 	refilled   bool        // it was given an empty disk, and is no member with it yet
+	slow       bool        // it was left out because it was slow
 	page       *page       // that the newest life of the replicator has made; nil before the first
 	replicator *replicator // nil while it is down
 	kv         *kvnode
@@ -225,7 +226,7 @@ const (
 )
 
 const (
-	clusterName = "sim"
+	clusterName = "sim" // of the cluster that a schedule begins with
 	groupName   = "g"
 )
 
@@ -248,9 +249,9 @@ const (
 	dieVanished              // nobody hears of it
 )
 
-// handshake is what a node says of itself.
-func handshake(id smr.NodeID) smr.Handshake {
-	return smr.Handshake{Cluster: clusterName, Group: groupName, Node: id}
+// handshake is what the processes of a node say of it, and who wants to speak with them.
+func (w *world) handshake(id smr.NodeID) smr.Handshake {
+	return smr.Handshake{Cluster: w.cluster, Group: groupName, Node: id}
 }
 
 var _ log.FS = (*simfs.FS)(nil)

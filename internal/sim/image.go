@@ -103,18 +103,7 @@ func (k *kvnode) nameCheckpoint() {
 // load makes the state that of an image.
 func (k *kvnode) load(i *image) {
 	k.w.check.takesImage(k, i)
-	machine := kv.New()
-	loader := kv.LoadImage(machine)
-	var err error
-	for n := 0; n < len(i.rows) && err == nil; n++ {
-		err = loader.Row([]byte(i.rows[n].key), []byte(i.rows[n].value))
-	}
-	if err == nil {
-		err = loader.End()
-	}
-	if err != nil {
-		k.w.violate("an image cannot be loaded", "%s at %d: %v", k.h.id, i.lsn, err)
-	}
+	machine := i.machine(k.w)
 	k.machine.SetHost(nil)
 	machine.SetHost((*kvHost)(k))
 	k.machine, k.applied, k.requests = machine, i.lsn, i.requests
@@ -206,7 +195,9 @@ func (k *kvnode) storeImage() {
 	k.machine.EndImage(true)
 	k.w.hit(probeImage)
 	im.stored = im.rows
-	k.keep(&image{lsn: im.start.LSN, base: base, rows: im.rows, requests: im.requests})
+	made := &image{lsn: im.start.LSN, base: base, rows: im.rows, requests: im.requests}
+	k.keep(made)
+	k.backUp(made)
 }
 
 // keep stores an image durably and forgets all but the two newest.
@@ -270,7 +261,8 @@ func (k *kvnode) seekImage() {
 		return
 	}
 	var found *image
-	if images := source.drive.images; len(images) > 0 && images[0].lsn >= from && !images[0].damaged && !source.kv.doubted {
+	giver := source.giver()
+	if images := giver.drive.images; giver.kv != nil && len(images) > 0 && images[0].lsn >= from && !images[0].damaged && !giver.kv.doubted {
 		found = images[0]
 	}
 	im.fetching = source
@@ -293,6 +285,9 @@ func (k *kvnode) fetched(source *host, i *image) {
 		if i != nil && !i.damaged {
 			k.w.hit(probeFetchBroken)
 		}
+		return
+	}
+	if k.w.isForeignImage(i) {
 		return
 	}
 	from := k.need()

@@ -566,7 +566,7 @@ func (k *kvnode) dialLocal() {
 		default:
 			k.local = e
 			e.port, e.alive = (*beside)(k), &k.alive
-			e.send(&smr.LocalHello{Handshake: handshake(k.h.id), Session: k.id, Applied: k.applied}, 64)
+			e.send(&smr.LocalHello{Handshake: k.w.handshake(k.h.id), Session: k.id, Applied: k.applied}, 64)
 		}
 	})
 }
@@ -674,7 +674,7 @@ func (k *kvnode) dialMaster() {
 		}
 		k.master, k.to = e, to
 		e.port = (*toMaster)(k)
-		e.send(&smr.ClientHello{Handshake: handshake(k.h.id), Session: k.id}, 64)
+		e.send(&smr.ClientHello{Handshake: k.w.handshake(k.h.id), Session: k.id}, 64)
 	})
 }
 
@@ -692,7 +692,7 @@ func (t *toMaster) hear(e *end, message any) {
 	}
 	switch m := message.(type) {
 	case *smr.ClientWelcome:
-		if m.Epoch < k.to.epoch {
+		if m.Epoch < k.to.epoch || k.w.isForeign(m.Handshake, "") {
 			k.leaveMaster()
 			k.dialSoon()
 			return

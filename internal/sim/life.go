@@ -3,6 +3,7 @@ package sim
 import (
 	"math/rand/v2"
 	"slices"
+	"strings"
 
 	"lockstep/internal/failover"
 	"lockstep/smr"
@@ -159,7 +160,7 @@ func (w *world) strikeLife(f *Fault) {
 		policy := &failover.PolicyChange{Copies: 1 + draw.IntN(min(len(g.Replicas), 3))}
 		policy.MinCopies = 1 + draw.IntN(policy.Copies)
 		if draw.IntN(2) == 0 {
-			behind, millis, patience := smr.LSN(500<<draw.IntN(4)), 20+draw.IntN(200), 30+draw.IntN(200)
+			behind, millis, patience := smr.LSN(100<<draw.IntN(6)), 1000*draw.IntN(2), 30+draw.IntN(200)
 			policy.SlowBytes, policy.SlowMillis, policy.SlowForMillis = &behind, &millis, &patience
 		}
 		w.change(failover.ChangeRequest{Policy: policy})
@@ -426,6 +427,11 @@ func (w *world) tend() {
 			w.setAside(h)
 		}
 	}
+	if g.Policy.SlowForMillis > 0 { // a bound that nobody may be able to keep
+		var bytes smr.LSN
+		var millis, patience int
+		w.change(failover.ChangeRequest{Policy: &failover.PolicyChange{SlowBytes: &bytes, SlowMillis: &millis, SlowForMillis: &patience}})
+	}
 	if w.membersAlive(g) < g.AnswersNeeded() {
 		w.force()
 	}
@@ -477,6 +483,22 @@ func (m *confmaster) noteChange(cmd *failover.Command, before failover.Change) {
 		}
 	case cmd.Establish != nil:
 		w.noteMembers(g)
+	}
+}
+
+// noteSlow marks members that are left out because they are slow, and those that come back by themselves.
+func (w *world) noteSlow(next *failover.BeginReconfigure, before []smr.Member) {
+	for _, m := range before {
+		if strings.Contains(next.Reason, "too slow") && !slices.Contains(next.Members, m) {
+			w.host(m.Node).slow = true
+			w.hit(probeSlowDropped)
+		}
+	}
+	for _, m := range next.Members {
+		if h := w.host(m.Node); h.slow && next.Kind == failover.EntryAdmit && !slices.Contains(before, m) {
+			h.slow = false
+			w.hit(probeSlowAdmitted)
+		}
 	}
 }
 

@@ -64,6 +64,13 @@ type Options struct {
 	LateMillis          int64
 	FetchLow, FetchHigh int64 // microseconds to fetch an image
 
+	// Archive: the committed stream is archived, and restored into another cluster. The master looks every ArchiveTicks what there is, archives
+	// about ArchiveRange bytes at once, and keeps its log for the archive within ArchiveLag.
+	Archive      bool
+	ArchiveTicks int
+	ArchiveRange int
+	ArchiveLag   smr.LSN
+
 	Faults   int // how many
 	Harm     bool
 	Rude     bool // harm may exceed what Copies covers: nobody has to come back
@@ -110,6 +117,7 @@ func drawOptions(seed uint64, full bool) Options {
 	drawMix(&o)
 	drawLease(&o)
 	drawLife(&o)
+	drawRestore(&o)
 	return o
 }
 

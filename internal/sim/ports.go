@@ -47,6 +47,12 @@ func (i *inbound) hear(e *end, message any) {
 		return
 	}
 	i.forget()
+	if i.refuses(message) {
+		e.port = (*deaf)(nil)
+		e.send(&smr.Reject{Code: smr.RejectForeign}, 64)
+		e.close()
+		return
+	}
 	switch hello := message.(type) {
 	case *smr.SlaveHello:
 		r.lastConn++
@@ -68,6 +74,20 @@ func (i *inbound) hear(e *end, message any) {
 	}
 }
 
+// refuses reports whether somebody is at the wrong door.
+func (i *inbound) refuses(message any) bool {
+	w := i.r.w
+	switch hello := message.(type) {
+	case *smr.SlaveHello:
+		return w.isForeign(hello.Handshake, "")
+	case *smr.ClientHello:
+		return w.isForeign(hello.Handshake, "")
+	case *smr.LocalHello:
+		return w.isForeign(hello.Handshake, i.r.h.id)
+	}
+	return false
+}
+
 // hear takes messages of a slave, or of the master.
 func (l *link) hear(_ *end, message any) {
 	r := l.r
@@ -83,6 +103,10 @@ func (l *link) hear(_ *end, message any) {
 	case *smr.MasterHello:
 		if l.greeted || m.Node != l.master {
 			r.w.violate("the protocol is broken", "hello of %s on the connection to %s", m.Node, l.master)
+		}
+		if r.w.isForeign(m.Handshake, l.master) {
+			r.lose(l)
+			return
 		}
 		l.greeted = true
 		in.input = &replica.MasterHello{Conn: l.id, Hello: *m}
@@ -181,14 +205,18 @@ func (w *world) dial(from int, to smr.NodeID, local bool, done func(*end)) {
 		w.after(dialPatience, later(func() { done(nil) }), 3)
 		return
 	}
-	w.after(w.net.delay(from, target.place), later(func() {
-		back := w.net.delay(target.place, from)
+	place := target.place
+	if !local {
+		target = target.astray()
+	}
+	w.after(w.net.delay(from, place), later(func() {
+		back := w.net.delay(place, from)
 		r := target.replicator
-		if r == nil || w.net.lost[target.place] {
+		if r == nil || target.w.net.lost[target.place] {
 			w.after(back, later(func() { done(nil) }), 4)
 			return
 		}
-		near, far := w.net.connect(from, target.place)
+		near, far := w.net.connect(from, place)
 		r.accept(far, local)
 		near.alive, near.port = new(bool), (*deaf)(nil)
 		w.after(back, later(func() {
@@ -237,7 +265,7 @@ func (r *replicator) admitClient(e *end) {
 	c := &client{r: r, id: r.lastClient, end: e}
 	e.port = c
 	r.clients = append(r.clients, c)
-	e.send(&smr.ClientWelcome{Handshake: handshake(r.h.id), Epoch: r.status.Epoch}, 64)
+	e.send(&smr.ClientWelcome{Handshake: r.w.handshake(r.h.id), Epoch: r.status.Epoch}, 64)
 }
 
 func (c *client) hear(_ *end, message any) {
@@ -298,7 +326,7 @@ func (r *replicator) attach(e *end, hello *smr.LocalHello) {
 	e.port = (*localPort)(r)
 	r.kvHeard = r.w.now
 	r.control = append(r.control, item{input: &replica.Attached{Applied: hello.Applied, Checkpoint: hello.Checkpoint}})
-	e.send(&smr.LocalWelcome{Handshake: handshake(r.h.id), Incarnation: r.home.saved.Incarnation, LogDir: dirLog}, 64)
+	e.send(&smr.LocalWelcome{Handshake: r.w.handshake(r.h.id), Incarnation: r.home.saved.Incarnation, LogDir: dirLog}, 64)
 	r.localTold, r.told = smr.Status{}, nil
 	r.tellKV()
 	r.wake()
@@ -312,10 +340,10 @@ func (p *localPort) hear(e *end, message any) {
 	var input replica.Input
 	switch m := message.(type) {
 	case *smr.Progress:
-		input = &replica.Progress{Applied: m.Applied, Checkpoint: m.Checkpoint}
+		input = &replica.Progress{Applied: m.Applied, Checkpoint: r.archiver.hold(m.Checkpoint)}
 	case *smr.LocalBase:
 		base, err := log.ParseBase(m.Base)
-		if err != nil || base.Cluster != clusterName || base.Group != groupName {
+		if err != nil || base.Cluster != r.w.cluster || base.Group != groupName {
 			r.w.violate("a KV node brings a base that does not check", "%s: %v", r.h.id, err)
 		}
 		input = &replica.ImageLoaded{LSN: base.LSN, History: base.History, Stamp: base.Stamp, Base: m.Base}

@@ -91,6 +91,16 @@ const (
 	probeCancelled
 	probeRefilled
 	probeSetAsideOutcast
+	probeSlowDropped
+	probeSlowAdmitted
+	probeArchiveGap
+	probeRestored
+	probeRestoredPart
+	probeRestoreRefused
+	probeStrayed
+	probeForeignRefused
+	probeForeignImage
+	probeMistaken
 	probeCount // behind it one for each kind of fault
 )
 
@@ -105,13 +115,14 @@ var probeNames = [probeCount]string{
 	"script-failed",
 	"read-under-lease", "fence-awaits-lease", "lease-returned",
 	"read-late", "forced-recovery", "forced-recovery-loses", "image-of-another-stream", "kv-of-another-stream", "image-from-master", "image-from-slave", "image-fetch-interrupted", "request-refused", "join-during-election", "master-leaves", "replace-while-a-member-is-down", "replica-added", "replica-joined", "replica-removed", "replica-drained", "replica-undrained", "replica-replaced", "change-cancelled", "disk-refilled", "outcast-set-aside",
+	"slow-member-dropped", "slow-member-admitted-again", "archive-gap", "restored", "restored-to-the-past", "restore-refused", "message-astray", "refused-of-another-cluster", "image-of-another-cluster", "directory-of-another-cluster",
 }
 
 // probeSet counts the hits in one schedule.
 type probeSet [probeCount + maxFaultKinds]uint32
 
 // maxFaultKinds bounds the kinds of faults.
-const maxFaultKinds = 48
+const maxFaultKinds = 56
 
 // probeName names a probe, "" if there is none with this number.
 func probeName(i int) string {

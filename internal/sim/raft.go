@@ -63,7 +63,7 @@ func runFull(c Config) *Result {
 
 // startMembers makes the configuration masters of full mode.
 func (w *world) startMembers() {
-	initial := failover.NewState(clusterName)
+	initial := failover.NewState(w.cluster)
 	if result := initial.Apply(w.createGroup()); !result.Applied {
 		w.violate("the group cannot be created", "%s", result.Reason)
 	}

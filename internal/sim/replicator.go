@@ -72,6 +72,7 @@ type replicator struct {
 	begun      []smr.LSN         // common ends of the logs that are about to be replaced
 	kvHeard    int64
 	page       *page
+	archiver   archiver
 	ticks      int
 	heldTicks  int
 	probedView uint64
@@ -158,11 +159,11 @@ func startReplicator(h *host) *replicator {
 	}
 	r := &replicator{w: w, h: h, life: smr.Life(w.name()), alive: true, home: m, page: &page{}}
 	h.page = r.page
-	r.disk.r, r.cutTo = r, 1<<62
+	r.disk.r, r.archiver.r, r.cutTo = r, r, 1<<62
 	r.shadow = shadow
 	r.stream.end = m.log.End()
 	r.core = replica.New(replica.Options{
-		Self: smr.Member{Node: h.id, Incarnation: m.saved.Incarnation}, Life: r.life, Cluster: clusterName, Group: groupName,
+		Self: smr.Member{Node: h.id, Incarnation: m.saved.Incarnation}, Life: r.life, Cluster: w.cluster, Group: groupName,
 		Blank: m.saved.Promise == 0, Promise: m.saved.Promise, Start: m.log.Start(), End: m.log.End(), History: m.log.History(),
 		Commit: m.log.LastCommit(), Stamp: m.log.LastStamp(), Config: m.config, DeadTicks: w.o.DeadTicks,
 		Trim: w.trimPolicy(), LeaseHold: m.saved.LeaseHoldTicks, LeaseTicks: w.o.LeaseTicks,
@@ -242,6 +243,7 @@ func (r *replicator) die(how death) {
 		}
 	}
 	_ = r.home.state.Close()
+	r.archiver.close()
 }
 
 var errStopped = errors.New("the replicator stops")
@@ -332,6 +334,9 @@ func (r *replicator) tick() {
 		r.heldTicks = 0
 	}
 	r.round()
+	if r.w.archive != nil && !r.dead && r.ticks%r.w.o.ArchiveTicks == 0 {
+		r.archiver.round()
+	}
 	if !r.dead && r.ticks%10 == 0 {
 		r.probe()
 	}
@@ -637,6 +642,9 @@ func (r *replicator) probe() {
 	view := r.view()
 	r.probedView++
 	number := r.probedView
+	if r.w.strayed > r.w.now {
+		r.watchedAstray(number)
+	}
 	for _, m := range r.w.masters {
 		r.w.net.control(r.h.place, m.place, func() { m.observed(r, number, view) })
 	}

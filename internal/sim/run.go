@@ -44,7 +44,7 @@ func Run(c Config) *Result {
 }
 
 func run(c Config) *Result {
-	w := &world{o: drawOptions(c.Seed, c.Full), draw: newStreams(c.Seed), hash: c.Seed}
+	w := newWorld(drawOptions(c.Seed, c.Full))
 	if c.Options != nil {
 		w.o = *c.Options
 	}
@@ -74,13 +74,21 @@ func run(c Config) *Result {
 
 // guarded runs both phases.
 func (w *world) guarded(masters int) *Violation {
-	return w.guardedBy(func() {
+	broken := w.guardedBy(func() {
 		w.build(masters)
 		w.plan(w.faults)
 		w.run((200 + w.o.FaultMillis) * millisecond)
 		w.heal()
+		if w.other != nil {
+			w.other.heal()
+		}
 		w.converge()
+		if w.other != nil {
+			w.other.converge()
+		}
 	})
+	w.absorb()
+	return broken
 }
 
 // guardedBy runs a schedule; a broken promise or invariant ends it. It is the outermost function of the schedule, and so
@@ -113,17 +121,20 @@ func kindOfPanic(text string) string {
 	return text
 }
 
+// newWorld returns what build makes a cluster of.
+func newWorld(o Options) *world {
+	w := &world{timeline: &timeline{hash: o.Seed}, o: o, cluster: clusterName, draw: newStreams(o.Seed)}
+	return w
+}
+
 func (w *world) build(masters int) {
 	w.net.init(w, w.o.Replicas+w.o.Spares+masters)
 	w.check = newChecker(w)
 	w.work.init(w)
-	for i := range w.o.Replicas + w.o.Spares {
-		h := &host{w: w, place: i, away: i >= w.o.Replicas, spare: i >= w.o.Replicas, drive: &drive{home: i}, id: nodeName(i), disk: simfs.New(), powered: true, rate: 1}
-		if w.o.Drift > 0 {
-			h.rate = 1 + w.o.Drift*(2*w.draw.clock.Float64()-1)
-		}
-		w.hosts = append(w.hosts, h)
+	if w.o.Archive {
+		w.archive = newArchiving(w.cluster)
 	}
+	w.addHosts()
 	if w.o.Full {
 		w.startMembers()
 	} else {
@@ -140,6 +151,16 @@ func (w *world) build(masters int) {
 	}
 }
 
+func (w *world) addHosts() {
+	for i := range w.o.Replicas + w.o.Spares {
+		h := &host{w: w, place: i, away: i >= w.o.Replicas, spare: i >= w.o.Replicas, drive: &drive{home: i}, id: nodeName(i), disk: simfs.New(), powered: true, rate: 1}
+		if w.o.Drift > 0 {
+			h.rate = 1 + w.o.Drift*(2*w.draw.clock.Float64()-1)
+		}
+		w.hosts = append(w.hosts, h)
+	}
+}
+
 // arrive switches a machine on for the first time: an empty replica joins a group that may have trimmed its log.
 func (h *host) arrive() {
 	h.late = false
@@ -149,7 +170,7 @@ func (h *host) arrive() {
 
 // heal ends all faults. What was harmed is looked at by a restart, as an operator would do.
 func (w *world) heal() {
-	w.healing = true
+	w.healing, w.strayed = true, 0
 	if w.trace != nil {
 		w.say("----", "all is mended")
 	}

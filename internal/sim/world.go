@@ -38,14 +38,23 @@ type streams struct {
 	network, disk, clock, work, names, control *rand.Rand
 }
 
-// world is one schedule.
+// timeline is the time of a schedule and what is going to happen in it.
+type timeline struct {
+	now    int64
+	seq    uint64
+	heap   []event
+	hash   uint64
+	events uint64
+	trace  *traceRing // nil unless somebody wants to read it
+}
+
+// world is a cluster and all around it: that of the schedule, or one that is restored beside it (restore.go).
 type world struct {
-	o    Options
-	now  int64
-	seq  uint64
-	heap []event
-	draw streams
-	raft *rand.Rand // full mode: what raft draws
+	*timeline
+	o       Options
+	cluster string
+	draw    streams
+	raft    *rand.Rand // full mode: what raft draws
 
 	hosts   []*host
 	masters []*confmaster
@@ -58,10 +67,12 @@ type world struct {
 	healing         bool // the second phase
 	tendedAt        int64
 
-	hash    uint64
-	events  uint64
+	archive  *archiving // nil: nothing is archived
+	other    *world     // the cluster beside this one: a restored one, or the one that it was restored from; nil if there is none
+	restored bool       // from another's archive
+	strayed  int64      // until when what is sent may come to the namesake in the other cluster
+
 	probes  probeSet
-	trace   *traceRing // nil unless somebody wants to read it
 	stats   Stats
 	buffers pool
 }
@@ -217,6 +228,9 @@ func (t *traceRing) all() []string {
 // say adds a line to the trace. Callers ask tracing first where arguments cost something.
 func (w *world) say(who, format string, arguments ...any) {
 	if w.trace != nil {
+		if w.restored {
+			who += "'"
+		}
 		w.trace.add(fmt.Sprintf("%10.3f ms %-4s %s", float64(w.now)/float64(millisecond), who, fmt.Sprintf(format, arguments...)))
 	}
 }

@@ -29,7 +29,7 @@ var arrows = map[string][]string{
 	"smr":                {},
 	"smr/replica":        {"smr", "internal/invariant", "internal/mutant"},
 	"smr/session":        {"smr", "internal/invariant", "internal/mutant"},
-	"smr/wire":           {"smr", "internal/invariant"},
+	"smr/wire":           {"smr", "internal/invariant", "internal/mutant"},
 	"smr/page":           {"smr", "internal/view"},
 	"smr/client":         {"smr", "smr/session", "smr/wire", "smr/page", "log", "internal/invariant", "internal/obs", "internal/speaker", "internal/turn"},
 	"log":                {"smr", "internal/invariant", "internal/mutant"},
@@ -62,7 +62,7 @@ var arrows = map[string][]string{
 	"internal/checkpoint": {"smr", "internal/kv", "internal/invariant"},
 	"internal/archive":    {"smr"},
 	"internal/archive/s3": {"internal/archive"},
-	"internal/backup":     {"smr", "log", "internal/archive", "internal/checkpoint", "internal/kv"},
+	"internal/backup":     {"smr", "log", "internal/archive", "internal/checkpoint", "internal/kv", "internal/mutant"},
 	"internal/transfer":   {"smr", "proto", "internal/trust", "internal/checkpoint", "internal/pause"},
 	"internal/rdb":        {"internal/kv", "internal/resp"},
 	"internal/confmaster": {"internal/trust", "smr", "proto", "internal/failover", "internal/resp", "internal/fault", "internal/invariant", "internal/obs", "internal/pause"},
@@ -88,7 +88,7 @@ var arrows = map[string][]string{
 	// Proof: whatever exists may be taken apart.
 	"internal/sim": {
 		"smr", "smr/replica", "smr/session", "smr/wire", "log", "log/simfs", "internal/failover", "internal/kv", "internal/resp",
-		"internal/acl", "internal/invariant", "internal/mutant",
+		"internal/acl", "internal/invariant", "internal/mutant", "internal/archive", "internal/backup", "internal/checkpoint",
 	},
 	"internal/explore": {"smr", "smr/replica", "internal/failover", "internal/invariant", "internal/mutant"},
 	"internal/score":   {"internal/sim", "internal/explore", "internal/mutant"},

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 
+	"lockstep/internal/mutant"
 	"lockstep/smr"
 )
 
@@ -105,7 +106,7 @@ func CheckHandshake(got, want smr.Handshake) *smr.Reject {
 		return &smr.Reject{Code: smr.RejectForeign, Reason: fmt.Sprintf("you speak for %s %q, here is %q", what, got, want)}
 	}
 	switch {
-	case got.Cluster != want.Cluster:
+	case got.Cluster != want.Cluster && !mutant.On(mutant.ClusterUnchecked):
 		return refuse("cluster", got.Cluster, want.Cluster)
 	case got.Group != want.Group:
 		return refuse("group", got.Group, want.Group)

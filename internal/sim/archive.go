@@ -1,0 +1,220 @@
+package sim
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+	"sort"
+	"strings"
+	"time"
+
+	"lockstep/internal/archive"
+	"lockstep/internal/backup"
+	"lockstep/log"
+	"lockstep/smr"
+)
+
+// archiving is what is kept outside of the cluster: the committed stream, as internal/archive keeps it, and images.
+type archiving struct {
+	store  *memoryStore
+	log    *archive.Log
+	list   []backup.Backup // of images, oldest first
+	images map[smr.LSN]*image
+}
+
+func newArchiving(cluster string) *archiving {
+	store := &memoryStore{objects: make(map[string][]byte)}
+	return &archiving{store: store, log: archive.OpenLog(store, cluster, groupName), images: make(map[smr.LSN]*image)}
+}
+
+// back brings an image into the archive; one of the same LSN is replaced.
+func (a *archiving) back(i *image, stamp int64) {
+	at, known := slices.BinarySearchFunc(a.list, i.lsn, func(b backup.Backup, lsn smr.LSN) int { return int(b.LSN) - int(lsn) })
+	if !known {
+		a.list = slices.Insert(a.list, at, backup.Backup{})
+	}
+	a.list[at] = backup.Backup{LSN: i.lsn, Stamp: stamp}
+	a.images[i.lsn] = i
+}
+
+// backUp brings the image that was just taken into the archive, now and then.
+func (k *kvnode) backUp(i *image) {
+	if a := k.w.archive; a != nil && !k.doubted && k.w.draw.disk.IntN(2) == 0 {
+		a.back(i, k.images.start.Stamp)
+	}
+}
+
+// archiver is that of internal/replicator, which it follows: it writes the committed stream into the archive while its replica leads.
+type archiver struct {
+	r        *replicator
+	reader   *log.Reader
+	archived smr.LSN
+	held     smr.LSN
+	known    bool
+	rounds   int
+}
+
+// listRounds is how often one that does not write looks how far the archive is, in rounds.
+const listRounds = 10
+
+var errArchive = errors.New("the archive cannot be written")
+
+func (a *archiver) close() {
+	if a.reader != nil {
+		_ = a.reader.Close()
+		a.reader = nil
+	}
+}
+
+// hold returns from where on the log must stay when the KV node can start from checkpoint.
+func (a *archiver) hold(checkpoint smr.LSN) smr.LSN {
+	w := a.r.w
+	if w.archive == nil {
+		return checkpoint
+	}
+	to := min(checkpoint, a.archived)
+	if safe := a.r.status.Safe; safe > to && safe-to > w.o.ArchiveLag {
+		to = max(to, min(checkpoint, safe-w.o.ArchiveLag))
+	}
+	a.held = max(to, a.held)
+	return min(a.held, checkpoint)
+}
+
+// round looks once. What goes wrong is tried again.
+func (a *archiver) round() {
+	r := a.r
+	if !a.known || !r.status.Leading || a.rounds%listRounds == 0 {
+		end, err := r.w.archive.log.End(context.Background())
+		if err != nil {
+			r.w.violate("the archive cannot be listed", "%v", err)
+		}
+		a.archived, a.known = max(end, a.archived), true
+	}
+	a.rounds++
+	for r.status.Leading {
+		if more, err := a.append(); err != nil || !more {
+			return
+		}
+	}
+}
+
+// append archives a range of what lies below Safe.
+func (a *archiver) append() (more bool, err error) {
+	r := a.r
+	from := a.archived
+	if from < r.status.Start {
+		if from > 0 {
+			r.w.hit(probeArchiveGap)
+		}
+		from = r.status.Start
+	}
+	if r.status.Safe <= from {
+		return false, nil
+	}
+	content, err := a.gather(from, r.status.Safe)
+	if err != nil || len(content.Bytes) == 0 {
+		return false, err
+	}
+	made, err := r.w.archive.log.Append(context.Background(), content, false)
+	if err != nil {
+		return false, err
+	}
+	a.archived = made.End
+	return made.End < r.status.Safe, nil
+}
+
+func (a *archiver) gather(from, safe smr.LSN) (content archive.Content, err error) {
+	r := a.r
+	if a.reader == nil {
+		if a.reader, err = log.OpenReader(r.h.disk, dirLog); err != nil {
+			return content, err
+		}
+	}
+	if !r.w.healing && r.w.draw.disk.IntN(30) == 0 {
+		return content, errArchive
+	}
+	content = archive.Content{From: from, Node: string(r.h.id)}
+	_, _, err = a.reader.Frames(nil, from, safe, func(f smr.Frame, raw []byte) error {
+		if len(content.Bytes) > 0 && len(content.Bytes)+len(raw) > r.w.o.ArchiveRange {
+			return errEnough
+		}
+		if content.Frames == 0 {
+			content.FirstStamp = f.Stamp
+		}
+		content.LastStamp = f.Stamp
+		content.Frames++
+		content.Bytes = append(content.Bytes, raw...)
+		return nil
+	})
+	if errors.Is(err, errEnough) {
+		err = nil
+	}
+	if err != nil {
+		a.close()
+	}
+	return content, err
+}
+
+// memoryStore is an archive.Store.
+type memoryStore struct {
+	objects map[string][]byte
+	names   []string // sorted
+}
+
+var _ archive.Store = (*memoryStore)(nil)
+
+// Put implements archive.Store.
+func (s *memoryStore) Put(_ context.Context, name string, write func(io.Writer) error) error {
+	var content bytes.Buffer
+	if err := write(&content); err != nil {
+		return err
+	}
+	if at, known := slices.BinarySearch(s.names, name); !known {
+		s.names = slices.Insert(s.names, at, name)
+	}
+	s.objects[name] = content.Bytes()
+	return nil
+}
+
+// Open implements archive.Store.
+func (s *memoryStore) Open(_ context.Context, name string) (io.ReadCloser, error) {
+	content, known := s.objects[name]
+	if !known {
+		return nil, fmt.Errorf("archive: %s: %w", name, fs.ErrNotExist)
+	}
+	return io.NopCloser(bytes.NewReader(content)), nil
+}
+
+// List implements archive.Store.
+func (s *memoryStore) List(_ context.Context, folder string) (list []archive.Object, err error) {
+	prefix := folder + "/"
+	for i := sort.SearchStrings(s.names, prefix); i < len(s.names) && strings.HasPrefix(s.names[i], prefix); i++ {
+		name, _, isFolder := strings.Cut(s.names[i][len(prefix):], "/")
+		if isFolder {
+			name += "/"
+		}
+		if n := len(list); n == 0 || list[n-1].Name != name {
+			list = append(list, archive.Object{Name: name, Size: int64(len(s.objects[s.names[i]]))})
+		}
+	}
+	return list, nil
+}
+
+// Remove implements archive.Store.
+func (s *memoryStore) Remove(_ context.Context, name string) error {
+	if at, known := slices.BinarySearch(s.names, name); known {
+		s.names = slices.Delete(s.names, at, at+1)
+		delete(s.objects, name)
+	}
+	return nil
+}
+
+// Sweep implements archive.Store: nothing is ever left.
+func (s *memoryStore) Sweep(context.Context, string, time.Time) (int, error) { return 0, nil }
+
+// String implements archive.Store.
+func (s *memoryStore) String() string { return "memory" }
