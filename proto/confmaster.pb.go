@@ -21,6 +21,110 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type OpenWebRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OpenWebRequest) Reset() {
+	*x = OpenWebRequest{}
+	mi := &file_confmaster_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OpenWebRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OpenWebRequest) ProtoMessage() {}
+
+func (x *OpenWebRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_confmaster_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OpenWebRequest.ProtoReflect.Descriptor instead.
+func (*OpenWebRequest) Descriptor() ([]byte, []int) {
+	return file_confmaster_proto_rawDescGZIP(), []int{0}
+}
+
+type OpenWebReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Page          string                 `protobuf:"bytes,1,opt,name=page,proto3" json:"page,omitempty"`                    // https://host:port/ of this configuration master's page
+	Code          string                 `protobuf:"bytes,2,opt,name=code,proto3" json:"code,omitempty"`                    // secret: good for one log-in
+	GoodMs        uint32                 `protobuf:"varint,3,opt,name=good_ms,json=goodMs,proto3" json:"good_ms,omitempty"` // for so long
+	Who           string                 `protobuf:"bytes,4,opt,name=who,proto3" json:"who,omitempty"`                      // as the page will know the caller
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OpenWebReply) Reset() {
+	*x = OpenWebReply{}
+	mi := &file_confmaster_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OpenWebReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OpenWebReply) ProtoMessage() {}
+
+func (x *OpenWebReply) ProtoReflect() protoreflect.Message {
+	mi := &file_confmaster_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OpenWebReply.ProtoReflect.Descriptor instead.
+func (*OpenWebReply) Descriptor() ([]byte, []int) {
+	return file_confmaster_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *OpenWebReply) GetPage() string {
+	if x != nil {
+		return x.Page
+	}
+	return ""
+}
+
+func (x *OpenWebReply) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *OpenWebReply) GetGoodMs() uint32 {
+	if x != nil {
+		return x.GoodMs
+	}
+	return 0
+}
+
+func (x *OpenWebReply) GetWho() string {
+	if x != nil {
+		return x.Who
+	}
+	return ""
+}
+
 type StatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Local         bool                   `protobuf:"varint,1,opt,name=local,proto3" json:"local,omitempty"`
@@ -30,7 +134,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_confmaster_proto_msgTypes[0]
+	mi := &file_confmaster_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -42,7 +146,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[0]
+	mi := &file_confmaster_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -55,7 +159,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{0}
+	return file_confmaster_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *StatusRequest) GetLocal() bool {
@@ -77,7 +181,7 @@ type ClusterStatus struct {
 
 func (x *ClusterStatus) Reset() {
 	*x = ClusterStatus{}
-	mi := &file_confmaster_proto_msgTypes[1]
+	mi := &file_confmaster_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -89,7 +193,7 @@ func (x *ClusterStatus) String() string {
 func (*ClusterStatus) ProtoMessage() {}
 
 func (x *ClusterStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[1]
+	mi := &file_confmaster_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -102,7 +206,7 @@ func (x *ClusterStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterStatus.ProtoReflect.Descriptor instead.
 func (*ClusterStatus) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{1}
+	return file_confmaster_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ClusterStatus) GetCluster() string {
@@ -155,7 +259,7 @@ type GroupStatus struct {
 
 func (x *GroupStatus) Reset() {
 	*x = GroupStatus{}
-	mi := &file_confmaster_proto_msgTypes[2]
+	mi := &file_confmaster_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -167,7 +271,7 @@ func (x *GroupStatus) String() string {
 func (*GroupStatus) ProtoMessage() {}
 
 func (x *GroupStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[2]
+	mi := &file_confmaster_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -180,7 +284,7 @@ func (x *GroupStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupStatus.ProtoReflect.Descriptor instead.
 func (*GroupStatus) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{2}
+	return file_confmaster_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *GroupStatus) GetName() string {
@@ -298,7 +402,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_confmaster_proto_msgTypes[3]
+	mi := &file_confmaster_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -310,7 +414,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[3]
+	mi := &file_confmaster_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -323,7 +427,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{3}
+	return file_confmaster_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Policy) GetCopies() uint32 {
@@ -385,7 +489,7 @@ type Recovery struct {
 
 func (x *Recovery) Reset() {
 	*x = Recovery{}
-	mi := &file_confmaster_proto_msgTypes[4]
+	mi := &file_confmaster_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -397,7 +501,7 @@ func (x *Recovery) String() string {
 func (*Recovery) ProtoMessage() {}
 
 func (x *Recovery) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[4]
+	mi := &file_confmaster_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -410,7 +514,7 @@ func (x *Recovery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Recovery.ProtoReflect.Descriptor instead.
 func (*Recovery) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{4}
+	return file_confmaster_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Recovery) GetEpoch() uint64 {
@@ -489,7 +593,7 @@ type ReplicaStatus struct {
 
 func (x *ReplicaStatus) Reset() {
 	*x = ReplicaStatus{}
-	mi := &file_confmaster_proto_msgTypes[5]
+	mi := &file_confmaster_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -501,7 +605,7 @@ func (x *ReplicaStatus) String() string {
 func (*ReplicaStatus) ProtoMessage() {}
 
 func (x *ReplicaStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[5]
+	mi := &file_confmaster_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -514,7 +618,7 @@ func (x *ReplicaStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaStatus.ProtoReflect.Descriptor instead.
 func (*ReplicaStatus) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{5}
+	return file_confmaster_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ReplicaStatus) GetNode() string {
@@ -609,13 +713,14 @@ type ConfmasterStatus struct {
 	Pid           uint32                 `protobuf:"varint,4,opt,name=pid,proto3" json:"pid,omitempty"`
 	Leader        bool                   `protobuf:"varint,5,opt,name=leader,proto3" json:"leader,omitempty"`
 	Up            bool                   `protobuf:"varint,6,opt,name=up,proto3" json:"up,omitempty"`
+	Page          string                 `protobuf:"bytes,7,opt,name=page,proto3" json:"page,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ConfmasterStatus) Reset() {
 	*x = ConfmasterStatus{}
-	mi := &file_confmaster_proto_msgTypes[6]
+	mi := &file_confmaster_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -627,7 +732,7 @@ func (x *ConfmasterStatus) String() string {
 func (*ConfmasterStatus) ProtoMessage() {}
 
 func (x *ConfmasterStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[6]
+	mi := &file_confmaster_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -640,7 +745,7 @@ func (x *ConfmasterStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfmasterStatus.ProtoReflect.Descriptor instead.
 func (*ConfmasterStatus) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{6}
+	return file_confmaster_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ConfmasterStatus) GetId() uint64 {
@@ -685,6 +790,13 @@ func (x *ConfmasterStatus) GetUp() bool {
 	return false
 }
 
+func (x *ConfmasterStatus) GetPage() string {
+	if x != nil {
+		return x.Page
+	}
+	return ""
+}
+
 type ReplicaSpec struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
@@ -698,7 +810,7 @@ type ReplicaSpec struct {
 
 func (x *ReplicaSpec) Reset() {
 	*x = ReplicaSpec{}
-	mi := &file_confmaster_proto_msgTypes[7]
+	mi := &file_confmaster_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -710,7 +822,7 @@ func (x *ReplicaSpec) String() string {
 func (*ReplicaSpec) ProtoMessage() {}
 
 func (x *ReplicaSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[7]
+	mi := &file_confmaster_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -723,7 +835,7 @@ func (x *ReplicaSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaSpec.ProtoReflect.Descriptor instead.
 func (*ReplicaSpec) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{7}
+	return file_confmaster_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ReplicaSpec) GetNode() string {
@@ -774,7 +886,7 @@ type CreateGroupRequest struct {
 
 func (x *CreateGroupRequest) Reset() {
 	*x = CreateGroupRequest{}
-	mi := &file_confmaster_proto_msgTypes[8]
+	mi := &file_confmaster_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -786,7 +898,7 @@ func (x *CreateGroupRequest) String() string {
 func (*CreateGroupRequest) ProtoMessage() {}
 
 func (x *CreateGroupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[8]
+	mi := &file_confmaster_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -799,7 +911,7 @@ func (x *CreateGroupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateGroupRequest.ProtoReflect.Descriptor instead.
 func (*CreateGroupRequest) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{8}
+	return file_confmaster_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CreateGroupRequest) GetName() string {
@@ -847,7 +959,7 @@ type SwitchoverRequest struct {
 
 func (x *SwitchoverRequest) Reset() {
 	*x = SwitchoverRequest{}
-	mi := &file_confmaster_proto_msgTypes[9]
+	mi := &file_confmaster_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -859,7 +971,7 @@ func (x *SwitchoverRequest) String() string {
 func (*SwitchoverRequest) ProtoMessage() {}
 
 func (x *SwitchoverRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[9]
+	mi := &file_confmaster_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -872,7 +984,7 @@ func (x *SwitchoverRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SwitchoverRequest.ProtoReflect.Descriptor instead.
 func (*SwitchoverRequest) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{9}
+	return file_confmaster_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SwitchoverRequest) GetGroup() string {
@@ -912,7 +1024,7 @@ type ChangeRequest struct {
 
 func (x *ChangeRequest) Reset() {
 	*x = ChangeRequest{}
-	mi := &file_confmaster_proto_msgTypes[10]
+	mi := &file_confmaster_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -924,7 +1036,7 @@ func (x *ChangeRequest) String() string {
 func (*ChangeRequest) ProtoMessage() {}
 
 func (x *ChangeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[10]
+	mi := &file_confmaster_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -937,7 +1049,7 @@ func (x *ChangeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeRequest.ProtoReflect.Descriptor instead.
 func (*ChangeRequest) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{10}
+	return file_confmaster_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ChangeRequest) GetGroup() string {
@@ -1119,7 +1231,7 @@ type ChangeSettings struct {
 
 func (x *ChangeSettings) Reset() {
 	*x = ChangeSettings{}
-	mi := &file_confmaster_proto_msgTypes[11]
+	mi := &file_confmaster_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1131,7 +1243,7 @@ func (x *ChangeSettings) String() string {
 func (*ChangeSettings) ProtoMessage() {}
 
 func (x *ChangeSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[11]
+	mi := &file_confmaster_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1144,7 +1256,7 @@ func (x *ChangeSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeSettings.ProtoReflect.Descriptor instead.
 func (*ChangeSettings) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{11}
+	return file_confmaster_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ChangeSettings) GetSettings() []*Setting {
@@ -1178,7 +1290,7 @@ type GroupSettingsRequest struct {
 
 func (x *GroupSettingsRequest) Reset() {
 	*x = GroupSettingsRequest{}
-	mi := &file_confmaster_proto_msgTypes[12]
+	mi := &file_confmaster_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1190,7 +1302,7 @@ func (x *GroupSettingsRequest) String() string {
 func (*GroupSettingsRequest) ProtoMessage() {}
 
 func (x *GroupSettingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[12]
+	mi := &file_confmaster_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1203,7 +1315,7 @@ func (x *GroupSettingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupSettingsRequest.ProtoReflect.Descriptor instead.
 func (*GroupSettingsRequest) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{12}
+	return file_confmaster_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *GroupSettingsRequest) GetGroup() string {
@@ -1234,7 +1346,7 @@ type GroupSettings struct {
 
 func (x *GroupSettings) Reset() {
 	*x = GroupSettings{}
-	mi := &file_confmaster_proto_msgTypes[13]
+	mi := &file_confmaster_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1246,7 +1358,7 @@ func (x *GroupSettings) String() string {
 func (*GroupSettings) ProtoMessage() {}
 
 func (x *GroupSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[13]
+	mi := &file_confmaster_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1259,7 +1371,7 @@ func (x *GroupSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupSettings.ProtoReflect.Descriptor instead.
 func (*GroupSettings) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{13}
+	return file_confmaster_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GroupSettings) GetGroup() string {
@@ -1320,7 +1432,7 @@ type SettingsChange struct {
 
 func (x *SettingsChange) Reset() {
 	*x = SettingsChange{}
-	mi := &file_confmaster_proto_msgTypes[14]
+	mi := &file_confmaster_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1332,7 +1444,7 @@ func (x *SettingsChange) String() string {
 func (*SettingsChange) ProtoMessage() {}
 
 func (x *SettingsChange) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[14]
+	mi := &file_confmaster_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1345,7 +1457,7 @@ func (x *SettingsChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SettingsChange.ProtoReflect.Descriptor instead.
 func (*SettingsChange) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{14}
+	return file_confmaster_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SettingsChange) GetVersion() uint64 {
@@ -1414,7 +1526,7 @@ type RemoveReplica struct {
 
 func (x *RemoveReplica) Reset() {
 	*x = RemoveReplica{}
-	mi := &file_confmaster_proto_msgTypes[15]
+	mi := &file_confmaster_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1426,7 +1538,7 @@ func (x *RemoveReplica) String() string {
 func (*RemoveReplica) ProtoMessage() {}
 
 func (x *RemoveReplica) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[15]
+	mi := &file_confmaster_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1439,7 +1551,7 @@ func (x *RemoveReplica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveReplica.ProtoReflect.Descriptor instead.
 func (*RemoveReplica) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{15}
+	return file_confmaster_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RemoveReplica) GetNode() string {
@@ -1467,7 +1579,7 @@ type DrainReplica struct {
 
 func (x *DrainReplica) Reset() {
 	*x = DrainReplica{}
-	mi := &file_confmaster_proto_msgTypes[16]
+	mi := &file_confmaster_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1479,7 +1591,7 @@ func (x *DrainReplica) String() string {
 func (*DrainReplica) ProtoMessage() {}
 
 func (x *DrainReplica) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[16]
+	mi := &file_confmaster_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1492,7 +1604,7 @@ func (x *DrainReplica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainReplica.ProtoReflect.Descriptor instead.
 func (*DrainReplica) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{16}
+	return file_confmaster_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *DrainReplica) GetNode() string {
@@ -1527,7 +1639,7 @@ type ReplaceReplica struct {
 
 func (x *ReplaceReplica) Reset() {
 	*x = ReplaceReplica{}
-	mi := &file_confmaster_proto_msgTypes[17]
+	mi := &file_confmaster_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1539,7 +1651,7 @@ func (x *ReplaceReplica) String() string {
 func (*ReplaceReplica) ProtoMessage() {}
 
 func (x *ReplaceReplica) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[17]
+	mi := &file_confmaster_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1552,7 +1664,7 @@ func (x *ReplaceReplica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplaceReplica.ProtoReflect.Descriptor instead.
 func (*ReplaceReplica) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{17}
+	return file_confmaster_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ReplaceReplica) GetNode() string {
@@ -1584,7 +1696,7 @@ type CancelChange struct {
 
 func (x *CancelChange) Reset() {
 	*x = CancelChange{}
-	mi := &file_confmaster_proto_msgTypes[18]
+	mi := &file_confmaster_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1596,7 +1708,7 @@ func (x *CancelChange) String() string {
 func (*CancelChange) ProtoMessage() {}
 
 func (x *CancelChange) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[18]
+	mi := &file_confmaster_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1609,7 +1721,7 @@ func (x *CancelChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelChange.ProtoReflect.Descriptor instead.
 func (*CancelChange) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{18}
+	return file_confmaster_proto_rawDescGZIP(), []int{20}
 }
 
 // Recover goes on with the replicas that are left. confirm is the group's name, typed by the operator.
@@ -1623,7 +1735,7 @@ type Recover struct {
 
 func (x *Recover) Reset() {
 	*x = Recover{}
-	mi := &file_confmaster_proto_msgTypes[19]
+	mi := &file_confmaster_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1635,7 +1747,7 @@ func (x *Recover) String() string {
 func (*Recover) ProtoMessage() {}
 
 func (x *Recover) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[19]
+	mi := &file_confmaster_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1648,7 +1760,7 @@ func (x *Recover) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Recover.ProtoReflect.Descriptor instead.
 func (*Recover) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{19}
+	return file_confmaster_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Recover) GetConfirm() string {
@@ -1680,7 +1792,7 @@ type ChangePlan struct {
 
 func (x *ChangePlan) Reset() {
 	*x = ChangePlan{}
-	mi := &file_confmaster_proto_msgTypes[20]
+	mi := &file_confmaster_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1692,7 +1804,7 @@ func (x *ChangePlan) String() string {
 func (*ChangePlan) ProtoMessage() {}
 
 func (x *ChangePlan) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[20]
+	mi := &file_confmaster_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1705,7 +1817,7 @@ func (x *ChangePlan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangePlan.ProtoReflect.Descriptor instead.
 func (*ChangePlan) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{20}
+	return file_confmaster_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ChangePlan) GetVersion() uint64 {
@@ -1762,7 +1874,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_confmaster_proto_msgTypes[21]
+	mi := &file_confmaster_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1774,7 +1886,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[21]
+	mi := &file_confmaster_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1787,7 +1899,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{21}
+	return file_confmaster_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *JoinRequest) GetCluster() string {
@@ -1828,7 +1940,7 @@ type ChangeReply struct {
 
 func (x *ChangeReply) Reset() {
 	*x = ChangeReply{}
-	mi := &file_confmaster_proto_msgTypes[22]
+	mi := &file_confmaster_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1840,7 +1952,7 @@ func (x *ChangeReply) String() string {
 func (*ChangeReply) ProtoMessage() {}
 
 func (x *ChangeReply) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[22]
+	mi := &file_confmaster_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1853,7 +1965,7 @@ func (x *ChangeReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeReply.ProtoReflect.Descriptor instead.
 func (*ChangeReply) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{22}
+	return file_confmaster_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ChangeReply) GetEpoch() uint64 {
@@ -1880,7 +1992,7 @@ type WorkLogRequest struct {
 
 func (x *WorkLogRequest) Reset() {
 	*x = WorkLogRequest{}
-	mi := &file_confmaster_proto_msgTypes[23]
+	mi := &file_confmaster_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1892,7 +2004,7 @@ func (x *WorkLogRequest) String() string {
 func (*WorkLogRequest) ProtoMessage() {}
 
 func (x *WorkLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[23]
+	mi := &file_confmaster_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1905,7 +2017,7 @@ func (x *WorkLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkLogRequest.ProtoReflect.Descriptor instead.
 func (*WorkLogRequest) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{23}
+	return file_confmaster_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *WorkLogRequest) GetGroup() string {
@@ -1931,7 +2043,7 @@ type WorkLogReply struct {
 
 func (x *WorkLogReply) Reset() {
 	*x = WorkLogReply{}
-	mi := &file_confmaster_proto_msgTypes[24]
+	mi := &file_confmaster_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1943,7 +2055,7 @@ func (x *WorkLogReply) String() string {
 func (*WorkLogReply) ProtoMessage() {}
 
 func (x *WorkLogReply) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[24]
+	mi := &file_confmaster_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1956,7 +2068,7 @@ func (x *WorkLogReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkLogReply.ProtoReflect.Descriptor instead.
 func (*WorkLogReply) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{24}
+	return file_confmaster_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *WorkLogReply) GetEntries() []*WorkEntry {
@@ -1984,7 +2096,7 @@ type WorkEntry struct {
 
 func (x *WorkEntry) Reset() {
 	*x = WorkEntry{}
-	mi := &file_confmaster_proto_msgTypes[25]
+	mi := &file_confmaster_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1996,7 +2108,7 @@ func (x *WorkEntry) String() string {
 func (*WorkEntry) ProtoMessage() {}
 
 func (x *WorkEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[25]
+	mi := &file_confmaster_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2009,7 +2121,7 @@ func (x *WorkEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkEntry.ProtoReflect.Descriptor instead.
 func (*WorkEntry) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{25}
+	return file_confmaster_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *WorkEntry) GetId() uint64 {
@@ -2094,7 +2206,7 @@ type Witness struct {
 
 func (x *Witness) Reset() {
 	*x = Witness{}
-	mi := &file_confmaster_proto_msgTypes[26]
+	mi := &file_confmaster_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2106,7 +2218,7 @@ func (x *Witness) String() string {
 func (*Witness) ProtoMessage() {}
 
 func (x *Witness) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[26]
+	mi := &file_confmaster_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2119,7 +2231,7 @@ func (x *Witness) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Witness.ProtoReflect.Descriptor instead.
 func (*Witness) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{26}
+	return file_confmaster_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Witness) GetConfmaster() uint64 {
@@ -2166,7 +2278,7 @@ type Candidate struct {
 
 func (x *Candidate) Reset() {
 	*x = Candidate{}
-	mi := &file_confmaster_proto_msgTypes[27]
+	mi := &file_confmaster_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2178,7 +2290,7 @@ func (x *Candidate) String() string {
 func (*Candidate) ProtoMessage() {}
 
 func (x *Candidate) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[27]
+	mi := &file_confmaster_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2191,7 +2303,7 @@ func (x *Candidate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Candidate.ProtoReflect.Descriptor instead.
 func (*Candidate) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{27}
+	return file_confmaster_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Candidate) GetNode() string {
@@ -2260,7 +2372,7 @@ type EventsRequest struct {
 
 func (x *EventsRequest) Reset() {
 	*x = EventsRequest{}
-	mi := &file_confmaster_proto_msgTypes[28]
+	mi := &file_confmaster_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2272,7 +2384,7 @@ func (x *EventsRequest) String() string {
 func (*EventsRequest) ProtoMessage() {}
 
 func (x *EventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[28]
+	mi := &file_confmaster_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2285,7 +2397,7 @@ func (x *EventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsRequest.ProtoReflect.Descriptor instead.
 func (*EventsRequest) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{28}
+	return file_confmaster_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *EventsRequest) GetGroup() string {
@@ -2319,7 +2431,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_confmaster_proto_msgTypes[29]
+	mi := &file_confmaster_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2331,7 +2443,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[29]
+	mi := &file_confmaster_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2344,7 +2456,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{29}
+	return file_confmaster_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Event) GetId() uint64 {
@@ -2421,7 +2533,7 @@ type RaftMessage struct {
 
 func (x *RaftMessage) Reset() {
 	*x = RaftMessage{}
-	mi := &file_confmaster_proto_msgTypes[30]
+	mi := &file_confmaster_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2433,7 +2545,7 @@ func (x *RaftMessage) String() string {
 func (*RaftMessage) ProtoMessage() {}
 
 func (x *RaftMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[30]
+	mi := &file_confmaster_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2446,7 +2558,7 @@ func (x *RaftMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaftMessage.ProtoReflect.Descriptor instead.
 func (*RaftMessage) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{30}
+	return file_confmaster_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RaftMessage) GetData() []byte {
@@ -2478,7 +2590,7 @@ type RaftDone struct {
 
 func (x *RaftDone) Reset() {
 	*x = RaftDone{}
-	mi := &file_confmaster_proto_msgTypes[31]
+	mi := &file_confmaster_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2490,7 +2602,7 @@ func (x *RaftDone) String() string {
 func (*RaftDone) ProtoMessage() {}
 
 func (x *RaftDone) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[31]
+	mi := &file_confmaster_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2503,7 +2615,7 @@ func (x *RaftDone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaftDone.ProtoReflect.Descriptor instead.
 func (*RaftDone) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{31}
+	return file_confmaster_proto_rawDescGZIP(), []int{33}
 }
 
 type Opinions struct {
@@ -2513,13 +2625,14 @@ type Opinions struct {
 	Opinions      []*Opinion             `protobuf:"bytes,3,rep,name=opinions,proto3" json:"opinions,omitempty"`
 	Pid           uint32                 `protobuf:"varint,4,opt,name=pid,proto3" json:"pid,omitempty"`
 	SentinelAddr  string                 `protobuf:"bytes,5,opt,name=sentinel_addr,json=sentinelAddr,proto3" json:"sentinel_addr,omitempty"`
+	Page          string                 `protobuf:"bytes,6,opt,name=page,proto3" json:"page,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Opinions) Reset() {
 	*x = Opinions{}
-	mi := &file_confmaster_proto_msgTypes[32]
+	mi := &file_confmaster_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2531,7 +2644,7 @@ func (x *Opinions) String() string {
 func (*Opinions) ProtoMessage() {}
 
 func (x *Opinions) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[32]
+	mi := &file_confmaster_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2544,7 +2657,7 @@ func (x *Opinions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Opinions.ProtoReflect.Descriptor instead.
 func (*Opinions) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{32}
+	return file_confmaster_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Opinions) GetFrom() uint64 {
@@ -2582,6 +2695,13 @@ func (x *Opinions) GetSentinelAddr() string {
 	return ""
 }
 
+func (x *Opinions) GetPage() string {
+	if x != nil {
+		return x.Page
+	}
+	return ""
+}
+
 type Opinion struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Group         string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
@@ -2595,7 +2715,7 @@ type Opinion struct {
 
 func (x *Opinion) Reset() {
 	*x = Opinion{}
-	mi := &file_confmaster_proto_msgTypes[33]
+	mi := &file_confmaster_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2607,7 +2727,7 @@ func (x *Opinion) String() string {
 func (*Opinion) ProtoMessage() {}
 
 func (x *Opinion) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[33]
+	mi := &file_confmaster_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2620,7 +2740,7 @@ func (x *Opinion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Opinion.ProtoReflect.Descriptor instead.
 func (*Opinion) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{33}
+	return file_confmaster_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Opinion) GetGroup() string {
@@ -2668,7 +2788,7 @@ type OpinionsReply struct {
 
 func (x *OpinionsReply) Reset() {
 	*x = OpinionsReply{}
-	mi := &file_confmaster_proto_msgTypes[34]
+	mi := &file_confmaster_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2680,7 +2800,7 @@ func (x *OpinionsReply) String() string {
 func (*OpinionsReply) ProtoMessage() {}
 
 func (x *OpinionsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[34]
+	mi := &file_confmaster_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2693,7 +2813,7 @@ func (x *OpinionsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpinionsReply.ProtoReflect.Descriptor instead.
 func (*OpinionsReply) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{34}
+	return file_confmaster_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *OpinionsReply) GetConfmasters() []*ConfmasterStatus {
@@ -2707,7 +2827,13 @@ var File_confmaster_proto protoreflect.FileDescriptor
 
 const file_confmaster_proto_rawDesc = "" +
 	"\n" +
-	"\x10confmaster.proto\x12\vlockstep.v1\x1a\fkvnode.proto\x1a\x10replicator.proto\"%\n" +
+	"\x10confmaster.proto\x12\vlockstep.v1\x1a\fkvnode.proto\x1a\x10replicator.proto\"\x10\n" +
+	"\x0eOpenWebRequest\"a\n" +
+	"\fOpenWebReply\x12\x12\n" +
+	"\x04page\x18\x01 \x01(\tR\x04page\x12\x12\n" +
+	"\x04code\x18\x02 \x01(\tR\x04code\x12\x17\n" +
+	"\agood_ms\x18\x03 \x01(\rR\x06goodMs\x12\x10\n" +
+	"\x03who\x18\x04 \x01(\tR\x03who\"%\n" +
 	"\rStatusRequest\x12\x14\n" +
 	"\x05local\x18\x01 \x01(\bR\x05local\"\xbb\x01\n" +
 	"\rClusterStatus\x12\x18\n" +
@@ -2772,14 +2898,15 @@ const file_confmaster_proto_rawDesc = "" +
 	"\x03saw\x18\n" +
 	" \x01(\tR\x03saw\x12\x1b\n" +
 	"\tlag_bytes\x18\v \x01(\x04R\blagBytes\x12\x15\n" +
-	"\x06lag_ms\x18\f \x01(\rR\x05lagMs\"\x95\x01\n" +
+	"\x06lag_ms\x18\f \x01(\rR\x05lagMs\"\xa9\x01\n" +
 	"\x10ConfmasterStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04addr\x18\x02 \x01(\tR\x04addr\x12#\n" +
 	"\rsentinel_addr\x18\x03 \x01(\tR\fsentinelAddr\x12\x10\n" +
 	"\x03pid\x18\x04 \x01(\rR\x03pid\x12\x16\n" +
 	"\x06leader\x18\x05 \x01(\bR\x06leader\x12\x0e\n" +
-	"\x02up\x18\x06 \x01(\bR\x02up\"\x98\x01\n" +
+	"\x02up\x18\x06 \x01(\bR\x02up\x12\x12\n" +
+	"\x04page\x18\a \x01(\tR\x04page\"\x98\x01\n" +
 	"\vReplicaSpec\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1f\n" +
 	"\vmanage_addr\x18\x02 \x01(\tR\n" +
@@ -2932,13 +3059,14 @@ const file_confmaster_proto_rawDesc = "" +
 	"\x04from\x18\x02 \x01(\x04R\x04from\x12\x18\n" +
 	"\acluster\x18\x03 \x01(\tR\acluster\"\n" +
 	"\n" +
-	"\bRaftDone\"\xa1\x01\n" +
+	"\bRaftDone\"\xb5\x01\n" +
 	"\bOpinions\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\x04R\x04from\x12\x18\n" +
 	"\acluster\x18\x02 \x01(\tR\acluster\x120\n" +
 	"\bopinions\x18\x03 \x03(\v2\x14.lockstep.v1.OpinionR\bopinions\x12\x10\n" +
 	"\x03pid\x18\x04 \x01(\rR\x03pid\x12#\n" +
-	"\rsentinel_addr\x18\x05 \x01(\tR\fsentinelAddr\"r\n" +
+	"\rsentinel_addr\x18\x05 \x01(\tR\fsentinelAddr\x12\x12\n" +
+	"\x04page\x18\x06 \x01(\tR\x04page\"r\n" +
 	"\aOpinion\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x0e\n" +
@@ -2946,7 +3074,7 @@ const file_confmaster_proto_rawDesc = "" +
 	"\tsilent_ms\x18\x04 \x01(\rR\bsilentMs\x12\x10\n" +
 	"\x03saw\x18\x05 \x01(\tR\x03saw\"P\n" +
 	"\rOpinionsReply\x12?\n" +
-	"\vconfmasters\x18\x01 \x03(\v2\x1d.lockstep.v1.ConfmasterStatusR\vconfmasters2\xa5\x04\n" +
+	"\vconfmasters\x18\x01 \x03(\v2\x1d.lockstep.v1.ConfmasterStatusR\vconfmasters2\xe8\x04\n" +
 	"\n" +
 	"Confmaster\x12@\n" +
 	"\x06Status\x12\x1a.lockstep.v1.StatusRequest\x1a\x1a.lockstep.v1.ClusterStatus\x12H\n" +
@@ -2957,7 +3085,8 @@ const file_confmaster_proto_rawDesc = "" +
 	"Switchover\x12\x1e.lockstep.v1.SwitchoverRequest\x1a\x18.lockstep.v1.ChangeReply\x12A\n" +
 	"\aWorkLog\x12\x1b.lockstep.v1.WorkLogRequest\x1a\x19.lockstep.v1.WorkLogReply\x12I\n" +
 	"\bSettings\x12!.lockstep.v1.GroupSettingsRequest\x1a\x1a.lockstep.v1.GroupSettings\x12:\n" +
-	"\x06Events\x12\x1a.lockstep.v1.EventsRequest\x1a\x12.lockstep.v1.Event0\x012}\n" +
+	"\x06Events\x12\x1a.lockstep.v1.EventsRequest\x1a\x12.lockstep.v1.Event0\x01\x12A\n" +
+	"\aOpenWeb\x12\x1b.lockstep.v1.OpenWebRequest\x1a\x19.lockstep.v1.OpenWebReply2}\n" +
 	"\x04Peer\x129\n" +
 	"\x04Raft\x12\x18.lockstep.v1.RaftMessage\x1a\x15.lockstep.v1.RaftDone(\x01\x12:\n" +
 	"\x05Opine\x12\x15.lockstep.v1.Opinions\x1a\x1a.lockstep.v1.OpinionsReplyB\x16Z\x14lockstep/proto;protob\x06proto3"
@@ -2974,96 +3103,100 @@ func file_confmaster_proto_rawDescGZIP() []byte {
 	return file_confmaster_proto_rawDescData
 }
 
-var file_confmaster_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_confmaster_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_confmaster_proto_goTypes = []any{
-	(*StatusRequest)(nil),        // 0: lockstep.v1.StatusRequest
-	(*ClusterStatus)(nil),        // 1: lockstep.v1.ClusterStatus
-	(*GroupStatus)(nil),          // 2: lockstep.v1.GroupStatus
-	(*Policy)(nil),               // 3: lockstep.v1.Policy
-	(*Recovery)(nil),             // 4: lockstep.v1.Recovery
-	(*ReplicaStatus)(nil),        // 5: lockstep.v1.ReplicaStatus
-	(*ConfmasterStatus)(nil),     // 6: lockstep.v1.ConfmasterStatus
-	(*ReplicaSpec)(nil),          // 7: lockstep.v1.ReplicaSpec
-	(*CreateGroupRequest)(nil),   // 8: lockstep.v1.CreateGroupRequest
-	(*SwitchoverRequest)(nil),    // 9: lockstep.v1.SwitchoverRequest
-	(*ChangeRequest)(nil),        // 10: lockstep.v1.ChangeRequest
-	(*ChangeSettings)(nil),       // 11: lockstep.v1.ChangeSettings
-	(*GroupSettingsRequest)(nil), // 12: lockstep.v1.GroupSettingsRequest
-	(*GroupSettings)(nil),        // 13: lockstep.v1.GroupSettings
-	(*SettingsChange)(nil),       // 14: lockstep.v1.SettingsChange
-	(*RemoveReplica)(nil),        // 15: lockstep.v1.RemoveReplica
-	(*DrainReplica)(nil),         // 16: lockstep.v1.DrainReplica
-	(*ReplaceReplica)(nil),       // 17: lockstep.v1.ReplaceReplica
-	(*CancelChange)(nil),         // 18: lockstep.v1.CancelChange
-	(*Recover)(nil),              // 19: lockstep.v1.Recover
-	(*ChangePlan)(nil),           // 20: lockstep.v1.ChangePlan
-	(*JoinRequest)(nil),          // 21: lockstep.v1.JoinRequest
-	(*ChangeReply)(nil),          // 22: lockstep.v1.ChangeReply
-	(*WorkLogRequest)(nil),       // 23: lockstep.v1.WorkLogRequest
-	(*WorkLogReply)(nil),         // 24: lockstep.v1.WorkLogReply
-	(*WorkEntry)(nil),            // 25: lockstep.v1.WorkEntry
-	(*Witness)(nil),              // 26: lockstep.v1.Witness
-	(*Candidate)(nil),            // 27: lockstep.v1.Candidate
-	(*EventsRequest)(nil),        // 28: lockstep.v1.EventsRequest
-	(*Event)(nil),                // 29: lockstep.v1.Event
-	(*RaftMessage)(nil),          // 30: lockstep.v1.RaftMessage
-	(*RaftDone)(nil),             // 31: lockstep.v1.RaftDone
-	(*Opinions)(nil),             // 32: lockstep.v1.Opinions
-	(*Opinion)(nil),              // 33: lockstep.v1.Opinion
-	(*OpinionsReply)(nil),        // 34: lockstep.v1.OpinionsReply
-	(*ReplicaState)(nil),         // 35: lockstep.v1.ReplicaState
-	(*Setting)(nil),              // 36: lockstep.v1.Setting
+	(*OpenWebRequest)(nil),       // 0: lockstep.v1.OpenWebRequest
+	(*OpenWebReply)(nil),         // 1: lockstep.v1.OpenWebReply
+	(*StatusRequest)(nil),        // 2: lockstep.v1.StatusRequest
+	(*ClusterStatus)(nil),        // 3: lockstep.v1.ClusterStatus
+	(*GroupStatus)(nil),          // 4: lockstep.v1.GroupStatus
+	(*Policy)(nil),               // 5: lockstep.v1.Policy
+	(*Recovery)(nil),             // 6: lockstep.v1.Recovery
+	(*ReplicaStatus)(nil),        // 7: lockstep.v1.ReplicaStatus
+	(*ConfmasterStatus)(nil),     // 8: lockstep.v1.ConfmasterStatus
+	(*ReplicaSpec)(nil),          // 9: lockstep.v1.ReplicaSpec
+	(*CreateGroupRequest)(nil),   // 10: lockstep.v1.CreateGroupRequest
+	(*SwitchoverRequest)(nil),    // 11: lockstep.v1.SwitchoverRequest
+	(*ChangeRequest)(nil),        // 12: lockstep.v1.ChangeRequest
+	(*ChangeSettings)(nil),       // 13: lockstep.v1.ChangeSettings
+	(*GroupSettingsRequest)(nil), // 14: lockstep.v1.GroupSettingsRequest
+	(*GroupSettings)(nil),        // 15: lockstep.v1.GroupSettings
+	(*SettingsChange)(nil),       // 16: lockstep.v1.SettingsChange
+	(*RemoveReplica)(nil),        // 17: lockstep.v1.RemoveReplica
+	(*DrainReplica)(nil),         // 18: lockstep.v1.DrainReplica
+	(*ReplaceReplica)(nil),       // 19: lockstep.v1.ReplaceReplica
+	(*CancelChange)(nil),         // 20: lockstep.v1.CancelChange
+	(*Recover)(nil),              // 21: lockstep.v1.Recover
+	(*ChangePlan)(nil),           // 22: lockstep.v1.ChangePlan
+	(*JoinRequest)(nil),          // 23: lockstep.v1.JoinRequest
+	(*ChangeReply)(nil),          // 24: lockstep.v1.ChangeReply
+	(*WorkLogRequest)(nil),       // 25: lockstep.v1.WorkLogRequest
+	(*WorkLogReply)(nil),         // 26: lockstep.v1.WorkLogReply
+	(*WorkEntry)(nil),            // 27: lockstep.v1.WorkEntry
+	(*Witness)(nil),              // 28: lockstep.v1.Witness
+	(*Candidate)(nil),            // 29: lockstep.v1.Candidate
+	(*EventsRequest)(nil),        // 30: lockstep.v1.EventsRequest
+	(*Event)(nil),                // 31: lockstep.v1.Event
+	(*RaftMessage)(nil),          // 32: lockstep.v1.RaftMessage
+	(*RaftDone)(nil),             // 33: lockstep.v1.RaftDone
+	(*Opinions)(nil),             // 34: lockstep.v1.Opinions
+	(*Opinion)(nil),              // 35: lockstep.v1.Opinion
+	(*OpinionsReply)(nil),        // 36: lockstep.v1.OpinionsReply
+	(*ReplicaState)(nil),         // 37: lockstep.v1.ReplicaState
+	(*Setting)(nil),              // 38: lockstep.v1.Setting
 }
 var file_confmaster_proto_depIdxs = []int32{
-	2,  // 0: lockstep.v1.ClusterStatus.groups:type_name -> lockstep.v1.GroupStatus
-	6,  // 1: lockstep.v1.ClusterStatus.confmasters:type_name -> lockstep.v1.ConfmasterStatus
-	5,  // 2: lockstep.v1.GroupStatus.replicas:type_name -> lockstep.v1.ReplicaStatus
-	3,  // 3: lockstep.v1.GroupStatus.policy:type_name -> lockstep.v1.Policy
-	4,  // 4: lockstep.v1.GroupStatus.recoveries:type_name -> lockstep.v1.Recovery
-	35, // 5: lockstep.v1.ReplicaStatus.state:type_name -> lockstep.v1.ReplicaState
-	7,  // 6: lockstep.v1.CreateGroupRequest.replicas:type_name -> lockstep.v1.ReplicaSpec
-	3,  // 7: lockstep.v1.ChangeRequest.set_policy:type_name -> lockstep.v1.Policy
-	7,  // 8: lockstep.v1.ChangeRequest.add_replica:type_name -> lockstep.v1.ReplicaSpec
-	15, // 9: lockstep.v1.ChangeRequest.remove_replica:type_name -> lockstep.v1.RemoveReplica
-	16, // 10: lockstep.v1.ChangeRequest.drain_replica:type_name -> lockstep.v1.DrainReplica
-	17, // 11: lockstep.v1.ChangeRequest.replace_replica:type_name -> lockstep.v1.ReplaceReplica
-	18, // 12: lockstep.v1.ChangeRequest.cancel:type_name -> lockstep.v1.CancelChange
-	19, // 13: lockstep.v1.ChangeRequest.recover:type_name -> lockstep.v1.Recover
-	8,  // 14: lockstep.v1.ChangeRequest.create:type_name -> lockstep.v1.CreateGroupRequest
-	11, // 15: lockstep.v1.ChangeRequest.settings:type_name -> lockstep.v1.ChangeSettings
-	36, // 16: lockstep.v1.ChangeSettings.settings:type_name -> lockstep.v1.Setting
-	36, // 17: lockstep.v1.GroupSettings.settings:type_name -> lockstep.v1.Setting
-	14, // 18: lockstep.v1.GroupSettings.history:type_name -> lockstep.v1.SettingsChange
-	7,  // 19: lockstep.v1.ReplaceReplica.by:type_name -> lockstep.v1.ReplicaSpec
-	4,  // 20: lockstep.v1.ChangePlan.recovery:type_name -> lockstep.v1.Recovery
-	7,  // 21: lockstep.v1.JoinRequest.replica:type_name -> lockstep.v1.ReplicaSpec
-	25, // 22: lockstep.v1.WorkLogReply.entries:type_name -> lockstep.v1.WorkEntry
-	26, // 23: lockstep.v1.WorkEntry.witnesses:type_name -> lockstep.v1.Witness
-	27, // 24: lockstep.v1.WorkEntry.candidates:type_name -> lockstep.v1.Candidate
-	33, // 25: lockstep.v1.Opinions.opinions:type_name -> lockstep.v1.Opinion
-	6,  // 26: lockstep.v1.OpinionsReply.confmasters:type_name -> lockstep.v1.ConfmasterStatus
-	0,  // 27: lockstep.v1.Confmaster.Status:input_type -> lockstep.v1.StatusRequest
-	8,  // 28: lockstep.v1.Confmaster.CreateGroup:input_type -> lockstep.v1.CreateGroupRequest
-	10, // 29: lockstep.v1.Confmaster.Change:input_type -> lockstep.v1.ChangeRequest
-	21, // 30: lockstep.v1.Confmaster.Join:input_type -> lockstep.v1.JoinRequest
-	9,  // 31: lockstep.v1.Confmaster.Switchover:input_type -> lockstep.v1.SwitchoverRequest
-	23, // 32: lockstep.v1.Confmaster.WorkLog:input_type -> lockstep.v1.WorkLogRequest
-	12, // 33: lockstep.v1.Confmaster.Settings:input_type -> lockstep.v1.GroupSettingsRequest
-	28, // 34: lockstep.v1.Confmaster.Events:input_type -> lockstep.v1.EventsRequest
-	30, // 35: lockstep.v1.Peer.Raft:input_type -> lockstep.v1.RaftMessage
-	32, // 36: lockstep.v1.Peer.Opine:input_type -> lockstep.v1.Opinions
-	1,  // 37: lockstep.v1.Confmaster.Status:output_type -> lockstep.v1.ClusterStatus
-	22, // 38: lockstep.v1.Confmaster.CreateGroup:output_type -> lockstep.v1.ChangeReply
-	20, // 39: lockstep.v1.Confmaster.Change:output_type -> lockstep.v1.ChangePlan
-	22, // 40: lockstep.v1.Confmaster.Join:output_type -> lockstep.v1.ChangeReply
-	22, // 41: lockstep.v1.Confmaster.Switchover:output_type -> lockstep.v1.ChangeReply
-	24, // 42: lockstep.v1.Confmaster.WorkLog:output_type -> lockstep.v1.WorkLogReply
-	13, // 43: lockstep.v1.Confmaster.Settings:output_type -> lockstep.v1.GroupSettings
-	29, // 44: lockstep.v1.Confmaster.Events:output_type -> lockstep.v1.Event
-	31, // 45: lockstep.v1.Peer.Raft:output_type -> lockstep.v1.RaftDone
-	34, // 46: lockstep.v1.Peer.Opine:output_type -> lockstep.v1.OpinionsReply
-	37, // [37:47] is the sub-list for method output_type
-	27, // [27:37] is the sub-list for method input_type
+	4,  // 0: lockstep.v1.ClusterStatus.groups:type_name -> lockstep.v1.GroupStatus
+	8,  // 1: lockstep.v1.ClusterStatus.confmasters:type_name -> lockstep.v1.ConfmasterStatus
+	7,  // 2: lockstep.v1.GroupStatus.replicas:type_name -> lockstep.v1.ReplicaStatus
+	5,  // 3: lockstep.v1.GroupStatus.policy:type_name -> lockstep.v1.Policy
+	6,  // 4: lockstep.v1.GroupStatus.recoveries:type_name -> lockstep.v1.Recovery
+	37, // 5: lockstep.v1.ReplicaStatus.state:type_name -> lockstep.v1.ReplicaState
+	9,  // 6: lockstep.v1.CreateGroupRequest.replicas:type_name -> lockstep.v1.ReplicaSpec
+	5,  // 7: lockstep.v1.ChangeRequest.set_policy:type_name -> lockstep.v1.Policy
+	9,  // 8: lockstep.v1.ChangeRequest.add_replica:type_name -> lockstep.v1.ReplicaSpec
+	17, // 9: lockstep.v1.ChangeRequest.remove_replica:type_name -> lockstep.v1.RemoveReplica
+	18, // 10: lockstep.v1.ChangeRequest.drain_replica:type_name -> lockstep.v1.DrainReplica
+	19, // 11: lockstep.v1.ChangeRequest.replace_replica:type_name -> lockstep.v1.ReplaceReplica
+	20, // 12: lockstep.v1.ChangeRequest.cancel:type_name -> lockstep.v1.CancelChange
+	21, // 13: lockstep.v1.ChangeRequest.recover:type_name -> lockstep.v1.Recover
+	10, // 14: lockstep.v1.ChangeRequest.create:type_name -> lockstep.v1.CreateGroupRequest
+	13, // 15: lockstep.v1.ChangeRequest.settings:type_name -> lockstep.v1.ChangeSettings
+	38, // 16: lockstep.v1.ChangeSettings.settings:type_name -> lockstep.v1.Setting
+	38, // 17: lockstep.v1.GroupSettings.settings:type_name -> lockstep.v1.Setting
+	16, // 18: lockstep.v1.GroupSettings.history:type_name -> lockstep.v1.SettingsChange
+	9,  // 19: lockstep.v1.ReplaceReplica.by:type_name -> lockstep.v1.ReplicaSpec
+	6,  // 20: lockstep.v1.ChangePlan.recovery:type_name -> lockstep.v1.Recovery
+	9,  // 21: lockstep.v1.JoinRequest.replica:type_name -> lockstep.v1.ReplicaSpec
+	27, // 22: lockstep.v1.WorkLogReply.entries:type_name -> lockstep.v1.WorkEntry
+	28, // 23: lockstep.v1.WorkEntry.witnesses:type_name -> lockstep.v1.Witness
+	29, // 24: lockstep.v1.WorkEntry.candidates:type_name -> lockstep.v1.Candidate
+	35, // 25: lockstep.v1.Opinions.opinions:type_name -> lockstep.v1.Opinion
+	8,  // 26: lockstep.v1.OpinionsReply.confmasters:type_name -> lockstep.v1.ConfmasterStatus
+	2,  // 27: lockstep.v1.Confmaster.Status:input_type -> lockstep.v1.StatusRequest
+	10, // 28: lockstep.v1.Confmaster.CreateGroup:input_type -> lockstep.v1.CreateGroupRequest
+	12, // 29: lockstep.v1.Confmaster.Change:input_type -> lockstep.v1.ChangeRequest
+	23, // 30: lockstep.v1.Confmaster.Join:input_type -> lockstep.v1.JoinRequest
+	11, // 31: lockstep.v1.Confmaster.Switchover:input_type -> lockstep.v1.SwitchoverRequest
+	25, // 32: lockstep.v1.Confmaster.WorkLog:input_type -> lockstep.v1.WorkLogRequest
+	14, // 33: lockstep.v1.Confmaster.Settings:input_type -> lockstep.v1.GroupSettingsRequest
+	30, // 34: lockstep.v1.Confmaster.Events:input_type -> lockstep.v1.EventsRequest
+	0,  // 35: lockstep.v1.Confmaster.OpenWeb:input_type -> lockstep.v1.OpenWebRequest
+	32, // 36: lockstep.v1.Peer.Raft:input_type -> lockstep.v1.RaftMessage
+	34, // 37: lockstep.v1.Peer.Opine:input_type -> lockstep.v1.Opinions
+	3,  // 38: lockstep.v1.Confmaster.Status:output_type -> lockstep.v1.ClusterStatus
+	24, // 39: lockstep.v1.Confmaster.CreateGroup:output_type -> lockstep.v1.ChangeReply
+	22, // 40: lockstep.v1.Confmaster.Change:output_type -> lockstep.v1.ChangePlan
+	24, // 41: lockstep.v1.Confmaster.Join:output_type -> lockstep.v1.ChangeReply
+	24, // 42: lockstep.v1.Confmaster.Switchover:output_type -> lockstep.v1.ChangeReply
+	26, // 43: lockstep.v1.Confmaster.WorkLog:output_type -> lockstep.v1.WorkLogReply
+	15, // 44: lockstep.v1.Confmaster.Settings:output_type -> lockstep.v1.GroupSettings
+	31, // 45: lockstep.v1.Confmaster.Events:output_type -> lockstep.v1.Event
+	1,  // 46: lockstep.v1.Confmaster.OpenWeb:output_type -> lockstep.v1.OpenWebReply
+	33, // 47: lockstep.v1.Peer.Raft:output_type -> lockstep.v1.RaftDone
+	36, // 48: lockstep.v1.Peer.Opine:output_type -> lockstep.v1.OpinionsReply
+	38, // [38:49] is the sub-list for method output_type
+	27, // [27:38] is the sub-list for method input_type
 	27, // [27:27] is the sub-list for extension type_name
 	27, // [27:27] is the sub-list for extension extendee
 	0,  // [0:27] is the sub-list for field type_name
@@ -3076,8 +3209,8 @@ func file_confmaster_proto_init() {
 	}
 	file_kvnode_proto_init()
 	file_replicator_proto_init()
-	file_confmaster_proto_msgTypes[3].OneofWrappers = []any{}
-	file_confmaster_proto_msgTypes[10].OneofWrappers = []any{
+	file_confmaster_proto_msgTypes[5].OneofWrappers = []any{}
+	file_confmaster_proto_msgTypes[12].OneofWrappers = []any{
 		(*ChangeRequest_SetPolicy)(nil),
 		(*ChangeRequest_AddReplica)(nil),
 		(*ChangeRequest_RemoveReplica)(nil),
@@ -3094,7 +3227,7 @@ func file_confmaster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_confmaster_proto_rawDesc), len(file_confmaster_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   35,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

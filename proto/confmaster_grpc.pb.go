@@ -27,6 +27,7 @@ const (
 	Confmaster_WorkLog_FullMethodName     = "/lockstep.v1.Confmaster/WorkLog"
 	Confmaster_Settings_FullMethodName    = "/lockstep.v1.Confmaster/Settings"
 	Confmaster_Events_FullMethodName      = "/lockstep.v1.Confmaster/Events"
+	Confmaster_OpenWeb_FullMethodName     = "/lockstep.v1.Confmaster/OpenWeb"
 )
 
 // ConfmasterClient is the client API for Confmaster service.
@@ -54,6 +55,9 @@ type ConfmasterClient interface {
 	Settings(ctx context.Context, in *GroupSettingsRequest, opts ...grpc.CallOption) (*GroupSettings, error)
 	// Events follows role changes, fail-overs and plans as they happen.
 	Events(ctx context.Context, in *EventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Event], error)
+	// OpenWeb lets the caller log in, once and soon, at the web page of the configuration master that answers, with the
+	// roles that the caller has. FAILED_PRECONDITION: there is no page, or nobody can log in there; the text says why.
+	OpenWeb(ctx context.Context, in *OpenWebRequest, opts ...grpc.CallOption) (*OpenWebReply, error)
 }
 
 type confmasterClient struct {
@@ -153,6 +157,16 @@ func (c *confmasterClient) Events(ctx context.Context, in *EventsRequest, opts .
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Confmaster_EventsClient = grpc.ServerStreamingClient[Event]
 
+func (c *confmasterClient) OpenWeb(ctx context.Context, in *OpenWebRequest, opts ...grpc.CallOption) (*OpenWebReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(OpenWebReply)
+	err := c.cc.Invoke(ctx, Confmaster_OpenWeb_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ConfmasterServer is the server API for Confmaster service.
 // All implementations must embed UnimplementedConfmasterServer
 // for forward compatibility.
@@ -178,6 +192,9 @@ type ConfmasterServer interface {
 	Settings(context.Context, *GroupSettingsRequest) (*GroupSettings, error)
 	// Events follows role changes, fail-overs and plans as they happen.
 	Events(*EventsRequest, grpc.ServerStreamingServer[Event]) error
+	// OpenWeb lets the caller log in, once and soon, at the web page of the configuration master that answers, with the
+	// roles that the caller has. FAILED_PRECONDITION: there is no page, or nobody can log in there; the text says why.
+	OpenWeb(context.Context, *OpenWebRequest) (*OpenWebReply, error)
 	mustEmbedUnimplementedConfmasterServer()
 }
 
@@ -211,6 +228,9 @@ func (UnimplementedConfmasterServer) Settings(context.Context, *GroupSettingsReq
 }
 func (UnimplementedConfmasterServer) Events(*EventsRequest, grpc.ServerStreamingServer[Event]) error {
 	return status.Error(codes.Unimplemented, "method Events not implemented")
+}
+func (UnimplementedConfmasterServer) OpenWeb(context.Context, *OpenWebRequest) (*OpenWebReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method OpenWeb not implemented")
 }
 func (UnimplementedConfmasterServer) mustEmbedUnimplementedConfmasterServer() {}
 func (UnimplementedConfmasterServer) testEmbeddedByValue()                    {}
@@ -370,6 +390,24 @@ func _Confmaster_Events_Handler(srv interface{}, stream grpc.ServerStream) error
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Confmaster_EventsServer = grpc.ServerStreamingServer[Event]
 
+func _Confmaster_OpenWeb_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(OpenWebRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ConfmasterServer).OpenWeb(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Confmaster_OpenWeb_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ConfmasterServer).OpenWeb(ctx, req.(*OpenWebRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Confmaster_ServiceDesc is the grpc.ServiceDesc for Confmaster service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -404,6 +442,10 @@ var Confmaster_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Settings",
 			Handler:    _Confmaster_Settings_Handler,
+		},
+		{
+			MethodName: "OpenWeb",
+			Handler:    _Confmaster_OpenWeb_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -28,7 +28,7 @@ type InjectRequest struct {
 	Target        *Target                `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`                    // group and node are empty for a configuration master
 	Drill         string                 `protobuf:"bytes,2,opt,name=drill,proto3" json:"drill,omitempty"`                      // id of the drill: faults of one drill at a time
 	By            string                 `protobuf:"bytes,3,opt,name=by,proto3" json:"by,omitempty"`                            // who runs it, for people
-	LimitMs       uint32                 `protobuf:"varint,4,opt,name=limit_ms,json=limitMs,proto3" json:"limit_ms,omitempty"`  // 1 to 120000: after that the process takes the fault back by itself
+	LimitMs       uint32                 `protobuf:"varint,4,opt,name=limit_ms,json=limitMs,proto3" json:"limit_ms,omitempty"`  // 1 to 120000 (reserve: 900000): after that the process takes the fault back by itself
 	Fault         string                 `protobuf:"bytes,5,opt,name=fault,proto3" json:"fault,omitempty"`                      // reserve, kill, pause, links, slow-disk, full-disk, lose-log, clock
 	Process       bool                   `protobuf:"varint,6,opt,name=process,proto3" json:"process,omitempty"`                 // kill, pause: this process
 	Kvnode        bool                   `protobuf:"varint,7,opt,name=kvnode,proto3" json:"kvnode,omitempty"`                   // kill, pause: the KV node attached to this replicator

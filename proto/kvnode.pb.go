@@ -23,6 +23,207 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type DescribeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Target        *Target                `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
+	Batches       []*RequestBatch        `protobuf:"bytes,2,rep,name=batches,proto3" json:"batches,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DescribeRequest) Reset() {
+	*x = DescribeRequest{}
+	mi := &file_kvnode_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DescribeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DescribeRequest) ProtoMessage() {}
+
+func (x *DescribeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kvnode_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DescribeRequest.ProtoReflect.Descriptor instead.
+func (*DescribeRequest) Descriptor() ([]byte, []int) {
+	return file_kvnode_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *DescribeRequest) GetTarget() *Target {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *DescribeRequest) GetBatches() []*RequestBatch {
+	if x != nil {
+		return x.Batches
+	}
+	return nil
+}
+
+// RequestBatch is what a frame of the log carries.
+type RequestBatch struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Body          []byte                 `protobuf:"bytes,1,opt,name=body,proto3" json:"body,omitempty"`
+	Count         uint32                 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RequestBatch) Reset() {
+	*x = RequestBatch{}
+	mi := &file_kvnode_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RequestBatch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RequestBatch) ProtoMessage() {}
+
+func (x *RequestBatch) ProtoReflect() protoreflect.Message {
+	mi := &file_kvnode_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RequestBatch.ProtoReflect.Descriptor instead.
+func (*RequestBatch) Descriptor() ([]byte, []int) {
+	return file_kvnode_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *RequestBatch) GetBody() []byte {
+	if x != nil {
+		return x.Body
+	}
+	return nil
+}
+
+func (x *RequestBatch) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+type DescribeReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Batches       []*RequestTexts        `protobuf:"bytes,1,rep,name=batches,proto3" json:"batches,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DescribeReply) Reset() {
+	*x = DescribeReply{}
+	mi := &file_kvnode_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DescribeReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DescribeReply) ProtoMessage() {}
+
+func (x *DescribeReply) ProtoReflect() protoreflect.Message {
+	mi := &file_kvnode_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DescribeReply.ProtoReflect.Descriptor instead.
+func (*DescribeReply) Descriptor() ([]byte, []int) {
+	return file_kvnode_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *DescribeReply) GetBatches() []*RequestTexts {
+	if x != nil {
+		return x.Batches
+	}
+	return nil
+}
+
+type RequestTexts struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Requests      []string               `protobuf:"bytes,1,rep,name=requests,proto3" json:"requests,omitempty"` // as redis-cli writes them, the first 50; long arguments are cut
+	Rest          string                 `protobuf:"bytes,2,opt,name=rest,proto3" json:"rest,omitempty"`         // why that is not all, "" if it is
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RequestTexts) Reset() {
+	*x = RequestTexts{}
+	mi := &file_kvnode_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RequestTexts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RequestTexts) ProtoMessage() {}
+
+func (x *RequestTexts) ProtoReflect() protoreflect.Message {
+	mi := &file_kvnode_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RequestTexts.ProtoReflect.Descriptor instead.
+func (*RequestTexts) Descriptor() ([]byte, []int) {
+	return file_kvnode_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *RequestTexts) GetRequests() []string {
+	if x != nil {
+		return x.Requests
+	}
+	return nil
+}
+
+func (x *RequestTexts) GetRest() string {
+	if x != nil {
+		return x.Rest
+	}
+	return ""
+}
+
 type DigestRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Target        *Target                `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
@@ -33,7 +234,7 @@ type DigestRequest struct {
 
 func (x *DigestRequest) Reset() {
 	*x = DigestRequest{}
-	mi := &file_kvnode_proto_msgTypes[0]
+	mi := &file_kvnode_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -45,7 +246,7 @@ func (x *DigestRequest) String() string {
 func (*DigestRequest) ProtoMessage() {}
 
 func (x *DigestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvnode_proto_msgTypes[0]
+	mi := &file_kvnode_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -58,7 +259,7 @@ func (x *DigestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DigestRequest.ProtoReflect.Descriptor instead.
 func (*DigestRequest) Descriptor() ([]byte, []int) {
-	return file_kvnode_proto_rawDescGZIP(), []int{0}
+	return file_kvnode_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *DigestRequest) GetTarget() *Target {
@@ -86,7 +287,7 @@ type DigestReply struct {
 
 func (x *DigestReply) Reset() {
 	*x = DigestReply{}
-	mi := &file_kvnode_proto_msgTypes[1]
+	mi := &file_kvnode_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -98,7 +299,7 @@ func (x *DigestReply) String() string {
 func (*DigestReply) ProtoMessage() {}
 
 func (x *DigestReply) ProtoReflect() protoreflect.Message {
-	mi := &file_kvnode_proto_msgTypes[1]
+	mi := &file_kvnode_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -111,7 +312,7 @@ func (x *DigestReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DigestReply.ProtoReflect.Descriptor instead.
 func (*DigestReply) Descriptor() ([]byte, []int) {
-	return file_kvnode_proto_rawDescGZIP(), []int{1}
+	return file_kvnode_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *DigestReply) GetLsn() uint64 {
@@ -149,7 +350,7 @@ type Setting struct {
 
 func (x *Setting) Reset() {
 	*x = Setting{}
-	mi := &file_kvnode_proto_msgTypes[2]
+	mi := &file_kvnode_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -161,7 +362,7 @@ func (x *Setting) String() string {
 func (*Setting) ProtoMessage() {}
 
 func (x *Setting) ProtoReflect() protoreflect.Message {
-	mi := &file_kvnode_proto_msgTypes[2]
+	mi := &file_kvnode_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -174,7 +375,7 @@ func (x *Setting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Setting.ProtoReflect.Descriptor instead.
 func (*Setting) Descriptor() ([]byte, []int) {
-	return file_kvnode_proto_rawDescGZIP(), []int{2}
+	return file_kvnode_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Setting) GetKind() string {
@@ -222,7 +423,7 @@ type SettingsRequest struct {
 
 func (x *SettingsRequest) Reset() {
 	*x = SettingsRequest{}
-	mi := &file_kvnode_proto_msgTypes[3]
+	mi := &file_kvnode_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -234,7 +435,7 @@ func (x *SettingsRequest) String() string {
 func (*SettingsRequest) ProtoMessage() {}
 
 func (x *SettingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvnode_proto_msgTypes[3]
+	mi := &file_kvnode_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -247,7 +448,7 @@ func (x *SettingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SettingsRequest.ProtoReflect.Descriptor instead.
 func (*SettingsRequest) Descriptor() ([]byte, []int) {
-	return file_kvnode_proto_rawDescGZIP(), []int{3}
+	return file_kvnode_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *SettingsRequest) GetTarget() *Target {
@@ -275,7 +476,7 @@ type NodeSettings struct {
 
 func (x *NodeSettings) Reset() {
 	*x = NodeSettings{}
-	mi := &file_kvnode_proto_msgTypes[4]
+	mi := &file_kvnode_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -287,7 +488,7 @@ func (x *NodeSettings) String() string {
 func (*NodeSettings) ProtoMessage() {}
 
 func (x *NodeSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_kvnode_proto_msgTypes[4]
+	mi := &file_kvnode_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -300,7 +501,7 @@ func (x *NodeSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeSettings.ProtoReflect.Descriptor instead.
 func (*NodeSettings) Descriptor() ([]byte, []int) {
-	return file_kvnode_proto_rawDescGZIP(), []int{4}
+	return file_kvnode_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *NodeSettings) GetVersion() uint64 {
@@ -337,7 +538,7 @@ type NodeSetting struct {
 
 func (x *NodeSetting) Reset() {
 	*x = NodeSetting{}
-	mi := &file_kvnode_proto_msgTypes[5]
+	mi := &file_kvnode_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -349,7 +550,7 @@ func (x *NodeSetting) String() string {
 func (*NodeSetting) ProtoMessage() {}
 
 func (x *NodeSetting) ProtoReflect() protoreflect.Message {
-	mi := &file_kvnode_proto_msgTypes[5]
+	mi := &file_kvnode_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -362,7 +563,7 @@ func (x *NodeSetting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeSetting.ProtoReflect.Descriptor instead.
 func (*NodeSetting) Descriptor() ([]byte, []int) {
-	return file_kvnode_proto_rawDescGZIP(), []int{5}
+	return file_kvnode_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *NodeSetting) GetKind() string {
@@ -410,7 +611,7 @@ type CheckSettingsRequest struct {
 
 func (x *CheckSettingsRequest) Reset() {
 	*x = CheckSettingsRequest{}
-	mi := &file_kvnode_proto_msgTypes[6]
+	mi := &file_kvnode_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -422,7 +623,7 @@ func (x *CheckSettingsRequest) String() string {
 func (*CheckSettingsRequest) ProtoMessage() {}
 
 func (x *CheckSettingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvnode_proto_msgTypes[6]
+	mi := &file_kvnode_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -435,7 +636,7 @@ func (x *CheckSettingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckSettingsRequest.ProtoReflect.Descriptor instead.
 func (*CheckSettingsRequest) Descriptor() ([]byte, []int) {
-	return file_kvnode_proto_rawDescGZIP(), []int{6}
+	return file_kvnode_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CheckSettingsRequest) GetTarget() *Target {
@@ -462,7 +663,7 @@ type CheckSettingsReply struct {
 
 func (x *CheckSettingsReply) Reset() {
 	*x = CheckSettingsReply{}
-	mi := &file_kvnode_proto_msgTypes[7]
+	mi := &file_kvnode_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -474,7 +675,7 @@ func (x *CheckSettingsReply) String() string {
 func (*CheckSettingsReply) ProtoMessage() {}
 
 func (x *CheckSettingsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_kvnode_proto_msgTypes[7]
+	mi := &file_kvnode_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -487,7 +688,7 @@ func (x *CheckSettingsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckSettingsReply.ProtoReflect.Descriptor instead.
 func (*CheckSettingsReply) Descriptor() ([]byte, []int) {
-	return file_kvnode_proto_rawDescGZIP(), []int{7}
+	return file_kvnode_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *CheckSettingsReply) GetSettings() []*Setting {
@@ -517,7 +718,7 @@ type ApplySettingsRequest struct {
 
 func (x *ApplySettingsRequest) Reset() {
 	*x = ApplySettingsRequest{}
-	mi := &file_kvnode_proto_msgTypes[8]
+	mi := &file_kvnode_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -529,7 +730,7 @@ func (x *ApplySettingsRequest) String() string {
 func (*ApplySettingsRequest) ProtoMessage() {}
 
 func (x *ApplySettingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvnode_proto_msgTypes[8]
+	mi := &file_kvnode_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -542,7 +743,7 @@ func (x *ApplySettingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplySettingsRequest.ProtoReflect.Descriptor instead.
 func (*ApplySettingsRequest) Descriptor() ([]byte, []int) {
-	return file_kvnode_proto_rawDescGZIP(), []int{8}
+	return file_kvnode_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ApplySettingsRequest) GetTarget() *Target {
@@ -590,7 +791,7 @@ type ApplySettingsReply struct {
 
 func (x *ApplySettingsReply) Reset() {
 	*x = ApplySettingsReply{}
-	mi := &file_kvnode_proto_msgTypes[9]
+	mi := &file_kvnode_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -602,7 +803,7 @@ func (x *ApplySettingsReply) String() string {
 func (*ApplySettingsReply) ProtoMessage() {}
 
 func (x *ApplySettingsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_kvnode_proto_msgTypes[9]
+	mi := &file_kvnode_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -615,7 +816,7 @@ func (x *ApplySettingsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplySettingsReply.ProtoReflect.Descriptor instead.
 func (*ApplySettingsReply) Descriptor() ([]byte, []int) {
-	return file_kvnode_proto_rawDescGZIP(), []int{9}
+	return file_kvnode_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ApplySettingsReply) GetVersion() uint64 {
@@ -641,7 +842,7 @@ type KVStateRequest struct {
 
 func (x *KVStateRequest) Reset() {
 	*x = KVStateRequest{}
-	mi := &file_kvnode_proto_msgTypes[10]
+	mi := &file_kvnode_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -653,7 +854,7 @@ func (x *KVStateRequest) String() string {
 func (*KVStateRequest) ProtoMessage() {}
 
 func (x *KVStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvnode_proto_msgTypes[10]
+	mi := &file_kvnode_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -666,7 +867,7 @@ func (x *KVStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KVStateRequest.ProtoReflect.Descriptor instead.
 func (*KVStateRequest) Descriptor() ([]byte, []int) {
-	return file_kvnode_proto_rawDescGZIP(), []int{10}
+	return file_kvnode_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *KVStateRequest) GetTarget() *Target {
@@ -697,7 +898,7 @@ type KVState struct {
 
 func (x *KVState) Reset() {
 	*x = KVState{}
-	mi := &file_kvnode_proto_msgTypes[11]
+	mi := &file_kvnode_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -709,7 +910,7 @@ func (x *KVState) String() string {
 func (*KVState) ProtoMessage() {}
 
 func (x *KVState) ProtoReflect() protoreflect.Message {
-	mi := &file_kvnode_proto_msgTypes[11]
+	mi := &file_kvnode_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -722,7 +923,7 @@ func (x *KVState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KVState.ProtoReflect.Descriptor instead.
 func (*KVState) Descriptor() ([]byte, []int) {
-	return file_kvnode_proto_rawDescGZIP(), []int{11}
+	return file_kvnode_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *KVState) GetCluster() string {
@@ -831,7 +1032,7 @@ type Image struct {
 
 func (x *Image) Reset() {
 	*x = Image{}
-	mi := &file_kvnode_proto_msgTypes[12]
+	mi := &file_kvnode_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -843,7 +1044,7 @@ func (x *Image) String() string {
 func (*Image) ProtoMessage() {}
 
 func (x *Image) ProtoReflect() protoreflect.Message {
-	mi := &file_kvnode_proto_msgTypes[12]
+	mi := &file_kvnode_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -856,7 +1057,7 @@ func (x *Image) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Image.ProtoReflect.Descriptor instead.
 func (*Image) Descriptor() ([]byte, []int) {
-	return file_kvnode_proto_rawDescGZIP(), []int{12}
+	return file_kvnode_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Image) GetLsn() uint64 {
@@ -916,7 +1117,7 @@ type ImageTransfer struct {
 
 func (x *ImageTransfer) Reset() {
 	*x = ImageTransfer{}
-	mi := &file_kvnode_proto_msgTypes[13]
+	mi := &file_kvnode_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -928,7 +1129,7 @@ func (x *ImageTransfer) String() string {
 func (*ImageTransfer) ProtoMessage() {}
 
 func (x *ImageTransfer) ProtoReflect() protoreflect.Message {
-	mi := &file_kvnode_proto_msgTypes[13]
+	mi := &file_kvnode_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -941,7 +1142,7 @@ func (x *ImageTransfer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageTransfer.ProtoReflect.Descriptor instead.
 func (*ImageTransfer) Descriptor() ([]byte, []int) {
-	return file_kvnode_proto_rawDescGZIP(), []int{13}
+	return file_kvnode_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ImageTransfer) GetPeer() string {
@@ -995,7 +1196,7 @@ type CheckpointRequest struct {
 
 func (x *CheckpointRequest) Reset() {
 	*x = CheckpointRequest{}
-	mi := &file_kvnode_proto_msgTypes[14]
+	mi := &file_kvnode_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1007,7 +1208,7 @@ func (x *CheckpointRequest) String() string {
 func (*CheckpointRequest) ProtoMessage() {}
 
 func (x *CheckpointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvnode_proto_msgTypes[14]
+	mi := &file_kvnode_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1020,7 +1221,7 @@ func (x *CheckpointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckpointRequest.ProtoReflect.Descriptor instead.
 func (*CheckpointRequest) Descriptor() ([]byte, []int) {
-	return file_kvnode_proto_rawDescGZIP(), []int{14}
+	return file_kvnode_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CheckpointRequest) GetTarget() *Target {
@@ -1039,7 +1240,7 @@ type CheckpointReply struct {
 
 func (x *CheckpointReply) Reset() {
 	*x = CheckpointReply{}
-	mi := &file_kvnode_proto_msgTypes[15]
+	mi := &file_kvnode_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1051,7 +1252,7 @@ func (x *CheckpointReply) String() string {
 func (*CheckpointReply) ProtoMessage() {}
 
 func (x *CheckpointReply) ProtoReflect() protoreflect.Message {
-	mi := &file_kvnode_proto_msgTypes[15]
+	mi := &file_kvnode_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1064,7 +1265,7 @@ func (x *CheckpointReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckpointReply.ProtoReflect.Descriptor instead.
 func (*CheckpointReply) Descriptor() ([]byte, []int) {
-	return file_kvnode_proto_rawDescGZIP(), []int{15}
+	return file_kvnode_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CheckpointReply) GetImage() *Image {
@@ -1083,7 +1284,7 @@ type ImagesRequest struct {
 
 func (x *ImagesRequest) Reset() {
 	*x = ImagesRequest{}
-	mi := &file_kvnode_proto_msgTypes[16]
+	mi := &file_kvnode_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1095,7 +1296,7 @@ func (x *ImagesRequest) String() string {
 func (*ImagesRequest) ProtoMessage() {}
 
 func (x *ImagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvnode_proto_msgTypes[16]
+	mi := &file_kvnode_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1108,7 +1309,7 @@ func (x *ImagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImagesRequest.ProtoReflect.Descriptor instead.
 func (*ImagesRequest) Descriptor() ([]byte, []int) {
-	return file_kvnode_proto_rawDescGZIP(), []int{16}
+	return file_kvnode_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ImagesRequest) GetTarget() *Target {
@@ -1127,7 +1328,7 @@ type ImagesReply struct {
 
 func (x *ImagesReply) Reset() {
 	*x = ImagesReply{}
-	mi := &file_kvnode_proto_msgTypes[17]
+	mi := &file_kvnode_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1139,7 +1340,7 @@ func (x *ImagesReply) String() string {
 func (*ImagesReply) ProtoMessage() {}
 
 func (x *ImagesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_kvnode_proto_msgTypes[17]
+	mi := &file_kvnode_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1152,7 +1353,7 @@ func (x *ImagesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImagesReply.ProtoReflect.Descriptor instead.
 func (*ImagesReply) Descriptor() ([]byte, []int) {
-	return file_kvnode_proto_rawDescGZIP(), []int{17}
+	return file_kvnode_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ImagesReply) GetImages() []*Image {
@@ -1174,7 +1375,7 @@ type HoldRequest struct {
 
 func (x *HoldRequest) Reset() {
 	*x = HoldRequest{}
-	mi := &file_kvnode_proto_msgTypes[18]
+	mi := &file_kvnode_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1186,7 +1387,7 @@ func (x *HoldRequest) String() string {
 func (*HoldRequest) ProtoMessage() {}
 
 func (x *HoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvnode_proto_msgTypes[18]
+	mi := &file_kvnode_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1199,7 +1400,7 @@ func (x *HoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HoldRequest.ProtoReflect.Descriptor instead.
 func (*HoldRequest) Descriptor() ([]byte, []int) {
-	return file_kvnode_proto_rawDescGZIP(), []int{18}
+	return file_kvnode_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *HoldRequest) GetTarget() *Target {
@@ -1241,7 +1442,7 @@ type HoldReply struct {
 
 func (x *HoldReply) Reset() {
 	*x = HoldReply{}
-	mi := &file_kvnode_proto_msgTypes[19]
+	mi := &file_kvnode_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1253,7 +1454,7 @@ func (x *HoldReply) String() string {
 func (*HoldReply) ProtoMessage() {}
 
 func (x *HoldReply) ProtoReflect() protoreflect.Message {
-	mi := &file_kvnode_proto_msgTypes[19]
+	mi := &file_kvnode_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1266,7 +1467,7 @@ func (x *HoldReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HoldReply.ProtoReflect.Descriptor instead.
 func (*HoldReply) Descriptor() ([]byte, []int) {
-	return file_kvnode_proto_rawDescGZIP(), []int{19}
+	return file_kvnode_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *HoldReply) GetLease() uint64 {
@@ -1301,7 +1502,7 @@ type FetchRequest struct {
 
 func (x *FetchRequest) Reset() {
 	*x = FetchRequest{}
-	mi := &file_kvnode_proto_msgTypes[20]
+	mi := &file_kvnode_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1313,7 +1514,7 @@ func (x *FetchRequest) String() string {
 func (*FetchRequest) ProtoMessage() {}
 
 func (x *FetchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvnode_proto_msgTypes[20]
+	mi := &file_kvnode_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1326,7 +1527,7 @@ func (x *FetchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchRequest.ProtoReflect.Descriptor instead.
 func (*FetchRequest) Descriptor() ([]byte, []int) {
-	return file_kvnode_proto_rawDescGZIP(), []int{20}
+	return file_kvnode_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *FetchRequest) GetLease() uint64 {
@@ -1362,7 +1563,7 @@ type Chunk struct {
 
 func (x *Chunk) Reset() {
 	*x = Chunk{}
-	mi := &file_kvnode_proto_msgTypes[21]
+	mi := &file_kvnode_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1374,7 +1575,7 @@ func (x *Chunk) String() string {
 func (*Chunk) ProtoMessage() {}
 
 func (x *Chunk) ProtoReflect() protoreflect.Message {
-	mi := &file_kvnode_proto_msgTypes[21]
+	mi := &file_kvnode_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1387,7 +1588,7 @@ func (x *Chunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
 func (*Chunk) Descriptor() ([]byte, []int) {
-	return file_kvnode_proto_rawDescGZIP(), []int{21}
+	return file_kvnode_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Chunk) GetOffset() uint64 {
@@ -1420,7 +1621,7 @@ type ReleaseRequest struct {
 
 func (x *ReleaseRequest) Reset() {
 	*x = ReleaseRequest{}
-	mi := &file_kvnode_proto_msgTypes[22]
+	mi := &file_kvnode_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1432,7 +1633,7 @@ func (x *ReleaseRequest) String() string {
 func (*ReleaseRequest) ProtoMessage() {}
 
 func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvnode_proto_msgTypes[22]
+	mi := &file_kvnode_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1445,7 +1646,7 @@ func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseRequest) Descriptor() ([]byte, []int) {
-	return file_kvnode_proto_rawDescGZIP(), []int{22}
+	return file_kvnode_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ReleaseRequest) GetLease() uint64 {
@@ -1463,7 +1664,7 @@ type ReleaseReply struct {
 
 func (x *ReleaseReply) Reset() {
 	*x = ReleaseReply{}
-	mi := &file_kvnode_proto_msgTypes[23]
+	mi := &file_kvnode_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1475,7 +1676,7 @@ func (x *ReleaseReply) String() string {
 func (*ReleaseReply) ProtoMessage() {}
 
 func (x *ReleaseReply) ProtoReflect() protoreflect.Message {
-	mi := &file_kvnode_proto_msgTypes[23]
+	mi := &file_kvnode_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1488,14 +1689,25 @@ func (x *ReleaseReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseReply.ProtoReflect.Descriptor instead.
 func (*ReleaseReply) Descriptor() ([]byte, []int) {
-	return file_kvnode_proto_rawDescGZIP(), []int{23}
+	return file_kvnode_proto_rawDescGZIP(), []int{27}
 }
 
 var File_kvnode_proto protoreflect.FileDescriptor
 
 const file_kvnode_proto_rawDesc = "" +
 	"\n" +
-	"\fkvnode.proto\x12\vlockstep.v1\x1a\x10replicator.proto\"L\n" +
+	"\fkvnode.proto\x12\vlockstep.v1\x1a\x10replicator.proto\"s\n" +
+	"\x0fDescribeRequest\x12+\n" +
+	"\x06target\x18\x01 \x01(\v2\x13.lockstep.v1.TargetR\x06target\x123\n" +
+	"\abatches\x18\x02 \x03(\v2\x19.lockstep.v1.RequestBatchR\abatches\"8\n" +
+	"\fRequestBatch\x12\x12\n" +
+	"\x04body\x18\x01 \x01(\fR\x04body\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\rR\x05count\"D\n" +
+	"\rDescribeReply\x123\n" +
+	"\abatches\x18\x01 \x03(\v2\x19.lockstep.v1.RequestTextsR\abatches\">\n" +
+	"\fRequestTexts\x12\x1a\n" +
+	"\brequests\x18\x01 \x03(\tR\brequests\x12\x12\n" +
+	"\x04rest\x18\x02 \x01(\tR\x04rest\"L\n" +
 	"\rDigestRequest\x12+\n" +
 	"\x06target\x18\x01 \x01(\v2\x13.lockstep.v1.TargetR\x06target\x12\x0e\n" +
 	"\x02at\x18\x02 \x01(\x04R\x02at\"K\n" +
@@ -1600,7 +1812,7 @@ const file_kvnode_proto_rawDesc = "" +
 	"\x06crc32c\x18\x03 \x01(\aR\x06crc32c\"&\n" +
 	"\x0eReleaseRequest\x12\x14\n" +
 	"\x05lease\x18\x01 \x01(\x04R\x05lease\"\x0e\n" +
-	"\fReleaseReply2\xb6\x05\n" +
+	"\fReleaseReply2\xfc\x05\n" +
 	"\x06KVNode\x12:\n" +
 	"\x05State\x12\x1b.lockstep.v1.KVStateRequest\x1a\x14.lockstep.v1.KVState\x12J\n" +
 	"\n" +
@@ -1612,7 +1824,8 @@ const file_kvnode_proto_rawDesc = "" +
 	"\x06Digest\x12\x1a.lockstep.v1.DigestRequest\x1a\x18.lockstep.v1.DigestReply\x12C\n" +
 	"\bSettings\x12\x1c.lockstep.v1.SettingsRequest\x1a\x19.lockstep.v1.NodeSettings\x12S\n" +
 	"\rCheckSettings\x12!.lockstep.v1.CheckSettingsRequest\x1a\x1f.lockstep.v1.CheckSettingsReply\x12S\n" +
-	"\rApplySettings\x12!.lockstep.v1.ApplySettingsRequest\x1a\x1f.lockstep.v1.ApplySettingsReplyB\x16Z\x14lockstep/proto;protob\x06proto3"
+	"\rApplySettings\x12!.lockstep.v1.ApplySettingsRequest\x1a\x1f.lockstep.v1.ApplySettingsReply\x12D\n" +
+	"\bDescribe\x12\x1c.lockstep.v1.DescribeRequest\x1a\x1a.lockstep.v1.DescribeReplyB\x16Z\x14lockstep/proto;protob\x06proto3"
 
 var (
 	file_kvnode_proto_rawDescOnce sync.Once
@@ -1626,77 +1839,86 @@ func file_kvnode_proto_rawDescGZIP() []byte {
 	return file_kvnode_proto_rawDescData
 }
 
-var file_kvnode_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_kvnode_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_kvnode_proto_goTypes = []any{
-	(*DigestRequest)(nil),        // 0: lockstep.v1.DigestRequest
-	(*DigestReply)(nil),          // 1: lockstep.v1.DigestReply
-	(*Setting)(nil),              // 2: lockstep.v1.Setting
-	(*SettingsRequest)(nil),      // 3: lockstep.v1.SettingsRequest
-	(*NodeSettings)(nil),         // 4: lockstep.v1.NodeSettings
-	(*NodeSetting)(nil),          // 5: lockstep.v1.NodeSetting
-	(*CheckSettingsRequest)(nil), // 6: lockstep.v1.CheckSettingsRequest
-	(*CheckSettingsReply)(nil),   // 7: lockstep.v1.CheckSettingsReply
-	(*ApplySettingsRequest)(nil), // 8: lockstep.v1.ApplySettingsRequest
-	(*ApplySettingsReply)(nil),   // 9: lockstep.v1.ApplySettingsReply
-	(*KVStateRequest)(nil),       // 10: lockstep.v1.KVStateRequest
-	(*KVState)(nil),              // 11: lockstep.v1.KVState
-	(*Image)(nil),                // 12: lockstep.v1.Image
-	(*ImageTransfer)(nil),        // 13: lockstep.v1.ImageTransfer
-	(*CheckpointRequest)(nil),    // 14: lockstep.v1.CheckpointRequest
-	(*CheckpointReply)(nil),      // 15: lockstep.v1.CheckpointReply
-	(*ImagesRequest)(nil),        // 16: lockstep.v1.ImagesRequest
-	(*ImagesReply)(nil),          // 17: lockstep.v1.ImagesReply
-	(*HoldRequest)(nil),          // 18: lockstep.v1.HoldRequest
-	(*HoldReply)(nil),            // 19: lockstep.v1.HoldReply
-	(*FetchRequest)(nil),         // 20: lockstep.v1.FetchRequest
-	(*Chunk)(nil),                // 21: lockstep.v1.Chunk
-	(*ReleaseRequest)(nil),       // 22: lockstep.v1.ReleaseRequest
-	(*ReleaseReply)(nil),         // 23: lockstep.v1.ReleaseReply
-	(*Target)(nil),               // 24: lockstep.v1.Target
+	(*DescribeRequest)(nil),      // 0: lockstep.v1.DescribeRequest
+	(*RequestBatch)(nil),         // 1: lockstep.v1.RequestBatch
+	(*DescribeReply)(nil),        // 2: lockstep.v1.DescribeReply
+	(*RequestTexts)(nil),         // 3: lockstep.v1.RequestTexts
+	(*DigestRequest)(nil),        // 4: lockstep.v1.DigestRequest
+	(*DigestReply)(nil),          // 5: lockstep.v1.DigestReply
+	(*Setting)(nil),              // 6: lockstep.v1.Setting
+	(*SettingsRequest)(nil),      // 7: lockstep.v1.SettingsRequest
+	(*NodeSettings)(nil),         // 8: lockstep.v1.NodeSettings
+	(*NodeSetting)(nil),          // 9: lockstep.v1.NodeSetting
+	(*CheckSettingsRequest)(nil), // 10: lockstep.v1.CheckSettingsRequest
+	(*CheckSettingsReply)(nil),   // 11: lockstep.v1.CheckSettingsReply
+	(*ApplySettingsRequest)(nil), // 12: lockstep.v1.ApplySettingsRequest
+	(*ApplySettingsReply)(nil),   // 13: lockstep.v1.ApplySettingsReply
+	(*KVStateRequest)(nil),       // 14: lockstep.v1.KVStateRequest
+	(*KVState)(nil),              // 15: lockstep.v1.KVState
+	(*Image)(nil),                // 16: lockstep.v1.Image
+	(*ImageTransfer)(nil),        // 17: lockstep.v1.ImageTransfer
+	(*CheckpointRequest)(nil),    // 18: lockstep.v1.CheckpointRequest
+	(*CheckpointReply)(nil),      // 19: lockstep.v1.CheckpointReply
+	(*ImagesRequest)(nil),        // 20: lockstep.v1.ImagesRequest
+	(*ImagesReply)(nil),          // 21: lockstep.v1.ImagesReply
+	(*HoldRequest)(nil),          // 22: lockstep.v1.HoldRequest
+	(*HoldReply)(nil),            // 23: lockstep.v1.HoldReply
+	(*FetchRequest)(nil),         // 24: lockstep.v1.FetchRequest
+	(*Chunk)(nil),                // 25: lockstep.v1.Chunk
+	(*ReleaseRequest)(nil),       // 26: lockstep.v1.ReleaseRequest
+	(*ReleaseReply)(nil),         // 27: lockstep.v1.ReleaseReply
+	(*Target)(nil),               // 28: lockstep.v1.Target
 }
 var file_kvnode_proto_depIdxs = []int32{
-	24, // 0: lockstep.v1.DigestRequest.target:type_name -> lockstep.v1.Target
-	24, // 1: lockstep.v1.SettingsRequest.target:type_name -> lockstep.v1.Target
-	5,  // 2: lockstep.v1.NodeSettings.settings:type_name -> lockstep.v1.NodeSetting
-	24, // 3: lockstep.v1.CheckSettingsRequest.target:type_name -> lockstep.v1.Target
-	2,  // 4: lockstep.v1.CheckSettingsRequest.settings:type_name -> lockstep.v1.Setting
-	2,  // 5: lockstep.v1.CheckSettingsReply.settings:type_name -> lockstep.v1.Setting
-	24, // 6: lockstep.v1.ApplySettingsRequest.target:type_name -> lockstep.v1.Target
-	2,  // 7: lockstep.v1.ApplySettingsRequest.settings:type_name -> lockstep.v1.Setting
-	24, // 8: lockstep.v1.KVStateRequest.target:type_name -> lockstep.v1.Target
-	12, // 9: lockstep.v1.KVState.images:type_name -> lockstep.v1.Image
-	13, // 10: lockstep.v1.KVState.receiving:type_name -> lockstep.v1.ImageTransfer
-	13, // 11: lockstep.v1.KVState.sending:type_name -> lockstep.v1.ImageTransfer
-	24, // 12: lockstep.v1.CheckpointRequest.target:type_name -> lockstep.v1.Target
-	12, // 13: lockstep.v1.CheckpointReply.image:type_name -> lockstep.v1.Image
-	24, // 14: lockstep.v1.ImagesRequest.target:type_name -> lockstep.v1.Target
-	12, // 15: lockstep.v1.ImagesReply.images:type_name -> lockstep.v1.Image
-	24, // 16: lockstep.v1.HoldRequest.target:type_name -> lockstep.v1.Target
-	10, // 17: lockstep.v1.KVNode.State:input_type -> lockstep.v1.KVStateRequest
-	14, // 18: lockstep.v1.KVNode.Checkpoint:input_type -> lockstep.v1.CheckpointRequest
-	16, // 19: lockstep.v1.KVNode.Images:input_type -> lockstep.v1.ImagesRequest
-	18, // 20: lockstep.v1.KVNode.Hold:input_type -> lockstep.v1.HoldRequest
-	20, // 21: lockstep.v1.KVNode.Fetch:input_type -> lockstep.v1.FetchRequest
-	22, // 22: lockstep.v1.KVNode.Release:input_type -> lockstep.v1.ReleaseRequest
-	0,  // 23: lockstep.v1.KVNode.Digest:input_type -> lockstep.v1.DigestRequest
-	3,  // 24: lockstep.v1.KVNode.Settings:input_type -> lockstep.v1.SettingsRequest
-	6,  // 25: lockstep.v1.KVNode.CheckSettings:input_type -> lockstep.v1.CheckSettingsRequest
-	8,  // 26: lockstep.v1.KVNode.ApplySettings:input_type -> lockstep.v1.ApplySettingsRequest
-	11, // 27: lockstep.v1.KVNode.State:output_type -> lockstep.v1.KVState
-	15, // 28: lockstep.v1.KVNode.Checkpoint:output_type -> lockstep.v1.CheckpointReply
-	17, // 29: lockstep.v1.KVNode.Images:output_type -> lockstep.v1.ImagesReply
-	19, // 30: lockstep.v1.KVNode.Hold:output_type -> lockstep.v1.HoldReply
-	21, // 31: lockstep.v1.KVNode.Fetch:output_type -> lockstep.v1.Chunk
-	23, // 32: lockstep.v1.KVNode.Release:output_type -> lockstep.v1.ReleaseReply
-	1,  // 33: lockstep.v1.KVNode.Digest:output_type -> lockstep.v1.DigestReply
-	4,  // 34: lockstep.v1.KVNode.Settings:output_type -> lockstep.v1.NodeSettings
-	7,  // 35: lockstep.v1.KVNode.CheckSettings:output_type -> lockstep.v1.CheckSettingsReply
-	9,  // 36: lockstep.v1.KVNode.ApplySettings:output_type -> lockstep.v1.ApplySettingsReply
-	27, // [27:37] is the sub-list for method output_type
-	17, // [17:27] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	28, // 0: lockstep.v1.DescribeRequest.target:type_name -> lockstep.v1.Target
+	1,  // 1: lockstep.v1.DescribeRequest.batches:type_name -> lockstep.v1.RequestBatch
+	3,  // 2: lockstep.v1.DescribeReply.batches:type_name -> lockstep.v1.RequestTexts
+	28, // 3: lockstep.v1.DigestRequest.target:type_name -> lockstep.v1.Target
+	28, // 4: lockstep.v1.SettingsRequest.target:type_name -> lockstep.v1.Target
+	9,  // 5: lockstep.v1.NodeSettings.settings:type_name -> lockstep.v1.NodeSetting
+	28, // 6: lockstep.v1.CheckSettingsRequest.target:type_name -> lockstep.v1.Target
+	6,  // 7: lockstep.v1.CheckSettingsRequest.settings:type_name -> lockstep.v1.Setting
+	6,  // 8: lockstep.v1.CheckSettingsReply.settings:type_name -> lockstep.v1.Setting
+	28, // 9: lockstep.v1.ApplySettingsRequest.target:type_name -> lockstep.v1.Target
+	6,  // 10: lockstep.v1.ApplySettingsRequest.settings:type_name -> lockstep.v1.Setting
+	28, // 11: lockstep.v1.KVStateRequest.target:type_name -> lockstep.v1.Target
+	16, // 12: lockstep.v1.KVState.images:type_name -> lockstep.v1.Image
+	17, // 13: lockstep.v1.KVState.receiving:type_name -> lockstep.v1.ImageTransfer
+	17, // 14: lockstep.v1.KVState.sending:type_name -> lockstep.v1.ImageTransfer
+	28, // 15: lockstep.v1.CheckpointRequest.target:type_name -> lockstep.v1.Target
+	16, // 16: lockstep.v1.CheckpointReply.image:type_name -> lockstep.v1.Image
+	28, // 17: lockstep.v1.ImagesRequest.target:type_name -> lockstep.v1.Target
+	16, // 18: lockstep.v1.ImagesReply.images:type_name -> lockstep.v1.Image
+	28, // 19: lockstep.v1.HoldRequest.target:type_name -> lockstep.v1.Target
+	14, // 20: lockstep.v1.KVNode.State:input_type -> lockstep.v1.KVStateRequest
+	18, // 21: lockstep.v1.KVNode.Checkpoint:input_type -> lockstep.v1.CheckpointRequest
+	20, // 22: lockstep.v1.KVNode.Images:input_type -> lockstep.v1.ImagesRequest
+	22, // 23: lockstep.v1.KVNode.Hold:input_type -> lockstep.v1.HoldRequest
+	24, // 24: lockstep.v1.KVNode.Fetch:input_type -> lockstep.v1.FetchRequest
+	26, // 25: lockstep.v1.KVNode.Release:input_type -> lockstep.v1.ReleaseRequest
+	4,  // 26: lockstep.v1.KVNode.Digest:input_type -> lockstep.v1.DigestRequest
+	7,  // 27: lockstep.v1.KVNode.Settings:input_type -> lockstep.v1.SettingsRequest
+	10, // 28: lockstep.v1.KVNode.CheckSettings:input_type -> lockstep.v1.CheckSettingsRequest
+	12, // 29: lockstep.v1.KVNode.ApplySettings:input_type -> lockstep.v1.ApplySettingsRequest
+	0,  // 30: lockstep.v1.KVNode.Describe:input_type -> lockstep.v1.DescribeRequest
+	15, // 31: lockstep.v1.KVNode.State:output_type -> lockstep.v1.KVState
+	19, // 32: lockstep.v1.KVNode.Checkpoint:output_type -> lockstep.v1.CheckpointReply
+	21, // 33: lockstep.v1.KVNode.Images:output_type -> lockstep.v1.ImagesReply
+	23, // 34: lockstep.v1.KVNode.Hold:output_type -> lockstep.v1.HoldReply
+	25, // 35: lockstep.v1.KVNode.Fetch:output_type -> lockstep.v1.Chunk
+	27, // 36: lockstep.v1.KVNode.Release:output_type -> lockstep.v1.ReleaseReply
+	5,  // 37: lockstep.v1.KVNode.Digest:output_type -> lockstep.v1.DigestReply
+	8,  // 38: lockstep.v1.KVNode.Settings:output_type -> lockstep.v1.NodeSettings
+	11, // 39: lockstep.v1.KVNode.CheckSettings:output_type -> lockstep.v1.CheckSettingsReply
+	13, // 40: lockstep.v1.KVNode.ApplySettings:output_type -> lockstep.v1.ApplySettingsReply
+	2,  // 41: lockstep.v1.KVNode.Describe:output_type -> lockstep.v1.DescribeReply
+	31, // [31:42] is the sub-list for method output_type
+	20, // [20:31] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_kvnode_proto_init() }
@@ -1711,7 +1933,7 @@ func file_kvnode_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_kvnode_proto_rawDesc), len(file_kvnode_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   24,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

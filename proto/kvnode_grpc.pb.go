@@ -31,6 +31,7 @@ const (
 	KVNode_Settings_FullMethodName      = "/lockstep.v1.KVNode/Settings"
 	KVNode_CheckSettings_FullMethodName = "/lockstep.v1.KVNode/CheckSettings"
 	KVNode_ApplySettings_FullMethodName = "/lockstep.v1.KVNode/ApplySettings"
+	KVNode_Describe_FullMethodName      = "/lockstep.v1.KVNode/Describe"
 )
 
 // KVNodeClient is the client API for KVNode service.
@@ -64,6 +65,8 @@ type KVNodeClient interface {
 	// ApplySettings makes what the configuration masters decided take effect: that of this node here, and with shared_from what
 	// is replicated, through the log. Repeating it is harmless.
 	ApplySettings(ctx context.Context, in *ApplySettingsRequest, opts ...grpc.CallOption) (*ApplySettingsReply, error)
+	// Describe writes requests of the log for people: KV nodes alone know how to read them. It reads nothing but the request.
+	Describe(ctx context.Context, in *DescribeRequest, opts ...grpc.CallOption) (*DescribeReply, error)
 }
 
 type kVNodeClient struct {
@@ -183,6 +186,16 @@ func (c *kVNodeClient) ApplySettings(ctx context.Context, in *ApplySettingsReque
 	return out, nil
 }
 
+func (c *kVNodeClient) Describe(ctx context.Context, in *DescribeRequest, opts ...grpc.CallOption) (*DescribeReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DescribeReply)
+	err := c.cc.Invoke(ctx, KVNode_Describe_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // KVNodeServer is the server API for KVNode service.
 // All implementations must embed UnimplementedKVNodeServer
 // for forward compatibility.
@@ -214,6 +227,8 @@ type KVNodeServer interface {
 	// ApplySettings makes what the configuration masters decided take effect: that of this node here, and with shared_from what
 	// is replicated, through the log. Repeating it is harmless.
 	ApplySettings(context.Context, *ApplySettingsRequest) (*ApplySettingsReply, error)
+	// Describe writes requests of the log for people: KV nodes alone know how to read them. It reads nothing but the request.
+	Describe(context.Context, *DescribeRequest) (*DescribeReply, error)
 	mustEmbedUnimplementedKVNodeServer()
 }
 
@@ -253,6 +268,9 @@ func (UnimplementedKVNodeServer) CheckSettings(context.Context, *CheckSettingsRe
 }
 func (UnimplementedKVNodeServer) ApplySettings(context.Context, *ApplySettingsRequest) (*ApplySettingsReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method ApplySettings not implemented")
+}
+func (UnimplementedKVNodeServer) Describe(context.Context, *DescribeRequest) (*DescribeReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Describe not implemented")
 }
 func (UnimplementedKVNodeServer) mustEmbedUnimplementedKVNodeServer() {}
 func (UnimplementedKVNodeServer) testEmbeddedByValue()                {}
@@ -448,6 +466,24 @@ func _KVNode_ApplySettings_Handler(srv interface{}, ctx context.Context, dec fun
 	return interceptor(ctx, in, info, handler)
 }
 
+func _KVNode_Describe_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DescribeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KVNodeServer).Describe(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KVNode_Describe_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KVNodeServer).Describe(ctx, req.(*DescribeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // KVNode_ServiceDesc is the grpc.ServiceDesc for KVNode service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -490,6 +526,10 @@ var KVNode_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ApplySettings",
 			Handler:    _KVNode_ApplySettings_Handler,
+		},
+		{
+			MethodName: "Describe",
+			Handler:    _KVNode_Describe_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -23,6 +23,250 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type RecordsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Target        *Target                `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
+	From          uint64                 `protobuf:"varint,2,opt,name=from,proto3" json:"from,omitempty"`     // LSN: the first frames that begin at or behind it
+	Before        uint64                 `protobuf:"varint,3,opt,name=before,proto3" json:"before,omitempty"` // LSN: instead of from, the last frames that begin before it; 0: from counts
+	Count         uint32                 `protobuf:"varint,4,opt,name=count,proto3" json:"count,omitempty"`   // 1 to 200
+	Bodies        bool                   `protobuf:"varint,5,opt,name=bodies,proto3" json:"bodies,omitempty"` // with what requests carry, as far as it fits into an answer
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecordsRequest) Reset() {
+	*x = RecordsRequest{}
+	mi := &file_replicator_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecordsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecordsRequest) ProtoMessage() {}
+
+func (x *RecordsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_replicator_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecordsRequest.ProtoReflect.Descriptor instead.
+func (*RecordsRequest) Descriptor() ([]byte, []int) {
+	return file_replicator_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *RecordsRequest) GetTarget() *Target {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *RecordsRequest) GetFrom() uint64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *RecordsRequest) GetBefore() uint64 {
+	if x != nil {
+		return x.Before
+	}
+	return 0
+}
+
+func (x *RecordsRequest) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *RecordsRequest) GetBodies() bool {
+	if x != nil {
+		return x.Bodies
+	}
+	return false
+}
+
+type RecordsReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Records       []*Record              `protobuf:"bytes,1,rep,name=records,proto3" json:"records,omitempty"` // in the order of the log
+	Start         uint64                 `protobuf:"varint,2,opt,name=start,proto3" json:"start,omitempty"`    // LSN of the oldest byte that is stored
+	End           uint64                 `protobuf:"varint,3,opt,name=end,proto3" json:"end,omitempty"`        // LSN one past the last durable byte
+	Commit        uint64                 `protobuf:"varint,4,opt,name=commit,proto3" json:"commit,omitempty"`  // LSN
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecordsReply) Reset() {
+	*x = RecordsReply{}
+	mi := &file_replicator_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecordsReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecordsReply) ProtoMessage() {}
+
+func (x *RecordsReply) ProtoReflect() protoreflect.Message {
+	mi := &file_replicator_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecordsReply.ProtoReflect.Descriptor instead.
+func (*RecordsReply) Descriptor() ([]byte, []int) {
+	return file_replicator_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *RecordsReply) GetRecords() []*Record {
+	if x != nil {
+		return x.Records
+	}
+	return nil
+}
+
+func (x *RecordsReply) GetStart() uint64 {
+	if x != nil {
+		return x.Start
+	}
+	return 0
+}
+
+func (x *RecordsReply) GetEnd() uint64 {
+	if x != nil {
+		return x.End
+	}
+	return 0
+}
+
+func (x *RecordsReply) GetCommit() uint64 {
+	if x != nil {
+		return x.Commit
+	}
+	return 0
+}
+
+type Record struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Lsn           uint64                 `protobuf:"varint,1,opt,name=lsn,proto3" json:"lsn,omitempty"`
+	Size          uint32                 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"` // bytes
+	Epoch         uint64                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Commit        uint64                 `protobuf:"varint,4,opt,name=commit,proto3" json:"commit,omitempty"` // as the frame says
+	TimeMs        int64                  `protobuf:"varint,5,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
+	Kind          string                 `protobuf:"bytes,6,opt,name=kind,proto3" json:"kind,omitempty"`    // requests, epoch-start, commit, tick
+	Count         uint32                 `protobuf:"varint,7,opt,name=count,proto3" json:"count,omitempty"` // requests in it
+	Body          []byte                 `protobuf:"bytes,8,opt,name=body,proto3" json:"body,omitempty"`    // of epoch starts; of requests if bodies was asked for and it fits
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Record) Reset() {
+	*x = Record{}
+	mi := &file_replicator_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Record) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Record) ProtoMessage() {}
+
+func (x *Record) ProtoReflect() protoreflect.Message {
+	mi := &file_replicator_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Record.ProtoReflect.Descriptor instead.
+func (*Record) Descriptor() ([]byte, []int) {
+	return file_replicator_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Record) GetLsn() uint64 {
+	if x != nil {
+		return x.Lsn
+	}
+	return 0
+}
+
+func (x *Record) GetSize() uint32 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *Record) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *Record) GetCommit() uint64 {
+	if x != nil {
+		return x.Commit
+	}
+	return 0
+}
+
+func (x *Record) GetTimeMs() int64 {
+	if x != nil {
+		return x.TimeMs
+	}
+	return 0
+}
+
+func (x *Record) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Record) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *Record) GetBody() []byte {
+	if x != nil {
+		return x.Body
+	}
+	return nil
+}
+
 type DigestsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Target        *Target                `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
@@ -35,7 +279,7 @@ type DigestsRequest struct {
 
 func (x *DigestsRequest) Reset() {
 	*x = DigestsRequest{}
-	mi := &file_replicator_proto_msgTypes[0]
+	mi := &file_replicator_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -47,7 +291,7 @@ func (x *DigestsRequest) String() string {
 func (*DigestsRequest) ProtoMessage() {}
 
 func (x *DigestsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_replicator_proto_msgTypes[0]
+	mi := &file_replicator_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -60,7 +304,7 @@ func (x *DigestsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DigestsRequest.ProtoReflect.Descriptor instead.
 func (*DigestsRequest) Descriptor() ([]byte, []int) {
-	return file_replicator_proto_rawDescGZIP(), []int{0}
+	return file_replicator_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *DigestsRequest) GetTarget() *Target {
@@ -102,7 +346,7 @@ type RangeDigest struct {
 
 func (x *RangeDigest) Reset() {
 	*x = RangeDigest{}
-	mi := &file_replicator_proto_msgTypes[1]
+	mi := &file_replicator_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -114,7 +358,7 @@ func (x *RangeDigest) String() string {
 func (*RangeDigest) ProtoMessage() {}
 
 func (x *RangeDigest) ProtoReflect() protoreflect.Message {
-	mi := &file_replicator_proto_msgTypes[1]
+	mi := &file_replicator_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -127,7 +371,7 @@ func (x *RangeDigest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RangeDigest.ProtoReflect.Descriptor instead.
 func (*RangeDigest) Descriptor() ([]byte, []int) {
-	return file_replicator_proto_rawDescGZIP(), []int{1}
+	return file_replicator_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *RangeDigest) GetFrom() uint64 {
@@ -161,7 +405,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_replicator_proto_msgTypes[2]
+	mi := &file_replicator_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -173,7 +417,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_replicator_proto_msgTypes[2]
+	mi := &file_replicator_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -186,7 +430,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_replicator_proto_rawDescGZIP(), []int{2}
+	return file_replicator_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Member) GetNode() string {
@@ -216,7 +460,7 @@ type GroupConfig struct {
 
 func (x *GroupConfig) Reset() {
 	*x = GroupConfig{}
-	mi := &file_replicator_proto_msgTypes[3]
+	mi := &file_replicator_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -228,7 +472,7 @@ func (x *GroupConfig) String() string {
 func (*GroupConfig) ProtoMessage() {}
 
 func (x *GroupConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_replicator_proto_msgTypes[3]
+	mi := &file_replicator_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -241,7 +485,7 @@ func (x *GroupConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupConfig.ProtoReflect.Descriptor instead.
 func (*GroupConfig) Descriptor() ([]byte, []int) {
-	return file_replicator_proto_rawDescGZIP(), []int{3}
+	return file_replicator_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GroupConfig) GetEpoch() uint64 {
@@ -291,7 +535,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_replicator_proto_msgTypes[4]
+	mi := &file_replicator_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -303,7 +547,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_replicator_proto_msgTypes[4]
+	mi := &file_replicator_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -316,7 +560,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_replicator_proto_rawDescGZIP(), []int{4}
+	return file_replicator_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Target) GetCluster() string {
@@ -350,7 +594,7 @@ type Address struct {
 
 func (x *Address) Reset() {
 	*x = Address{}
-	mi := &file_replicator_proto_msgTypes[5]
+	mi := &file_replicator_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -362,7 +606,7 @@ func (x *Address) String() string {
 func (*Address) ProtoMessage() {}
 
 func (x *Address) ProtoReflect() protoreflect.Message {
-	mi := &file_replicator_proto_msgTypes[5]
+	mi := &file_replicator_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -375,7 +619,7 @@ func (x *Address) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Address.ProtoReflect.Descriptor instead.
 func (*Address) Descriptor() ([]byte, []int) {
-	return file_replicator_proto_rawDescGZIP(), []int{5}
+	return file_replicator_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Address) GetNode() string {
@@ -402,7 +646,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_replicator_proto_msgTypes[6]
+	mi := &file_replicator_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -414,7 +658,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_replicator_proto_msgTypes[6]
+	mi := &file_replicator_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -427,7 +671,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_replicator_proto_rawDescGZIP(), []int{6}
+	return file_replicator_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *WatchRequest) GetTarget() *Target {
@@ -494,7 +738,7 @@ type ReplicaState struct {
 
 func (x *ReplicaState) Reset() {
 	*x = ReplicaState{}
-	mi := &file_replicator_proto_msgTypes[7]
+	mi := &file_replicator_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -506,7 +750,7 @@ func (x *ReplicaState) String() string {
 func (*ReplicaState) ProtoMessage() {}
 
 func (x *ReplicaState) ProtoReflect() protoreflect.Message {
-	mi := &file_replicator_proto_msgTypes[7]
+	mi := &file_replicator_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -519,7 +763,7 @@ func (x *ReplicaState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaState.ProtoReflect.Descriptor instead.
 func (*ReplicaState) Descriptor() ([]byte, []int) {
-	return file_replicator_proto_rawDescGZIP(), []int{7}
+	return file_replicator_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ReplicaState) GetCluster() string {
@@ -821,7 +1065,7 @@ type PeerState struct {
 
 func (x *PeerState) Reset() {
 	*x = PeerState{}
-	mi := &file_replicator_proto_msgTypes[8]
+	mi := &file_replicator_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -833,7 +1077,7 @@ func (x *PeerState) String() string {
 func (*PeerState) ProtoMessage() {}
 
 func (x *PeerState) ProtoReflect() protoreflect.Message {
-	mi := &file_replicator_proto_msgTypes[8]
+	mi := &file_replicator_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -846,7 +1090,7 @@ func (x *PeerState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerState.ProtoReflect.Descriptor instead.
 func (*PeerState) Descriptor() ([]byte, []int) {
-	return file_replicator_proto_rawDescGZIP(), []int{8}
+	return file_replicator_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PeerState) GetNode() string {
@@ -887,7 +1131,7 @@ type FenceRequest struct {
 
 func (x *FenceRequest) Reset() {
 	*x = FenceRequest{}
-	mi := &file_replicator_proto_msgTypes[9]
+	mi := &file_replicator_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -899,7 +1143,7 @@ func (x *FenceRequest) String() string {
 func (*FenceRequest) ProtoMessage() {}
 
 func (x *FenceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_replicator_proto_msgTypes[9]
+	mi := &file_replicator_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -912,7 +1156,7 @@ func (x *FenceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FenceRequest.ProtoReflect.Descriptor instead.
 func (*FenceRequest) Descriptor() ([]byte, []int) {
-	return file_replicator_proto_rawDescGZIP(), []int{9}
+	return file_replicator_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *FenceRequest) GetTarget() *Target {
@@ -945,7 +1189,7 @@ type FenceReply struct {
 
 func (x *FenceReply) Reset() {
 	*x = FenceReply{}
-	mi := &file_replicator_proto_msgTypes[10]
+	mi := &file_replicator_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -957,7 +1201,7 @@ func (x *FenceReply) String() string {
 func (*FenceReply) ProtoMessage() {}
 
 func (x *FenceReply) ProtoReflect() protoreflect.Message {
-	mi := &file_replicator_proto_msgTypes[10]
+	mi := &file_replicator_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -970,7 +1214,7 @@ func (x *FenceReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FenceReply.ProtoReflect.Descriptor instead.
 func (*FenceReply) Descriptor() ([]byte, []int) {
-	return file_replicator_proto_rawDescGZIP(), []int{10}
+	return file_replicator_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *FenceReply) GetEpoch() uint64 {
@@ -1039,7 +1283,7 @@ type HistorySpan struct {
 
 func (x *HistorySpan) Reset() {
 	*x = HistorySpan{}
-	mi := &file_replicator_proto_msgTypes[11]
+	mi := &file_replicator_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1051,7 +1295,7 @@ func (x *HistorySpan) String() string {
 func (*HistorySpan) ProtoMessage() {}
 
 func (x *HistorySpan) ProtoReflect() protoreflect.Message {
-	mi := &file_replicator_proto_msgTypes[11]
+	mi := &file_replicator_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1064,7 +1308,7 @@ func (x *HistorySpan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistorySpan.ProtoReflect.Descriptor instead.
 func (*HistorySpan) Descriptor() ([]byte, []int) {
-	return file_replicator_proto_rawDescGZIP(), []int{11}
+	return file_replicator_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *HistorySpan) GetEpoch() uint64 {
@@ -1095,7 +1339,7 @@ type LeadRequest struct {
 
 func (x *LeadRequest) Reset() {
 	*x = LeadRequest{}
-	mi := &file_replicator_proto_msgTypes[12]
+	mi := &file_replicator_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1107,7 +1351,7 @@ func (x *LeadRequest) String() string {
 func (*LeadRequest) ProtoMessage() {}
 
 func (x *LeadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_replicator_proto_msgTypes[12]
+	mi := &file_replicator_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1120,7 +1364,7 @@ func (x *LeadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeadRequest.ProtoReflect.Descriptor instead.
 func (*LeadRequest) Descriptor() ([]byte, []int) {
-	return file_replicator_proto_rawDescGZIP(), []int{12}
+	return file_replicator_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *LeadRequest) GetTarget() *Target {
@@ -1178,7 +1422,7 @@ type FollowRequest struct {
 
 func (x *FollowRequest) Reset() {
 	*x = FollowRequest{}
-	mi := &file_replicator_proto_msgTypes[13]
+	mi := &file_replicator_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1190,7 +1434,7 @@ func (x *FollowRequest) String() string {
 func (*FollowRequest) ProtoMessage() {}
 
 func (x *FollowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_replicator_proto_msgTypes[13]
+	mi := &file_replicator_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1203,7 +1447,7 @@ func (x *FollowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowRequest.ProtoReflect.Descriptor instead.
 func (*FollowRequest) Descriptor() ([]byte, []int) {
-	return file_replicator_proto_rawDescGZIP(), []int{13}
+	return file_replicator_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *FollowRequest) GetTarget() *Target {
@@ -1252,7 +1496,7 @@ type ImageSource struct {
 
 func (x *ImageSource) Reset() {
 	*x = ImageSource{}
-	mi := &file_replicator_proto_msgTypes[14]
+	mi := &file_replicator_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1264,7 +1508,7 @@ func (x *ImageSource) String() string {
 func (*ImageSource) ProtoMessage() {}
 
 func (x *ImageSource) ProtoReflect() protoreflect.Message {
-	mi := &file_replicator_proto_msgTypes[14]
+	mi := &file_replicator_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1277,7 +1521,7 @@ func (x *ImageSource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageSource.ProtoReflect.Descriptor instead.
 func (*ImageSource) Descriptor() ([]byte, []int) {
-	return file_replicator_proto_rawDescGZIP(), []int{14}
+	return file_replicator_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ImageSource) GetNode() string {
@@ -1304,7 +1548,7 @@ type EstablishedRequest struct {
 
 func (x *EstablishedRequest) Reset() {
 	*x = EstablishedRequest{}
-	mi := &file_replicator_proto_msgTypes[15]
+	mi := &file_replicator_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1316,7 +1560,7 @@ func (x *EstablishedRequest) String() string {
 func (*EstablishedRequest) ProtoMessage() {}
 
 func (x *EstablishedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_replicator_proto_msgTypes[15]
+	mi := &file_replicator_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1329,7 +1573,7 @@ func (x *EstablishedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EstablishedRequest.ProtoReflect.Descriptor instead.
 func (*EstablishedRequest) Descriptor() ([]byte, []int) {
-	return file_replicator_proto_rawDescGZIP(), []int{15}
+	return file_replicator_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *EstablishedRequest) GetTarget() *Target {
@@ -1356,7 +1600,7 @@ type LearnRequest struct {
 
 func (x *LearnRequest) Reset() {
 	*x = LearnRequest{}
-	mi := &file_replicator_proto_msgTypes[16]
+	mi := &file_replicator_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1368,7 +1612,7 @@ func (x *LearnRequest) String() string {
 func (*LearnRequest) ProtoMessage() {}
 
 func (x *LearnRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_replicator_proto_msgTypes[16]
+	mi := &file_replicator_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1381,7 +1625,7 @@ func (x *LearnRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LearnRequest.ProtoReflect.Descriptor instead.
 func (*LearnRequest) Descriptor() ([]byte, []int) {
-	return file_replicator_proto_rawDescGZIP(), []int{16}
+	return file_replicator_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *LearnRequest) GetTarget() *Target {
@@ -1406,7 +1650,7 @@ type OrderReply struct {
 
 func (x *OrderReply) Reset() {
 	*x = OrderReply{}
-	mi := &file_replicator_proto_msgTypes[17]
+	mi := &file_replicator_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1418,7 +1662,7 @@ func (x *OrderReply) String() string {
 func (*OrderReply) ProtoMessage() {}
 
 func (x *OrderReply) ProtoReflect() protoreflect.Message {
-	mi := &file_replicator_proto_msgTypes[17]
+	mi := &file_replicator_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1431,14 +1675,34 @@ func (x *OrderReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrderReply.ProtoReflect.Descriptor instead.
 func (*OrderReply) Descriptor() ([]byte, []int) {
-	return file_replicator_proto_rawDescGZIP(), []int{17}
+	return file_replicator_proto_rawDescGZIP(), []int{20}
 }
 
 var File_replicator_proto protoreflect.FileDescriptor
 
 const file_replicator_proto_rawDesc = "" +
 	"\n" +
-	"\x10replicator.proto\x12\vlockstep.v1\"w\n" +
+	"\x10replicator.proto\x12\vlockstep.v1\"\x97\x01\n" +
+	"\x0eRecordsRequest\x12+\n" +
+	"\x06target\x18\x01 \x01(\v2\x13.lockstep.v1.TargetR\x06target\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\x04R\x04from\x12\x16\n" +
+	"\x06before\x18\x03 \x01(\x04R\x06before\x12\x14\n" +
+	"\x05count\x18\x04 \x01(\rR\x05count\x12\x16\n" +
+	"\x06bodies\x18\x05 \x01(\bR\x06bodies\"}\n" +
+	"\fRecordsReply\x12-\n" +
+	"\arecords\x18\x01 \x03(\v2\x13.lockstep.v1.RecordR\arecords\x12\x14\n" +
+	"\x05start\x18\x02 \x01(\x04R\x05start\x12\x10\n" +
+	"\x03end\x18\x03 \x01(\x04R\x03end\x12\x16\n" +
+	"\x06commit\x18\x04 \x01(\x04R\x06commit\"\xb3\x01\n" +
+	"\x06Record\x12\x10\n" +
+	"\x03lsn\x18\x01 \x01(\x04R\x03lsn\x12\x12\n" +
+	"\x04size\x18\x02 \x01(\rR\x04size\x12\x14\n" +
+	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\x12\x16\n" +
+	"\x06commit\x18\x04 \x01(\x04R\x06commit\x12\x17\n" +
+	"\atime_ms\x18\x05 \x01(\x03R\x06timeMs\x12\x12\n" +
+	"\x04kind\x18\x06 \x01(\tR\x04kind\x12\x14\n" +
+	"\x05count\x18\a \x01(\rR\x05count\x12\x12\n" +
+	"\x04body\x18\b \x01(\fR\x04body\"w\n" +
 	"\x0eDigestsRequest\x12+\n" +
 	"\x06target\x18\x01 \x01(\v2\x13.lockstep.v1.TargetR\x06target\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\x04R\x04from\x12\x10\n" +
@@ -1568,7 +1832,7 @@ const file_replicator_proto_rawDesc = "" +
 	"\x06target\x18\x01 \x01(\v2\x13.lockstep.v1.TargetR\x06target\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\"\f\n" +
 	"\n" +
-	"OrderReply2\xcf\x04\n" +
+	"OrderReply2\x92\x05\n" +
 	"\n" +
 	"Replicator\x12?\n" +
 	"\x05Watch\x12\x19.lockstep.v1.WatchRequest\x1a\x19.lockstep.v1.ReplicaState0\x01\x12=\n" +
@@ -1579,7 +1843,8 @@ const file_replicator_proto_rawDesc = "" +
 	"\vReconfigure\x12\x18.lockstep.v1.LeadRequest\x1a\x17.lockstep.v1.OrderReply\x12G\n" +
 	"\vEstablished\x12\x1f.lockstep.v1.EstablishedRequest\x1a\x17.lockstep.v1.OrderReply\x12;\n" +
 	"\x05Learn\x12\x19.lockstep.v1.LearnRequest\x1a\x17.lockstep.v1.OrderReply\x12B\n" +
-	"\aDigests\x12\x1b.lockstep.v1.DigestsRequest\x1a\x18.lockstep.v1.RangeDigest0\x01B\x16Z\x14lockstep/proto;protob\x06proto3"
+	"\aDigests\x12\x1b.lockstep.v1.DigestsRequest\x1a\x18.lockstep.v1.RangeDigest0\x01\x12A\n" +
+	"\aRecords\x12\x1b.lockstep.v1.RecordsRequest\x1a\x19.lockstep.v1.RecordsReplyB\x16Z\x14lockstep/proto;protob\x06proto3"
 
 var (
 	file_replicator_proto_rawDescOnce sync.Once
@@ -1593,66 +1858,73 @@ func file_replicator_proto_rawDescGZIP() []byte {
 	return file_replicator_proto_rawDescData
 }
 
-var file_replicator_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_replicator_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_replicator_proto_goTypes = []any{
-	(*DigestsRequest)(nil),     // 0: lockstep.v1.DigestsRequest
-	(*RangeDigest)(nil),        // 1: lockstep.v1.RangeDigest
-	(*Member)(nil),             // 2: lockstep.v1.Member
-	(*GroupConfig)(nil),        // 3: lockstep.v1.GroupConfig
-	(*Target)(nil),             // 4: lockstep.v1.Target
-	(*Address)(nil),            // 5: lockstep.v1.Address
-	(*WatchRequest)(nil),       // 6: lockstep.v1.WatchRequest
-	(*ReplicaState)(nil),       // 7: lockstep.v1.ReplicaState
-	(*PeerState)(nil),          // 8: lockstep.v1.PeerState
-	(*FenceRequest)(nil),       // 9: lockstep.v1.FenceRequest
-	(*FenceReply)(nil),         // 10: lockstep.v1.FenceReply
-	(*HistorySpan)(nil),        // 11: lockstep.v1.HistorySpan
-	(*LeadRequest)(nil),        // 12: lockstep.v1.LeadRequest
-	(*FollowRequest)(nil),      // 13: lockstep.v1.FollowRequest
-	(*ImageSource)(nil),        // 14: lockstep.v1.ImageSource
-	(*EstablishedRequest)(nil), // 15: lockstep.v1.EstablishedRequest
-	(*LearnRequest)(nil),       // 16: lockstep.v1.LearnRequest
-	(*OrderReply)(nil),         // 17: lockstep.v1.OrderReply
+	(*RecordsRequest)(nil),     // 0: lockstep.v1.RecordsRequest
+	(*RecordsReply)(nil),       // 1: lockstep.v1.RecordsReply
+	(*Record)(nil),             // 2: lockstep.v1.Record
+	(*DigestsRequest)(nil),     // 3: lockstep.v1.DigestsRequest
+	(*RangeDigest)(nil),        // 4: lockstep.v1.RangeDigest
+	(*Member)(nil),             // 5: lockstep.v1.Member
+	(*GroupConfig)(nil),        // 6: lockstep.v1.GroupConfig
+	(*Target)(nil),             // 7: lockstep.v1.Target
+	(*Address)(nil),            // 8: lockstep.v1.Address
+	(*WatchRequest)(nil),       // 9: lockstep.v1.WatchRequest
+	(*ReplicaState)(nil),       // 10: lockstep.v1.ReplicaState
+	(*PeerState)(nil),          // 11: lockstep.v1.PeerState
+	(*FenceRequest)(nil),       // 12: lockstep.v1.FenceRequest
+	(*FenceReply)(nil),         // 13: lockstep.v1.FenceReply
+	(*HistorySpan)(nil),        // 14: lockstep.v1.HistorySpan
+	(*LeadRequest)(nil),        // 15: lockstep.v1.LeadRequest
+	(*FollowRequest)(nil),      // 16: lockstep.v1.FollowRequest
+	(*ImageSource)(nil),        // 17: lockstep.v1.ImageSource
+	(*EstablishedRequest)(nil), // 18: lockstep.v1.EstablishedRequest
+	(*LearnRequest)(nil),       // 19: lockstep.v1.LearnRequest
+	(*OrderReply)(nil),         // 20: lockstep.v1.OrderReply
 }
 var file_replicator_proto_depIdxs = []int32{
-	4,  // 0: lockstep.v1.DigestsRequest.target:type_name -> lockstep.v1.Target
-	2,  // 1: lockstep.v1.GroupConfig.members:type_name -> lockstep.v1.Member
-	4,  // 2: lockstep.v1.WatchRequest.target:type_name -> lockstep.v1.Target
-	8,  // 3: lockstep.v1.ReplicaState.peers:type_name -> lockstep.v1.PeerState
-	4,  // 4: lockstep.v1.FenceRequest.target:type_name -> lockstep.v1.Target
-	11, // 5: lockstep.v1.FenceReply.history:type_name -> lockstep.v1.HistorySpan
-	4,  // 6: lockstep.v1.LeadRequest.target:type_name -> lockstep.v1.Target
-	3,  // 7: lockstep.v1.LeadRequest.config:type_name -> lockstep.v1.GroupConfig
-	3,  // 8: lockstep.v1.LeadRequest.base:type_name -> lockstep.v1.GroupConfig
-	5,  // 9: lockstep.v1.LeadRequest.addresses:type_name -> lockstep.v1.Address
-	4,  // 10: lockstep.v1.FollowRequest.target:type_name -> lockstep.v1.Target
-	14, // 11: lockstep.v1.FollowRequest.sources:type_name -> lockstep.v1.ImageSource
-	4,  // 12: lockstep.v1.EstablishedRequest.target:type_name -> lockstep.v1.Target
-	3,  // 13: lockstep.v1.EstablishedRequest.config:type_name -> lockstep.v1.GroupConfig
-	4,  // 14: lockstep.v1.LearnRequest.target:type_name -> lockstep.v1.Target
-	6,  // 15: lockstep.v1.Replicator.Watch:input_type -> lockstep.v1.WatchRequest
-	6,  // 16: lockstep.v1.Replicator.State:input_type -> lockstep.v1.WatchRequest
-	9,  // 17: lockstep.v1.Replicator.Fence:input_type -> lockstep.v1.FenceRequest
-	12, // 18: lockstep.v1.Replicator.Lead:input_type -> lockstep.v1.LeadRequest
-	13, // 19: lockstep.v1.Replicator.Follow:input_type -> lockstep.v1.FollowRequest
-	12, // 20: lockstep.v1.Replicator.Reconfigure:input_type -> lockstep.v1.LeadRequest
-	15, // 21: lockstep.v1.Replicator.Established:input_type -> lockstep.v1.EstablishedRequest
-	16, // 22: lockstep.v1.Replicator.Learn:input_type -> lockstep.v1.LearnRequest
-	0,  // 23: lockstep.v1.Replicator.Digests:input_type -> lockstep.v1.DigestsRequest
-	7,  // 24: lockstep.v1.Replicator.Watch:output_type -> lockstep.v1.ReplicaState
-	7,  // 25: lockstep.v1.Replicator.State:output_type -> lockstep.v1.ReplicaState
-	10, // 26: lockstep.v1.Replicator.Fence:output_type -> lockstep.v1.FenceReply
-	17, // 27: lockstep.v1.Replicator.Lead:output_type -> lockstep.v1.OrderReply
-	17, // 28: lockstep.v1.Replicator.Follow:output_type -> lockstep.v1.OrderReply
-	17, // 29: lockstep.v1.Replicator.Reconfigure:output_type -> lockstep.v1.OrderReply
-	17, // 30: lockstep.v1.Replicator.Established:output_type -> lockstep.v1.OrderReply
-	17, // 31: lockstep.v1.Replicator.Learn:output_type -> lockstep.v1.OrderReply
-	1,  // 32: lockstep.v1.Replicator.Digests:output_type -> lockstep.v1.RangeDigest
-	24, // [24:33] is the sub-list for method output_type
-	15, // [15:24] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	7,  // 0: lockstep.v1.RecordsRequest.target:type_name -> lockstep.v1.Target
+	2,  // 1: lockstep.v1.RecordsReply.records:type_name -> lockstep.v1.Record
+	7,  // 2: lockstep.v1.DigestsRequest.target:type_name -> lockstep.v1.Target
+	5,  // 3: lockstep.v1.GroupConfig.members:type_name -> lockstep.v1.Member
+	7,  // 4: lockstep.v1.WatchRequest.target:type_name -> lockstep.v1.Target
+	11, // 5: lockstep.v1.ReplicaState.peers:type_name -> lockstep.v1.PeerState
+	7,  // 6: lockstep.v1.FenceRequest.target:type_name -> lockstep.v1.Target
+	14, // 7: lockstep.v1.FenceReply.history:type_name -> lockstep.v1.HistorySpan
+	7,  // 8: lockstep.v1.LeadRequest.target:type_name -> lockstep.v1.Target
+	6,  // 9: lockstep.v1.LeadRequest.config:type_name -> lockstep.v1.GroupConfig
+	6,  // 10: lockstep.v1.LeadRequest.base:type_name -> lockstep.v1.GroupConfig
+	8,  // 11: lockstep.v1.LeadRequest.addresses:type_name -> lockstep.v1.Address
+	7,  // 12: lockstep.v1.FollowRequest.target:type_name -> lockstep.v1.Target
+	17, // 13: lockstep.v1.FollowRequest.sources:type_name -> lockstep.v1.ImageSource
+	7,  // 14: lockstep.v1.EstablishedRequest.target:type_name -> lockstep.v1.Target
+	6,  // 15: lockstep.v1.EstablishedRequest.config:type_name -> lockstep.v1.GroupConfig
+	7,  // 16: lockstep.v1.LearnRequest.target:type_name -> lockstep.v1.Target
+	9,  // 17: lockstep.v1.Replicator.Watch:input_type -> lockstep.v1.WatchRequest
+	9,  // 18: lockstep.v1.Replicator.State:input_type -> lockstep.v1.WatchRequest
+	12, // 19: lockstep.v1.Replicator.Fence:input_type -> lockstep.v1.FenceRequest
+	15, // 20: lockstep.v1.Replicator.Lead:input_type -> lockstep.v1.LeadRequest
+	16, // 21: lockstep.v1.Replicator.Follow:input_type -> lockstep.v1.FollowRequest
+	15, // 22: lockstep.v1.Replicator.Reconfigure:input_type -> lockstep.v1.LeadRequest
+	18, // 23: lockstep.v1.Replicator.Established:input_type -> lockstep.v1.EstablishedRequest
+	19, // 24: lockstep.v1.Replicator.Learn:input_type -> lockstep.v1.LearnRequest
+	3,  // 25: lockstep.v1.Replicator.Digests:input_type -> lockstep.v1.DigestsRequest
+	0,  // 26: lockstep.v1.Replicator.Records:input_type -> lockstep.v1.RecordsRequest
+	10, // 27: lockstep.v1.Replicator.Watch:output_type -> lockstep.v1.ReplicaState
+	10, // 28: lockstep.v1.Replicator.State:output_type -> lockstep.v1.ReplicaState
+	13, // 29: lockstep.v1.Replicator.Fence:output_type -> lockstep.v1.FenceReply
+	20, // 30: lockstep.v1.Replicator.Lead:output_type -> lockstep.v1.OrderReply
+	20, // 31: lockstep.v1.Replicator.Follow:output_type -> lockstep.v1.OrderReply
+	20, // 32: lockstep.v1.Replicator.Reconfigure:output_type -> lockstep.v1.OrderReply
+	20, // 33: lockstep.v1.Replicator.Established:output_type -> lockstep.v1.OrderReply
+	20, // 34: lockstep.v1.Replicator.Learn:output_type -> lockstep.v1.OrderReply
+	4,  // 35: lockstep.v1.Replicator.Digests:output_type -> lockstep.v1.RangeDigest
+	1,  // 36: lockstep.v1.Replicator.Records:output_type -> lockstep.v1.RecordsReply
+	27, // [27:37] is the sub-list for method output_type
+	17, // [17:27] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_replicator_proto_init() }
@@ -1666,7 +1938,7 @@ func file_replicator_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_replicator_proto_rawDesc), len(file_replicator_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -30,6 +30,7 @@ const (
 	Replicator_Established_FullMethodName = "/lockstep.v1.Replicator/Established"
 	Replicator_Learn_FullMethodName       = "/lockstep.v1.Replicator/Learn"
 	Replicator_Digests_FullMethodName     = "/lockstep.v1.Replicator/Digests"
+	Replicator_Records_FullMethodName     = "/lockstep.v1.Replicator/Records"
 )
 
 // ReplicatorClient is the client API for Replicator service.
@@ -54,6 +55,9 @@ type ReplicatorClient interface {
 	// Digests answers the digests of what the log holds, range by range, for a comparison with another replica's. Only
 	// what is committed and durable here can be asked for: OUT_OF_RANGE says what there is.
 	Digests(ctx context.Context, in *DigestsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RangeDigest], error)
+	// Records lists frames of the log, a page at a time, durable ones only. With bodies it shows what clients wrote: that
+	// is for those who may read all data. OUT_OF_RANGE: nothing there; RESOURCE_EXHAUSTED: others read, try again.
+	Records(ctx context.Context, in *RecordsRequest, opts ...grpc.CallOption) (*RecordsReply, error)
 }
 
 type replicatorClient struct {
@@ -172,6 +176,16 @@ func (c *replicatorClient) Digests(ctx context.Context, in *DigestsRequest, opts
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Replicator_DigestsClient = grpc.ServerStreamingClient[RangeDigest]
 
+func (c *replicatorClient) Records(ctx context.Context, in *RecordsRequest, opts ...grpc.CallOption) (*RecordsReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RecordsReply)
+	err := c.cc.Invoke(ctx, Replicator_Records_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ReplicatorServer is the server API for Replicator service.
 // All implementations must embed UnimplementedReplicatorServer
 // for forward compatibility.
@@ -194,6 +208,9 @@ type ReplicatorServer interface {
 	// Digests answers the digests of what the log holds, range by range, for a comparison with another replica's. Only
 	// what is committed and durable here can be asked for: OUT_OF_RANGE says what there is.
 	Digests(*DigestsRequest, grpc.ServerStreamingServer[RangeDigest]) error
+	// Records lists frames of the log, a page at a time, durable ones only. With bodies it shows what clients wrote: that
+	// is for those who may read all data. OUT_OF_RANGE: nothing there; RESOURCE_EXHAUSTED: others read, try again.
+	Records(context.Context, *RecordsRequest) (*RecordsReply, error)
 	mustEmbedUnimplementedReplicatorServer()
 }
 
@@ -230,6 +247,9 @@ func (UnimplementedReplicatorServer) Learn(context.Context, *LearnRequest) (*Ord
 }
 func (UnimplementedReplicatorServer) Digests(*DigestsRequest, grpc.ServerStreamingServer[RangeDigest]) error {
 	return status.Error(codes.Unimplemented, "method Digests not implemented")
+}
+func (UnimplementedReplicatorServer) Records(context.Context, *RecordsRequest) (*RecordsReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Records not implemented")
 }
 func (UnimplementedReplicatorServer) mustEmbedUnimplementedReplicatorServer() {}
 func (UnimplementedReplicatorServer) testEmbeddedByValue()                    {}
@@ -400,6 +420,24 @@ func _Replicator_Digests_Handler(srv interface{}, stream grpc.ServerStream) erro
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Replicator_DigestsServer = grpc.ServerStreamingServer[RangeDigest]
 
+func _Replicator_Records_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RecordsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ReplicatorServer).Records(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Replicator_Records_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ReplicatorServer).Records(ctx, req.(*RecordsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Replicator_ServiceDesc is the grpc.ServiceDesc for Replicator service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -434,6 +472,10 @@ var Replicator_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Learn",
 			Handler:    _Replicator_Learn_Handler,
+		},
+		{
+			MethodName: "Records",
+			Handler:    _Replicator_Records_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

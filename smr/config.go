@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"sort"
+	"strings"
 )
 
 // Member is a replica that counts: by name and incarnation (rule S10).
@@ -50,6 +51,15 @@ func (c Config) Check() error {
 		return fmt.Errorf("config of epoch %d: master %q is no member", c.Epoch, c.Master)
 	}
 	return nil
+}
+
+// Describe is c for people.
+func (c Config) Describe() string {
+	var members []string
+	for _, m := range c.Members {
+		members = append(members, fmt.Sprintf("%s/%016x", m.Node, uint64(m.Incarnation)))
+	}
+	return fmt.Sprintf("reign %d master %s copies %d members %s", c.Reign, c.Master, c.Copies, strings.Join(members, " "))
 }
 
 // Find returns the member of that name.

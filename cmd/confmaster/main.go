@@ -37,6 +37,8 @@ func describe() (*daemon.Program, *confmaster.Config) {
 	set.StringVar(&config.Sentinel, "sentinel", "", "`host:port` where Redis clients ask for the master by the Sentinel protocol; empty for nowhere")
 	set.StringVar(&config.SentinelAnnounce, "sentinel-announce", "", "`host:port` of --sentinel as others reach it, if that differs")
 	set.BoolVar(&config.AllowDrills, "allow-drills", false, "let operators make faults in this process on purpose (smrctl drill): kill it, or pause it for two minutes at most. Needs a supervisor that starts it again")
+	set.BoolVar(&config.Web, "web", true, "show the web page at --http: whoever reaches it may look; changes need a certificate and --http-tls")
+	set.StringVar(&config.Drills, "drills", "", "`directory` in which smrctl keeps reports of drills, for the web page; empty for none")
 	config.SentinelAuth = trust.AuthRequired
 	set.StringVar(&config.SentinelTLS, "sentinel-tls", "", "`host:port` where Redis clients ask for the master with TLS, beside --sentinel or instead of it; needs --tls-cert")
 	set.Func("sentinel-tls-auth", "whether clients at --sentinel-tls show a certificate of --tls-ca: `mode` no, optional or required (default required)", func(text string) (err error) {

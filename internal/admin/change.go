@@ -32,6 +32,16 @@ func (c *Client) Group(ctx context.Context, name string) (*proto.GroupStatus, er
 	return nil, nil
 }
 
+// OpenWeb asks for a code with which a browser logs in at the web page of the configuration master that answers.
+func (c *Client) OpenWeb(ctx context.Context) (*proto.OpenWebReply, error) {
+	var reply *proto.OpenWebReply
+	err := c.each(ctx, attemptTimeout, func(ctx context.Context, service proto.ConfmasterClient) (err error) {
+		reply, err = service.OpenWeb(ctx, &proto.OpenWebRequest{})
+		return err
+	})
+	return reply, err
+}
+
 // Settings answers what operators want of a group: settings, users and function libraries, with their history if that is asked for.
 func (c *Client) Settings(ctx context.Context, group string, history bool) (*proto.GroupSettings, error) {
 	var reply *proto.GroupSettings

@@ -40,6 +40,10 @@ type Config struct {
 	// Keeper holds the certificate of this configuration master; nil: no connection has TLS, and everybody is trusted.
 	Keeper *trust.Keeper
 
+	// Web shows the web page on the HTTP port; Drills is the directory of smrctl's reports of drills, which it lists, "" for none.
+	Web    bool
+	Drills string
+
 	Logger *slog.Logger
 	// Observer shows this configuration master to people and programs; nil: nobody is shown anything.
 	Observer *obs.Observer

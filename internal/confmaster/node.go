@@ -90,6 +90,7 @@ type replicaKey struct {
 type peerInfo struct {
 	pid      uint32
 	sentinel string
+	page     string
 	at       time.Time
 }
 
@@ -437,7 +438,7 @@ func (n *node) opine() {
 	if n.lead == 0 || n.lead == n.config.ID {
 		return
 	}
-	message := &lockstep.Opinions{From: n.config.ID, Cluster: n.config.Cluster, Pid: pid(), SentinelAddr: n.config.announced()}
+	message := &lockstep.Opinions{From: n.config.ID, Cluster: n.config.Cluster, Pid: pid(), SentinelAddr: n.config.announced(), Page: n.config.page()}
 	for _, o := range n.driver.Opinions() {
 		message.Opinions = append(message.Opinions, &lockstep.Opinion{Group: o.Group, Node: string(o.Node), Up: o.Up, SilentMs: o.SilentMillis, Saw: o.Saw})
 	}
@@ -453,7 +454,7 @@ func (n *node) takeOpinions(m *lockstep.Opinions) {
 	for _, o := range m.GetOpinions() {
 		in.Opinions = append(in.Opinions, failover.Opinion{Group: o.GetGroup(), Node: smr.NodeID(o.GetNode()), Up: o.GetUp(), SilentMillis: o.GetSilentMs(), Saw: o.GetSaw()})
 	}
-	n.peers[m.GetFrom()] = peerInfo{pid: m.GetPid(), sentinel: m.GetSentinelAddr(), at: time.Now()}
+	n.peers[m.GetFrom()] = peerInfo{pid: m.GetPid(), sentinel: m.GetSentinelAddr(), page: m.GetPage(), at: time.Now()}
 	n.step(&in)
 }
 

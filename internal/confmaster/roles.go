@@ -13,6 +13,7 @@ func methodRoles() map[string][]trust.Role {
 		lockstep.Confmaster_WorkLog_FullMethodName:     looks,
 		lockstep.Confmaster_Settings_FullMethodName:    looks,
 		lockstep.Confmaster_Events_FullMethodName:      looks,
+		lockstep.Confmaster_OpenWeb_FullMethodName:     {trust.Viewer},
 		lockstep.Confmaster_CreateGroup_FullMethodName: {trust.Admin},
 		lockstep.Confmaster_Change_FullMethodName:      {trust.Operator},
 		lockstep.Confmaster_Switchover_FullMethodName:  {trust.Operator, trust.KVNode},

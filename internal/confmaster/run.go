@@ -88,6 +88,7 @@ func (n *node) serve(outer context.Context, listener net.Listener, sentinels []n
 	n.links, n.opiner = newLinks(n, conns), newOpiner(n, conns)
 	n.watch, n.calls = newWatcher(ctx, n, conns), newCaller(ctx, n, conns)
 	service := &service{node: n, conns: conns, steward: newSteward(n, conns)}
+	service.web = n.newWeb(service)
 	server, alive := newServer(service)
 	n.drills.Register(server, n.checkDrillTarget, ctx.Done())
 	if err := n.replay(); err != nil {
@@ -117,6 +118,9 @@ func (n *node) serve(outer context.Context, listener net.Listener, sentinels []n
 	if len(sentinels) > 0 {
 		sentinel := newSentinel(n, service)
 		start("sentinel", func(ctx context.Context) error { return sentinel.serve(ctx, sentinels) })
+	}
+	if service.web != nil {
+		n.config.Observer.Mount(service.web)
 	}
 	n.logger.Info("serving", "id", n.config.ID, "address", listener.Addr().String(), "sentinel", n.config.Sentinel)
 	n.config.Observer.Show(n.gauges)

@@ -17,6 +17,7 @@ import (
 
 	"lockstep/internal/failover"
 	"lockstep/internal/trust"
+	"lockstep/internal/web"
 	lockstep "lockstep/proto"
 	"lockstep/smr"
 )
@@ -37,6 +38,7 @@ type service struct {
 	node    *node
 	conns   *conns
 	steward *steward
+	web     *web.Server // nil: there is none
 }
 
 // leaderConn returns the connection to the leader, nil if that is this one, or an error if there is none.

@@ -107,12 +107,12 @@ func (n *node) confmasterStatus() []*lockstep.ConfmasterStatus {
 		info, known := n.peers[p.ID]
 		switch c := told[p.ID]; {
 		case p.ID == n.config.ID:
-			out.Pid, out.SentinelAddr = pid(), n.config.announced()
+			out.Pid, out.SentinelAddr, out.Page = pid(), n.config.announced(), n.config.page()
 		case known:
-			out.Pid, out.SentinelAddr = info.pid, info.sentinel
+			out.Pid, out.SentinelAddr, out.Page = info.pid, info.sentinel, info.page
 			out.Up = time.Since(info.at) < n.config.Suspect+5*n.config.Probe
 		case c != nil:
-			out.Pid, out.SentinelAddr = c.GetPid(), c.GetSentinelAddr()
+			out.Pid, out.SentinelAddr, out.Page = c.GetPid(), c.GetSentinelAddr(), c.GetPage()
 			if n.role != raft.StateLeader { // what an earlier leader said of who is up is too old for a new one
 				out.Up = n.lead != 0 && (c.GetUp() || p.ID == n.lead)
 			}

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"lockstep/internal/admin"
+	"lockstep/internal/drift"
 	"lockstep/proto"
 )
 
@@ -86,7 +87,7 @@ Scope: group (replicated, the same everywhere), node (of each KV node), noted (a
 		if err != nil {
 			return err
 		}
-		return s.show(map[string]any{"group": now.group, "version": now.wanted.GetVersion(), "settings": lines}, func() { showConfig(s, now, lines) })
+		return s.show(map[string]any{"group": now.Group, "version": now.Wanted.GetVersion(), "settings": lines}, func() { showConfig(s, now, lines) })
 	})
 	command.Flags().BoolVar(&all, "all", false, "every setting, also those that nothing is wanted of")
 	return command
@@ -95,10 +96,10 @@ Scope: group (replicated, the same everywhere), node (of each KV node), noted (a
 // configLines chooses settings by patterns.
 func (s *standing) configLines(patterns []string, all bool) ([]configLine, error) {
 	lines := []configLine{}
-	known := s.names(kindConfig)
+	known := s.Names(kindConfig)
 	matched := make(map[string]bool)
 	for _, name := range known {
-		chosen := all || len(patterns) == 0 && s.find(kindConfig, name) != nil
+		chosen := all || len(patterns) == 0 && s.Find(kindConfig, name) != nil
 		for _, pattern := range patterns {
 			if hit, err := path.Match(strings.ToLower(pattern), name); err != nil {
 				return nil, usage("pattern %q: %v", pattern, err)
@@ -112,7 +113,7 @@ func (s *standing) configLines(patterns []string, all bool) ([]configLine, error
 	}
 	for _, pattern := range patterns {
 		if !matched[pattern] {
-			if err := s.firstError(); err != nil {
+			if err := s.FirstError(); err != nil {
 				return nil, err
 			}
 			return nil, unknownName("setting", pattern, known)
@@ -123,26 +124,26 @@ func (s *standing) configLines(patterns []string, all bool) ([]configLine, error
 
 func (s *standing) configLine(name string) configLine {
 	line := configLine{Name: name, Nodes: map[string]string{}}
-	if item := s.find(kindConfig, name); item != nil {
+	if item := s.Find(kindConfig, name); item != nil {
 		line.Wanted, line.Version = &item.Value, item.GetVersion()
 	}
-	for i := range s.nodes {
-		if have := s.nodes[i].of(kindConfig, name); have != nil {
-			line.Scope, line.Nodes[s.nodes[i].node] = have.GetScope(), have.GetValue()
+	for i := range s.Nodes {
+		if have := s.Nodes[i].Of(kindConfig, name); have != nil {
+			line.Scope, line.Nodes[s.Nodes[i].Node] = have.GetScope(), have.GetValue()
 		}
 	}
 	return line
 }
 
 func showConfig(s *screen, now *standing, lines []configLine) {
-	s.printf("Group %s: settings version %d\n", s.paint(bold, now.group), now.wanted.GetVersion())
+	s.printf("Group %s: settings version %d\n", s.paint(bold, now.Group), now.Wanted.GetVersion())
 	if len(lines) == 0 {
 		s.printf("Nothing is on record: `smrctl config set NAME VALUE` puts something there, --all shows what the nodes have.\n")
 		return
 	}
 	heading := []string{"NAME", "WANTED", "VERSION", "SCOPE"}
-	for _, n := range now.nodes {
-		heading = append(heading, strings.ToUpper(n.node))
+	for _, n := range now.Nodes {
+		heading = append(heading, strings.ToUpper(n.Node))
 	}
 	rows := [][]string{heading}
 	for _, l := range lines {
@@ -151,8 +152,8 @@ func showConfig(s *screen, now *standing, lines []configLine) {
 			wanted, version = quoteEmpty(*l.Wanted), decimal(l.Version)
 		}
 		row := []string{l.Name, wanted, version, l.Scope}
-		for _, n := range now.nodes {
-			value, answered := l.Nodes[n.node]
+		for _, n := range now.Nodes {
+			value, answered := l.Nodes[n.Node]
 			cell := quoteEmpty(value)
 			if !answered {
 				cell = "?"
@@ -162,9 +163,9 @@ func showConfig(s *screen, now *standing, lines []configLine) {
 		rows = append(rows, row)
 	}
 	s.table(rows)
-	for _, n := range now.nodes {
-		if n.err != nil {
-			s.printf("  %v\n", n.err)
+	for _, n := range now.Nodes {
+		if n.Err != nil {
+			s.printf("  %v\n", n.Err)
 		}
 	}
 }
@@ -245,10 +246,10 @@ func newConfigDiff(s *screen) *cobra.Command {
 		Long:  "Compares every node with the record (settings, users and function libraries), and settings that nothing is wanted of among the nodes.\nExit code 3 if there is a difference.\n\n" + aboutSettings,
 		Args:  cobra.NoArgs,
 	}, "", func(now *standing, _ []string) error {
-		list := now.drifts()
-		err := s.show(map[string]any{"group": now.group, "version": now.wanted.GetVersion(), "drift": list}, func() {
+		list := now.Differences()
+		err := s.show(map[string]any{"group": now.Group, "version": now.Wanted.GetVersion(), "drift": list}, func() {
 			if len(list) == 0 {
-				s.printf("group %s: every node has settings version %d\n", now.group, now.wanted.GetVersion())
+				s.printf("group %s: every node has settings version %d\n", now.Group, now.Wanted.GetVersion())
 				return
 			}
 			rows := [][]string{{"NODE", "KIND", "NAME", "WANTED", "HAS", "WHY"}}
@@ -258,7 +259,7 @@ func newConfigDiff(s *screen) *cobra.Command {
 			s.table(rows)
 		})
 		if err == nil && len(list) > 0 {
-			err = found("group %s: %d differences", now.group, len(list))
+			err = found("group %s: %d differences", now.Group, len(list))
 		}
 		return err
 	})
@@ -297,7 +298,7 @@ func newConfigHistory(s *screen) *cobra.Command {
 			for _, h := range reply.GetHistory() {
 				if len(args) == 0 || slices.Contains(args, h.GetName()) {
 					lines = append(lines, historyLine{Version: h.GetVersion(), Time: time.UnixMilli(h.GetTimeMs()).Format(timeForm), By: h.GetBy(), What: h.GetWhat(),
-						Kind: h.GetKind(), Name: h.GetName(), Value: shown(h.GetKind(), h.GetValue()), Before: shown(h.GetKind(), h.GetBefore())})
+						Kind: h.GetKind(), Name: h.GetName(), Value: drift.Shown(h.GetKind(), h.GetValue()), Before: drift.Shown(h.GetKind(), h.GetBefore())})
 				}
 			}
 			return s.show(map[string]any{"group": group, "history": lines}, func() {

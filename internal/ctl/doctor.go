@@ -376,7 +376,7 @@ func (d *doctor) checkSettings(ctx context.Context) {
 			continue
 		}
 		drifts := 0
-		for _, x := range now.drifts() {
+		for _, x := range now.Differences() {
 			if !strings.HasPrefix(x.Why, "not known: ") {
 				drifts++
 			}
@@ -386,7 +386,7 @@ func (d *doctor) checkSettings(ctx context.Context) {
 				"`smrctl config diff` shows where and why; `smrctl config set` brings it to all nodes again"})
 			continue
 		}
-		d.fine("settings", "group "+g.GetName(), "version %d", now.wanted.GetVersion())
+		d.fine("settings", "group "+g.GetName(), "version %d", now.Wanted.GetVersion())
 	}
 }
 

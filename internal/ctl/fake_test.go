@@ -104,6 +104,15 @@ func (f *fakeCluster) Change(_ context.Context, in *proto.ChangeRequest) (*proto
 	return plan, nil
 }
 
+// OpenWeb gives a code where there is a page.
+func (f *fakeCluster) OpenWeb(context.Context, *proto.OpenWebRequest) (*proto.OpenWebReply, error) {
+	page := f.cluster.GetConfmasters()[0].GetPage()
+	if page == "" {
+		return nil, status.Error(codes.FailedPrecondition, "this configuration master shows no web page: start it with --http HOST:PORT (and not with --web=false)")
+	}
+	return &proto.OpenWebReply{Page: page, Code: "ABCDEFGHIJKLMNOPQRSTUVWXYZ", GoodMs: 120_000, Who: "operator/ann"}, nil
+}
+
 func (f *fakeCluster) Events(in *proto.EventsRequest, out grpc.ServerStreamingServer[proto.Event]) error {
 	for _, e := range f.events {
 		if e.GetId() > in.GetAfter() && (in.GetGroup() == "" || in.GetGroup() == e.GetGroup()) {
@@ -173,6 +182,8 @@ func (f *fakeCluster) change(ts *testscript.TestScript, args []string) {
 		f.nodes["n2"].digest = &proto.DigestReply{Lsn: 251, Digest: []byte{9, 9, 9, 9, 9, 9, 9, 9}, Keys: 11}
 	case "log":
 		writeLog(ts, ts.MkAbs(args[1]), args[2])
+	case "web":
+		f.cluster.Confmasters[0].Page = "https://10.0.0.1:9121/"
 	case "past":
 		f.nodes["n2"].past = true
 	default:

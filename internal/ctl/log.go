@@ -110,7 +110,7 @@ func (d *dumper) visit(f smr.Frame) error {
 		if err != nil {
 			return err
 		}
-		line.Config = configText(config)
+		line.Config = config.Describe()
 	}
 	if d.payload {
 		rest := f.Body
@@ -147,14 +147,6 @@ func frameText(l frameLine) string {
 		fmt.Fprintf(&text, "\n%14s%s/%d slot %d flags %d, %d bytes %q", "", r.Session, r.Sequence, r.Slot, r.Flags, r.Size, content)
 	}
 	return text.String()
-}
-
-func configText(c smr.Config) string {
-	var members []string
-	for _, m := range c.Members {
-		members = append(members, fmt.Sprintf("%s/%016x", m.Node, uint64(m.Incarnation)))
-	}
-	return fmt.Sprintf("reign %d master %s copies %d members %s", c.Reign, c.Master, c.Copies, strings.Join(members, " "))
 }
 
 // walk is a log that is read from its first frame to its end.

@@ -3,7 +3,6 @@ package ctl
 import (
 	"cmp"
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -13,143 +12,13 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
-	"lockstep/internal/kv"
+	"lockstep/internal/logtext"
 	"lockstep/log"
 	"lockstep/smr"
 )
-
-// argumentShown bounds what is shown of an argument, in bytes.
-const argumentShown = 64
-
-// requestText is a request of the log as KV nodes read it.
-type requestText struct {
-	LSN         uint64     `json:"lsn"` // of its frame
-	Index       int        `json:"index"`
-	Time        string     `json:"time"`
-	Session     string     `json:"session"`
-	Sequence    uint64     `json:"sequence"`
-	Database    int        `json:"database"`
-	User        string     `json:"user,omitempty"`
-	Transaction bool       `json:"transaction,omitempty"`
-	Record      bool       `json:"record,omitempty"` // written by a node itself
-	Base64      bool       `json:"base64,omitempty"` // arguments are base64: one of them is not UTF-8
-	Commands    [][]string `json:"commands"`
-
-	bytes int
-}
-
-// requestsOf decodes the requests of a frame.
-func requestsOf(f smr.Frame, visit func(requestText) error) error {
-	rest := f.Body
-	for i := range f.Count {
-		request, behind, err := smr.CutRequest(rest)
-		if err != nil {
-			return err
-		}
-		rest = behind
-		text := requestText{LSN: uint64(f.LSN), Index: i, Time: time.UnixMilli(f.Stamp).UTC().Format(timeForm), Session: fmt.Sprintf("%016x", uint64(request.Session)),
-			Sequence: request.Sequence, Commands: [][]string{}, bytes: len(request.Payload)}
-		if len(request.Payload) > 0 {
-			payload, err := kv.DecodePayload(request.Payload)
-			if err != nil {
-				return fmt.Errorf("request %d of the frame at %d: %w", i, f.LSN, err)
-			}
-			text.Database, text.User, text.Transaction, text.Record = payload.Envelope.Database, payload.Envelope.User, payload.Transaction, payload.Record
-			for _, args := range payload.Commands {
-				command := make([]string, len(args))
-				for j, arg := range args {
-					command[j] = string(arg)
-				}
-				text.Commands = append(text.Commands, command)
-			}
-		}
-		if err := visit(text); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// line is the request for people.
-func (r *requestText) line() string {
-	var commands []string
-	for _, args := range r.Commands {
-		commands = append(commands, commandText(args, argumentShown))
-	}
-	text := strings.Join(commands, " ; ")
-	switch {
-	case r.Transaction:
-		text = "MULTI " + text
-	case r.Record:
-		text = "record " + text
-	case len(r.Commands) == 0:
-		text = "(nothing)"
-	}
-	if r.Database != 0 {
-		text = fmt.Sprintf("db%d %s", r.Database, text)
-	}
-	return text
-}
-
-// commandText writes arguments as redis-cli reads them; at most so many bytes of each, 0 for all.
-func commandText(args []string, most int) string {
-	words := make([]string, len(args))
-	for i, arg := range args {
-		cut := most > 0 && len(arg) > most
-		if cut {
-			arg = arg[:most]
-		}
-		words[i] = arg
-		if arg == "" || strings.ContainsFunc(arg, func(c rune) bool { return c <= ' ' || c == '"' || c == '\'' || c > '~' }) {
-			words[i] = quoteBytes(arg)
-		}
-		if cut {
-			words[i] += "…"
-		}
-	}
-	return strings.Join(words, " ")
-}
-
-// quoteBytes quotes every byte that is not printable ASCII, as redis-cli does.
-func quoteBytes(text string) string {
-	var quoted strings.Builder
-	quoted.WriteByte('"')
-	for i := range len(text) {
-		switch c := text[i]; {
-		case c == '"' || c == '\\':
-			quoted.WriteByte('\\')
-			quoted.WriteByte(c)
-		case c == '\n':
-			quoted.WriteString(`\n`)
-		case c < ' ' || c > '~':
-			fmt.Fprintf(&quoted, `\x%02x`, c)
-		default:
-			quoted.WriteByte(c)
-		}
-	}
-	quoted.WriteByte('"')
-	return quoted.String()
-}
-
-// forJSON makes arguments that JSON can hold.
-func (r *requestText) forJSON() {
-	for _, args := range r.Commands {
-		for _, arg := range args {
-			r.Base64 = r.Base64 || !utf8.ValidString(arg)
-		}
-	}
-	for _, args := range r.Commands {
-		for j := range args {
-			if r.Base64 {
-				args[j] = base64.StdEncoding.EncodeToString([]byte(args[j]))
-			}
-		}
-	}
-}
 
 // logRange is the part of a log that a command reads.
 type logRange struct{ from, limit uint64 }
@@ -202,12 +71,12 @@ func newLogGrep(s *screen) *cobra.Command {
 			}
 			hits := 0
 			err = reach.read(ctx, args[1], func(f smr.Frame) error {
-				return requestsOf(f, func(r requestText) error {
-					if !r.matches(match, key) {
+				return logtext.Requests(f, func(r logtext.Request) error {
+					if !matches(&r, match, key) {
 						return nil
 					}
-					line := fmt.Sprintf("%12d.%-3d %s  %s", r.LSN, r.Index, r.Time, r.line())
-					r.forJSON()
+					line := fmt.Sprintf("%12d.%-3d %s  %s", r.LSN, r.Index, r.Time, r.Line())
+					r.ForJSON()
 					s.line(r, line)
 					if hits++; hits == count {
 						return errEnough
@@ -228,12 +97,12 @@ func newLogGrep(s *screen) *cobra.Command {
 	return command
 }
 
-func (r *requestText) matches(match *regexp.Regexp, key string) bool {
+func matches(r *logtext.Request, match *regexp.Regexp, key string) bool {
 	for _, args := range r.Commands {
 		if key != "" && !slices.Contains(args[1:], key) {
 			continue
 		}
-		if match.MatchString(commandText(args, 0)) {
+		if match.MatchString(logtext.CommandText(args, 0)) {
 			return true
 		}
 	}
@@ -363,8 +232,8 @@ func (l *logStats) take(f smr.Frame) error {
 	l.Frames, l.Requests, l.End, l.To = l.Frames+1, l.Requests+f.Count, uint64(f.End()), at
 	add(&l.Kinds, l.kinds, f.Kind.String(), f.Size())
 	add(&l.Epochs, l.epochs, strconv.FormatUint(uint64(f.Epoch), 10), f.Size())
-	return requestsOf(f, func(r requestText) error {
-		l.Largest = max(l.Largest, r.bytes)
+	return logtext.Requests(f, func(r logtext.Request) error {
+		l.Largest = max(l.Largest, r.Bytes)
 		name := "(nothing)"
 		switch {
 		case r.Transaction:
@@ -375,7 +244,7 @@ func (l *logStats) take(f smr.Frame) error {
 		if r.Record {
 			name = "record " + name
 		}
-		add(&l.Commands, l.commands, name, r.bytes)
+		add(&l.Commands, l.commands, name, r.Bytes)
 		return nil
 	})
 }
@@ -438,10 +307,10 @@ around transactions. Records of the nodes themselves (time-outs, settings) are i
 			count, database := 0, 0
 			to := &screen{out: out, notes: s.notes, format: "json"}
 			err := reach.read(ctx, args[0], func(f smr.Frame) error {
-				return requestsOf(f, func(r requestText) error {
+				return logtext.Requests(f, func(r logtext.Request) error {
 					count++
 					if form == "json" {
-						r.forJSON()
+						r.ForJSON()
 						return to.encode(r, true)
 					}
 					return exportCommands(out, &r, &database)
@@ -461,7 +330,7 @@ around transactions. Records of the nodes themselves (time-outs, settings) are i
 }
 
 // exportCommands writes a request as commands; database is the one that was selected last.
-func exportCommands(out io.Writer, r *requestText, database *int) error {
+func exportCommands(out io.Writer, r *logtext.Request, database *int) error {
 	if r.Record || len(r.Commands) == 0 {
 		return nil
 	}
@@ -474,7 +343,7 @@ func exportCommands(out io.Writer, r *requestText, database *int) error {
 		lines = append(lines, "MULTI")
 	}
 	for _, args := range r.Commands {
-		lines = append(lines, commandText(args, 0))
+		lines = append(lines, logtext.CommandText(args, 0))
 	}
 	if r.Transaction {
 		lines = append(lines, "EXEC")

@@ -2,12 +2,9 @@ package ctl
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/user"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -15,6 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"lockstep/internal/admin"
+	"lockstep/internal/drift"
 	"lockstep/internal/nearest"
 	"lockstep/internal/trust"
 	"lockstep/proto"
@@ -22,9 +20,9 @@ import (
 
 // Kinds of proto.Setting.
 const (
-	kindConfig   = "config"
-	kindUser     = "user"
-	kindFunction = "function"
+	kindConfig   = drift.Config
+	kindUser     = drift.User
+	kindFunction = drift.Function
 )
 
 const (
@@ -87,17 +85,7 @@ func (e *nodeError) Error() string {
 func (e *nodeError) Unwrap() error { return e.err }
 
 // standing is what is wanted of a group and what its nodes have.
-type standing struct {
-	group  string
-	wanted *proto.GroupSettings
-	nodes  []nodeStanding // in the order of the status
-}
-
-type nodeStanding struct {
-	node string
-	have *proto.NodeSettings
-	err  error // why it is not known
-}
+type standing struct{ drift.Standing }
 
 // settingsNow asks the configuration masters and all nodes, the nodes at once.
 func settingsNow(ctx context.Context, client *admin.Client, name, kind string) (*standing, error) {
@@ -110,177 +98,20 @@ func settingsNow(ctx context.Context, client *admin.Client, name, kind string) (
 		return nil, err
 	}
 	members := membersOf(group, client.Login)
-	now := &standing{group: name, wanted: wanted, nodes: make([]nodeStanding, len(members))}
+	now := &standing{drift.Standing{Group: name, Wanted: wanted, Nodes: make([]drift.Node, len(members))}}
 	var asking sync.WaitGroup
 	for i, m := range members {
 		asking.Go(func() {
-			n := nodeStanding{node: m.node}
-			n.err = askNode(ctx, name, m, nodePatience, func(ctx context.Context, node proto.KVNodeClient, target *proto.Target) (err error) {
-				n.have, err = node.Settings(ctx, &proto.SettingsRequest{Target: target, Kind: kind})
+			n := drift.Node{Node: m.node}
+			n.Err = askNode(ctx, name, m, nodePatience, func(ctx context.Context, node proto.KVNodeClient, target *proto.Target) (err error) {
+				n.Have, err = node.Settings(ctx, &proto.SettingsRequest{Target: target, Kind: kind})
 				return err
 			})
-			now.nodes[i] = n
+			now.Nodes[i] = n
 		})
 	}
 	asking.Wait()
 	return now, nil
-}
-
-// of returns what a node has of a setting, nil if it has none.
-func (n *nodeStanding) of(kind, name string) *proto.NodeSetting {
-	for _, s := range n.have.GetSettings() {
-		if s.GetKind() == kind && s.GetName() == name {
-			return s
-		}
-	}
-	return nil
-}
-
-// find returns what is wanted of a setting, nil if nothing is on record.
-func (s *standing) find(kind, name string) *proto.Setting {
-	for _, item := range s.wanted.GetSettings() {
-		if item.GetKind() == kind && item.GetName() == name {
-			return item
-		}
-	}
-	return nil
-}
-
-// names lists everything of a kind that is on record or on a node, sorted.
-func (s *standing) names(kind string) []string {
-	var names []string
-	for _, item := range s.wanted.GetSettings() {
-		if item.GetKind() == kind {
-			names = append(names, item.GetName())
-		}
-	}
-	for _, n := range s.nodes {
-		for _, have := range n.have.GetSettings() {
-			if have.GetKind() == kind {
-				names = append(names, have.GetName())
-			}
-		}
-	}
-	slices.Sort(names)
-	return slices.Compact(names)
-}
-
-// drift is a node that has something else than is wanted, or than the other nodes.
-type drift struct {
-	Kind   string `json:"kind"`
-	Name   string `json:"name"`
-	Node   string `json:"node"`
-	Wanted string `json:"wanted"`
-	Has    string `json:"has"`
-	Why    string `json:"why"`
-}
-
-// drifts compares every node with what is wanted.
-func (s *standing) drifts(kinds ...string) []drift {
-	list := []drift{}
-	for _, item := range s.wanted.GetSettings() {
-		if len(kinds) > 0 && !slices.Contains(kinds, item.GetKind()) {
-			continue
-		}
-		for i := range s.nodes {
-			if d := s.driftOf(&s.nodes[i], item); d != nil {
-				list = append(list, *d)
-			}
-		}
-	}
-	if len(kinds) == 0 || slices.Contains(kinds, kindConfig) {
-		list = append(list, s.unlike()...)
-	}
-	return list
-}
-
-// driftOf returns how a node differs from what is wanted, nil if it does not.
-func (s *standing) driftOf(n *nodeStanding, item *proto.Setting) *drift {
-	d := &drift{Kind: item.GetKind(), Name: item.GetName(), Node: n.node, Wanted: shown(item.GetKind(), item.GetValue())}
-	if item.GetRemoved() {
-		d.Wanted = "none"
-	}
-	if n.err != nil {
-		d.Why = "not known: " + n.err.Error()
-		return d
-	}
-	have := n.of(item.GetKind(), item.GetName())
-	switch {
-	case have == nil && item.GetRemoved(), have != nil && !item.GetRemoved() && have.GetValue() == item.GetValue():
-		return nil
-	case have == nil:
-		d.Has, d.Why = "none", "somebody else removed it, or it did not take effect yet"
-	default:
-		d.Has, d.Why = shown(item.GetKind(), have.GetValue()), have.GetOrigin()
-	}
-	late := n.have.GetVersion() < item.GetVersion()
-	if have.GetScope() == "group" || item.GetKind() != kindConfig {
-		late = s.wanted.GetShared() < item.GetVersion()
-		if d.Why == "" {
-			d.Why = "somebody else changed it, on any node: it is replicated"
-		}
-	}
-	if late {
-		d.Why = "version " + decimal(item.GetVersion()) + " did not take effect yet"
-		for _, problem := range s.wanted.GetProblems() {
-			if strings.HasPrefix(problem, n.node+": ") {
-				d.Why += ": " + strings.TrimPrefix(problem, n.node+": ")
-			}
-		}
-	}
-	if d.Why == "" {
-		d.Why = "somebody else changed it on this node"
-	}
-	return d
-}
-
-// unlike lists settings of nodes that nothing is wanted of and that are not the same everywhere.
-func (s *standing) unlike() []drift {
-	var list []drift
-	for _, name := range s.names(kindConfig) {
-		if s.find(kindConfig, name) != nil {
-			continue
-		}
-		values := make(map[string]bool)
-		var of []drift
-		for i := range s.nodes {
-			n := &s.nodes[i]
-			if have := n.of(kindConfig, name); have != nil && have.GetScope() == "node" {
-				values[have.GetValue()] = true
-				why := have.GetOrigin()
-				if why == "" {
-					why = "as the node was started"
-				}
-				of = append(of, drift{Kind: kindConfig, Name: name, Node: n.node, Has: have.GetValue(), Why: "not on record, and the nodes differ: " + why})
-			}
-		}
-		if len(values) > 1 {
-			list = append(list, of...)
-		}
-	}
-	return list
-}
-
-// shown is a value for people: no secrets, and not too long.
-func shown(kind, value string) string {
-	if kind == kindUser {
-		value = hideHashes(value)
-	}
-	if kind == kindFunction {
-		return fmt.Sprintf("%d bytes, %s", len(value), shortDigest(value))
-	}
-	return value
-}
-
-// hideHashes shortens the hashes of passwords.
-func hideHashes(rules string) string {
-	words := strings.Fields(rules)
-	for i, word := range words {
-		if strings.HasPrefix(word, "#") && len(word) > 9 {
-			words[i] = word[:9] + "…"
-		}
-	}
-	return strings.Join(words, " ")
 }
 
 // operator names who runs this smrctl, for the history.
@@ -312,7 +143,7 @@ func (c *changing) awaitSettings(ctx context.Context, s *screen, client *admin.C
 		if err != nil {
 			return waiting, nil
 		}
-		return now.lacking(), nil
+		return now.Lacking(), nil
 	}
 	waiting, err := c.poll(ctx, s, 100*time.Millisecond, "the configuration masters to answer", look)
 	if waiting != "" {
@@ -321,38 +152,10 @@ func (c *changing) awaitSettings(ctx context.Context, s *screen, client *admin.C
 	return err
 }
 
-// lacking says who does not have the newest version yet, "" if everybody has who is up.
-func (s *standing) lacking() string {
-	for _, problem := range s.wanted.GetProblems() {
-		return "a node to take it: " + problem
-	}
-	if s.wanted.GetShared() < s.wanted.GetVersion() {
-		return "the group to execute it"
-	}
-	for _, n := range s.nodes {
-		if n.err == nil && n.have.GetVersion() < s.wanted.GetVersion() {
-			return n.node + " to take it"
-		}
-	}
-	return ""
-}
-
 // unknownName is the error about a name that nobody knows.
 func unknownName(what, name string, known []string) error {
 	if near := nearest.Name(name, known); near != "" {
 		return fmt.Errorf("there is no %s %q: is it %q?", what, name, near)
 	}
 	return fmt.Errorf("there is no %s %q", what, name)
-}
-
-// firstError returns why nothing is known of any node, nil if something is.
-func (s *standing) firstError() error {
-	var problems []error
-	for _, n := range s.nodes {
-		if n.err == nil {
-			return nil
-		}
-		problems = append(problems, n.err)
-	}
-	return errors.Join(problems...)
 }

@@ -201,6 +201,7 @@ type listing struct {
 	Cluster   string    `json:"cluster"`
 	Group     string    `json:"group"`
 	Master    string    `json:"master"`
+	Pages     []string  `json:"pages"` // web pages of the configuration masters
 	Processes []process `json:"processes"`
 }
 
@@ -213,7 +214,7 @@ type process struct {
 }
 
 func showCluster(ctx context.Context, s *screen, cluster *local.Cluster, dir string) error {
-	list := listing{Dir: cluster.Dir, Cluster: cluster.Plan.Cluster, Group: cluster.Plan.Group, Master: masterOf(ctx, cluster)}
+	list := listing{Dir: cluster.Dir, Cluster: cluster.Plan.Cluster, Group: cluster.Plan.Group, Master: masterOf(ctx, cluster), Pages: cluster.WebPages()}
 	listens := make(map[string]map[string]string)
 	for _, m := range cluster.Plan.Confmasters {
 		listens[m.Name()] = map[string]string{"grpc": m.Addr, "sentinel": m.SentinelAddr}
@@ -240,7 +241,8 @@ func showCluster(ctx context.Context, s *screen, cluster *local.Cluster, dir str
 		}
 		s.printf("  %s -p %s set a 1\n", client, port(ports[min(1, len(ports)-1)].KVAddr))
 		s.printf("  %s -p %s get a\n", client, port(ports[min(2, len(ports)-1)].KVAddr))
-		s.printf("  %s node kill %s%s\n\n", program(), list.Master, dirFlag(dir))
+		s.printf("  %s node kill %s%s\n", program(), list.Master, dirFlag(dir))
+		s.printf("The web page: %s\n\n", list.Pages[0])
 	})
 }
 

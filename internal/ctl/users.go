@@ -14,6 +14,7 @@ import (
 
 	"lockstep/internal/acl"
 	"lockstep/internal/admin"
+	"lockstep/internal/drift"
 	"lockstep/proto"
 )
 
@@ -36,21 +37,21 @@ type sharedLine struct {
 // sharedLines lists the users or libraries.
 func (s *standing) sharedLines(kind string) []sharedLine {
 	lines := []sharedLine{}
-	for _, name := range s.names(kind) {
+	for _, name := range s.Names(kind) {
 		line := sharedLine{Name: name, State: "not on record"}
 		var have *proto.NodeSetting
-		for i := range s.nodes {
+		for i := range s.Nodes {
 			if have == nil {
-				have = s.nodes[i].of(kind, name)
+				have = s.Nodes[i].Of(kind, name)
 			}
 		}
-		if item := s.find(kind, name); item != nil {
+		if item := s.Find(kind, name); item != nil {
 			line.Version, line.Value, line.State = item.GetVersion(), item.GetValue(), "as wanted"
 			if item.GetRemoved() {
 				line.State = "removed"
 			}
-			for i := range s.nodes {
-				if s.driftOf(&s.nodes[i], item) != nil {
+			for i := range s.Nodes {
+				if s.Difference(&s.Nodes[i], item) != nil {
 					line.State = "drift"
 				}
 			}
@@ -72,10 +73,10 @@ func (s *standing) sharedLine(kind, what, name string) (sharedLine, error) {
 			return line, nil
 		}
 	}
-	if err := s.firstError(); err != nil {
+	if err := s.FirstError(); err != nil {
 		return sharedLine{}, err
 	}
-	return sharedLine{}, unknownName(what, name, s.names(kind))
+	return sharedLine{}, unknownName(what, name, s.Names(kind))
 }
 
 func newUserList(s *screen) *cobra.Command {
@@ -85,10 +86,10 @@ func newUserList(s *screen) *cobra.Command {
 			rows := [][]string{{"USER", "VERSION", "STATE", "RULES"}}
 			for i := range lines {
 				l := &lines[i]
-				l.Value = hideHashes(l.Value)
+				l.Value = drift.HideHashes(l.Value)
 				rows = append(rows, []string{l.Name, decimal(l.Version), l.State, l.Value})
 			}
-			return s.show(map[string]any{"group": now.group, "users": lines}, func() { s.table(rows) })
+			return s.show(map[string]any{"group": now.Group, "users": lines}, func() { s.table(rows) })
 		})
 }
 
@@ -198,15 +199,10 @@ func newFunctionList(s *screen) *cobra.Command {
 			rows := [][]string{{"LIBRARY", "VERSION", "STATE", "BYTES", "SHA256"}}
 			for _, l := range now.sharedLines(kindFunction) {
 				list = append(list, library{l.Name, l.Version, l.State, len(l.Value), fmt.Sprintf("%x", sha256.Sum256([]byte(l.Value)))})
-				rows = append(rows, []string{l.Name, decimal(l.Version), l.State, fmt.Sprint(len(l.Value)), shortDigest(l.Value)})
+				rows = append(rows, []string{l.Name, decimal(l.Version), l.State, fmt.Sprint(len(l.Value)), drift.ShortDigest(l.Value)})
 			}
-			return s.show(map[string]any{"group": now.group, "libraries": list}, func() { s.table(rows) })
+			return s.show(map[string]any{"group": now.Group, "libraries": list}, func() { s.table(rows) })
 		})
-}
-
-// shortDigest tells two texts apart for people.
-func shortDigest(text string) string {
-	return fmt.Sprintf("sha256 %x…", sha256.Sum256([]byte(text)))[:len("sha256 ")+12] + "…"
 }
 
 func newFunctionGet(s *screen) *cobra.Command {

@@ -156,6 +156,7 @@ func (p *Program) observed(outer context.Context, logger *slog.Logger) error {
 		case "mutual":
 			listener = p.Keeper.Listen(listener, trust.AuthRequired)
 		}
+		observer.Address, observer.Secure = listener.Addr().String(), p.common.httpTLS != "off"
 		logger.Info("http", append(p.Labels(), "address", listener.Addr().String())...)
 		group.Go(func() error { return observer.Serve(inner, listener, p.common.profiles) })
 	}

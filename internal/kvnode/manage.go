@@ -139,6 +139,7 @@ func methodRoles() map[string][]trust.Role {
 		proto.KVNode_Images_FullMethodName:        looks,
 		proto.KVNode_Settings_FullMethodName:      looks,
 		proto.KVNode_Digest_FullMethodName:        looks,
+		proto.KVNode_Describe_FullMethodName:      {trust.Operator},
 		proto.KVNode_Checkpoint_FullMethodName:    images,
 		proto.KVNode_Hold_FullMethodName:          images,
 		proto.KVNode_Fetch_FullMethodName:         images,

@@ -420,6 +420,7 @@ func (c *Cluster) arguments(p Process) []string {
 		}
 		args = append(args, "--dir", filepath.Join(c.Dir, self.Name()), "--id", strconv.Itoa(self.ID),
 			"--peers", strings.Join(peers, ","), c.sentinelPort(), self.SentinelAddr)
+		args = append(args, "--drills", c.DrillsDir())
 		if !c.founded() {
 			args = append(args, "--new")
 		}

@@ -1,5 +1,7 @@
 package local
 
+import "path/filepath"
+
 // The distances of HTTP ports from the first KV port. They are chosen so that clusters whose first ports were reserved
 // (ReservePorts) cannot meet each other's.
 const (
@@ -24,6 +26,22 @@ func (c *Cluster) HTTPAddr(p Process) string {
 		}
 	}
 	return ""
+}
+
+// DrillsDir is where smrctl keeps the reports of drills, which the configuration masters show on their web page.
+func (c *Cluster) DrillsDir() string { return filepath.Join(c.Dir, "drills") }
+
+// WebPages lists where the configuration masters show the web page.
+func (c *Cluster) WebPages() []string {
+	scheme := "http://"
+	if c.Plan.TLS {
+		scheme = "https://"
+	}
+	var pages []string
+	for _, m := range c.Plan.Confmasters {
+		pages = append(pages, scheme+c.HTTPAddr(Process{Kind: KindConfmaster, Node: m.Name()})+"/")
+	}
+	return pages
 }
 
 // httpFlags are the flags that make a process answer there, unless somebody asked for something else.

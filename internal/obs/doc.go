@@ -8,6 +8,7 @@
 //	GET /readyz?role=R         200, or 503 and what is missing; R is master, slave or any (the default)
 //	GET /version               program, version, Go
 //	GET /debug/pprof/          only if it was asked for
+//	/, /web/…                  the web page of a configuration master, if it mounts one
 //
 // Names of our own begin with lockstep_replica_, lockstep_kv_ or lockstep_confmaster_ and are in base units: seconds,
 // bytes. LSNs are positions in bytes. A KV node says most things a second time under the names of redis_exporter

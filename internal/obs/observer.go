@@ -1,6 +1,7 @@
 package obs
 
 import (
+	"net/http"
 	"runtime"
 	"strings"
 	"sync"
@@ -37,12 +38,16 @@ type Subject interface {
 // nothing.
 type Observer struct {
 	Program, Version string
+	// Address is where Serve listens, host:port, and Secure whether with TLS; "" for nowhere. Set before the program runs.
+	Address string
+	Secure  bool
 
 	registry *prometheus.Registry
 
 	mu      sync.Mutex
 	subject Subject
 	serving func()
+	web     http.Handler
 }
 
 // New returns the observer of this process, which shows no server yet. serving, which may be nil, is called once: when
@@ -66,6 +71,22 @@ func (o *Observer) Show(s Subject) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.subject = s
+}
+
+// Mount makes web answer / and everything below /web/.
+func (o *Observer) Mount(web http.Handler) {
+	if o == nil {
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.web = web
+}
+
+func (o *Observer) mounted() http.Handler {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.web
 }
 
 // Serving says that the server listens on all its ports.

@@ -37,6 +37,9 @@ func (o *Observer) Serve(ctx context.Context, listener net.Listener, profiles bo
 		Handler: o.Handler(profiles), ReadHeaderTimeout: requestTime, ReadTimeout: requestTime, WriteTimeout: requestTime,
 		IdleTimeout: idleTime, MaxHeaderBytes: maxHeader,
 		BaseContext: func(net.Listener) context.Context { return ctx },
+		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
+			return context.WithValue(ctx, connKey{}, conn)
+		},
 	}
 	stopped := make(chan struct{})
 	unhook := context.AfterFunc(ctx, func() {
@@ -80,7 +83,13 @@ func (o *Observer) Handler(profiles bool) http.Handler {
 	if profiles {
 		addProfiles(mux)
 	}
-	return mux
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if web := o.mounted(); web != nil && (r.URL.Path == "/" || strings.HasPrefix(r.URL.Path, "/web/")) {
+			web.ServeHTTP(w, r)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
 }
 
 func addProfiles(mux *http.ServeMux) {
@@ -125,6 +134,20 @@ func plain(w http.ResponseWriter, code int, text string) {
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(code)
 	io.WriteString(w, text+"\n") // who does not take the answer does not want it
+}
+
+// connKey is the key of the connection in a request's context.
+type connKey struct{}
+
+// ConnOf returns the connection that a request came by, as the listener accepted it; nil if it is not known.
+func ConnOf(ctx context.Context) net.Conn {
+	switch conn := ctx.Value(connKey{}).(type) {
+	case *counted:
+		return conn.Conn
+	case net.Conn:
+		return conn
+	}
+	return nil
 }
 
 // bounded bounds the connections of a listener that are open at once.

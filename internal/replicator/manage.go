@@ -46,6 +46,8 @@ type manage struct {
 	proto.UnimplementedReplicatorServer
 	node *node
 	ctx  context.Context // of the process: ends streams
+	// readers has room for those who read records at once.
+	readers chan struct{}
 }
 
 // serveManage runs the management server until ctx ends.
@@ -61,7 +63,7 @@ func (n *node) serveManage(ctx context.Context, listener net.Listener) error {
 		}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 200 * time.Millisecond, PermitWithoutStream: true}),
 	)...)
-	proto.RegisterReplicatorServer(server, &manage{node: n, ctx: ctx})
+	proto.RegisterReplicatorServer(server, &manage{node: n, ctx: ctx, readers: make(chan struct{}, maxRecordReaders)})
 	n.cfg.drills.Register(server, (&manage{node: n}).checkTarget, ctx.Done())
 	checks := health.NewServer()
 	checks.SetServingStatus(proto.Replicator_ServiceDesc.ServiceName, healthpb.HealthCheckResponse_SERVING)
@@ -92,6 +94,7 @@ func methodRoles() map[string][]trust.Role {
 		proto.Replicator_Watch_FullMethodName:       {trust.Confmaster, trust.Viewer},
 		proto.Replicator_State_FullMethodName:       {trust.Confmaster, trust.Viewer},
 		proto.Replicator_Digests_FullMethodName:     {trust.Viewer},
+		proto.Replicator_Records_FullMethodName:     {trust.Confmaster, trust.Viewer},
 		proto.Replicator_Fence_FullMethodName:       {trust.Confmaster},
 		proto.Replicator_Lead_FullMethodName:        {trust.Confmaster},
 		proto.Replicator_Follow_FullMethodName:      {trust.Confmaster},

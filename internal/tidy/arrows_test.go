@@ -56,7 +56,7 @@ var arrows = map[string][]string{
 		"internal/trust", "smr", "smr/replica", "smr/wire", "smr/page", "log", "proto", "internal/archive", "internal/archive/s3", "internal/fault", "internal/invariant", "internal/obs", "internal/pause", "internal/speaker", "internal/turn",
 	},
 	"internal/kvnode": {
-		"internal/trust", "smr", "smr/client", "smr/session", "log", "proto", "internal/eventloop", "internal/kv", "internal/checkpoint", "internal/resp", "internal/acl", "internal/invariant", "internal/obs", "internal/transfer", "internal/nearest",
+		"internal/trust", "smr", "smr/client", "smr/session", "log", "proto", "internal/eventloop", "internal/kv", "internal/checkpoint", "internal/resp", "internal/acl", "internal/invariant", "internal/obs", "internal/transfer", "internal/nearest", "internal/logtext",
 		"internal/archive/s3", "internal/backup",
 	},
 	"internal/checkpoint": {"smr", "internal/kv", "internal/invariant"},
@@ -65,18 +65,22 @@ var arrows = map[string][]string{
 	"internal/backup":     {"smr", "log", "internal/archive", "internal/checkpoint", "internal/kv", "internal/mutant"},
 	"internal/transfer":   {"smr", "proto", "internal/trust", "internal/checkpoint", "internal/pause"},
 	"internal/rdb":        {"internal/kv", "internal/resp"},
-	"internal/confmaster": {"internal/trust", "smr", "proto", "internal/failover", "internal/resp", "internal/fault", "internal/invariant", "internal/obs", "internal/pause"},
+	"internal/confmaster": {"internal/trust", "smr", "proto", "internal/failover", "internal/resp", "internal/fault", "internal/invariant", "internal/obs", "internal/pause", "internal/web"},
 	"internal/fault":      {"proto"},
 
 	"internal/bytesize": {},
 	"internal/nearest":  {},
 	"internal/daemon":   {"internal/trust", "internal/fault", "internal/release", "internal/obs", "internal/bytesize", "internal/nearest"},
 
+	"internal/drift":   {"proto"},
+	"internal/logtext": {"smr", "internal/kv"},
+	"internal/web":     {"smr", "proto", "internal/drift", "internal/obs", "internal/trust"},
+
 	// Tools around the running system.
 	"internal/admin":          {"internal/trust", "proto", "internal/pause"},
 	"internal/local":          {"internal/trust", "smr", "proto", "internal/admin", "internal/wholefile"},
 	"internal/bench":          {"internal/trust", "proto", "internal/admin", "internal/local", "internal/pause", "internal/bench/parts"},
-	"internal/ctl":            {"internal/trust", "smr", "log", "proto", "internal/admin", "internal/bytesize", "internal/nearest", "internal/pause", "internal/wholefile", "internal/acl", "internal/local", "internal/bench", "internal/chaos", "internal/drill", "internal/release", "internal/archive", "internal/backup", "internal/checkpoint", "internal/kv", "internal/rdb", "internal/resp", "internal/transfer", "internal/archive/s3"},
+	"internal/ctl":            {"internal/trust", "smr", "log", "proto", "internal/admin", "internal/bytesize", "internal/drift", "internal/logtext", "internal/nearest", "internal/pause", "internal/wholefile", "internal/acl", "internal/local", "internal/bench", "internal/chaos", "internal/drill", "internal/release", "internal/archive", "internal/backup", "internal/checkpoint", "internal/kv", "internal/rdb", "internal/resp", "internal/transfer", "internal/archive/s3"},
 	"internal/drill":          {"internal/trust", "proto", "internal/admin", "internal/local", "internal/chaos", "internal/fault", "internal/pause", "internal/wholefile", "internal/release"},
 	"internal/bench/parts":    {"smr", "log", "internal/kv"},
 	"internal/e2e":            {"internal/trust", "smr", "log", "proto", "internal/admin", "internal/local"},
@@ -109,7 +113,7 @@ var arrows = map[string][]string{
 
 // testOnly lists modules that only test files may import.
 var testOnly = []string{
-	"github.com/redis/go-redis", "github.com/redis/rueidis", "pgregory.net/rapid", "go.uber.org/goleak", "github.com/rogpeppe/go-internal",
+	"github.com/redis/go-redis", "github.com/redis/rueidis", "pgregory.net/rapid", "go.uber.org/goleak", "github.com/rogpeppe/go-internal", "github.com/chromedp",
 }
 
 // What could go wrong: a core that begins to know sockets, or two shells that hold on to each other, and after a year

@@ -104,7 +104,7 @@ func checkSelector(f *sourceFile, n *ast.SelectorExpr) string {
 		return ""
 	}
 	switch name := n.Sel.Name; {
-	case slices.Contains([]string{"internal/e2e/programs_test.go", "internal/deploy/programs_test.go", "internal/rdb/redis_test.go"}, filepath.ToSlash(f.name)):
+	case slices.Contains([]string{"internal/e2e/programs_test.go", "internal/e2e/web_test.go", "internal/deploy/programs_test.go", "internal/rdb/redis_test.go"}, filepath.ToSlash(f.name)):
 		// programs of others, which are not everywhere; nothing is installed for a test
 	case f.isTest && (name == "Skip" || name == "Skipf" || name == "SkipNow") && (left.Name == "t" || left.Name == "b" || left.Name == "f" || left.Name == "tb"):
 		return "a skipped test shows nothing"

@@ -135,6 +135,11 @@ func WithCaller(ctx context.Context, c Caller) context.Context {
 	return context.WithValue(ctx, callerKey{}, c)
 }
 
+// Visitor is somebody who looks at the web page and has not said who he is: he may look.
+func Visitor(cluster, addr string) Caller {
+	return Caller{Peer: Peer{identities: []Identity{{Cluster: cluster, Role: Viewer, Name: "web"}}}, Addr: addr, Secure: true}
+}
+
 // ClientCaller is who is at the other end of a connection of a Redis client: where inner connections have TLS, a client without an
 // identity may do nothing.
 func (k *Keeper) ClientCaller(conn net.Conn) Caller {
