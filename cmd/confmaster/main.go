@@ -15,7 +15,7 @@ import (
 	"lockstep/internal/trust"
 )
 
-func main() { daemon.Main(run) }
+func main() { daemon.Main(daemon.Half, run) }
 
 // run does what the arguments say and returns the exit code.
 func run(ctx context.Context, arguments []string, stdout, stderr io.Writer) int {

@@ -19,7 +19,7 @@ import (
 // maxSize bounds flags that are numbers of bytes.
 const maxSize = 1 << 40
 
-func main() { daemon.Main(run) }
+func main() { daemon.Main(daemon.All, run) }
 
 // run does what the arguments say and returns the exit code.
 func run(ctx context.Context, arguments []string, stdout, stderr io.Writer) int {

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -20,6 +21,7 @@ import (
 	"lockstep/internal/fault"
 	"lockstep/internal/obs"
 	"lockstep/internal/release"
+	"lockstep/internal/slack"
 	"lockstep/internal/trust"
 )
 
@@ -30,10 +32,24 @@ const (
 	ExitUsage  = 2
 )
 
+// Share is how many of the machine's processors a program's Go code may run on at once, unless GOMAXPROCS in its environment says something.
+type Share int
+
+const (
+	All Share = iota
+	// Half of them, but at least one, is for programs whose time goes into system calls, not into Go code: waking a second processor for a moment
+	// costs more than it brings, most of all on virtual machines (docs/performance-notes.md).
+	Half
+)
+
 // Main runs a program with the arguments and the output of this process until it ends or is told to by SIGTERM or
 // SIGINT, and exits with its code.
-func Main(run func(ctx context.Context, arguments []string, stdout, stderr io.Writer) int) {
-	fault.Helper()       // does not return in a helper
+func Main(share Share, run func(ctx context.Context, arguments []string, stdout, stderr io.Writer) int) {
+	fault.Helper() // does not return in a helper
+	slack.Take()
+	if share == Half && os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(max(1, runtime.GOMAXPROCS(0)/2))
+	}
 	syscall.Umask(0o077) // what it writes is nobody else's, whatever a library asks for
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)

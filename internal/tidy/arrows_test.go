@@ -70,7 +70,8 @@ var arrows = map[string][]string{
 
 	"internal/bytesize": {},
 	"internal/nearest":  {},
-	"internal/daemon":   {"internal/trust", "internal/fault", "internal/release", "internal/obs", "internal/bytesize", "internal/nearest"},
+	"internal/slack":    {},
+	"internal/daemon":   {"internal/trust", "internal/fault", "internal/slack", "internal/release", "internal/obs", "internal/bytesize", "internal/nearest"},
 
 	"internal/drift":   {"proto"},
 	"internal/logtext": {"smr", "internal/kv"},
