@@ -37,6 +37,7 @@ const (
 type client struct {
 	*speaker.Speaker
 	id   replica.ClientID
+	node smr.NodeID // of the KV node that it is
 	conn net.Conn
 	// dropped: the connection or the reign in which it connected is over. What still waits of it is not appended: its
 	// session sends it again.
@@ -189,7 +190,7 @@ func (s *clients) setLeading(leading bool, epoch smr.Epoch) {
 }
 
 // admit makes conn a client of the reign, or says why not.
-func (s *clients) admit(conn net.Conn) (*client, smr.Epoch, *smr.Reject) {
+func (s *clients) admit(conn net.Conn, node smr.NodeID) (*client, smr.Epoch, *smr.Reject) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -199,7 +200,7 @@ func (s *clients) admit(conn net.Conn) (*client, smr.Epoch, *smr.Reject) {
 		return nil, 0, &smr.Reject{Code: smr.RejectBusy, Epoch: s.epoch, Reason: fmt.Sprintf("%d clients are connected already", s.limit)}
 	}
 	s.lastID++
-	c := &client{id: s.lastID, conn: conn}
+	c := &client{id: s.lastID, node: node, conn: conn}
 	c.Speaker = speaker.New(conn, c.compose, func(int) time.Duration { return writePatience })
 	s.byID[c.id] = c
 	return c, s.epoch, nil
@@ -238,8 +239,8 @@ func (s *clients) dropAll() {
 }
 
 // serveClient serves one client connection from its checked hello to its end.
-func (n *node) serveClient(ctx context.Context, conn net.Conn, r *wire.Reader, m *meter) {
-	c, epoch, reject := n.clients.admit(conn)
+func (n *node) serveClient(ctx context.Context, conn net.Conn, r *wire.Reader, m *meter, node smr.NodeID) {
+	c, epoch, reject := n.clients.admit(conn, node)
 	if reject != nil {
 		n.reject(conn, reject)
 		return

@@ -82,7 +82,7 @@ func (n *node) serveData(ctx context.Context, conn net.Conn) {
 	switch hello := message.(type) {
 	case *smr.ClientHello:
 		if n.checkHandshake(conn, hello.Handshake, "") && n.checkIdentity(conn, trust.KVNode, hello.Node) {
-			n.serveClient(ctx, conn, r, m)
+			n.serveClient(ctx, conn, r, m, hello.Node)
 		}
 	case *smr.SlaveHello:
 		if n.checkHandshake(conn, hello.Handshake, "") && n.checkIdentity(conn, trust.Replicator, hello.Node) {

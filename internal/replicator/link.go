@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"lockstep/internal/speaker"
@@ -44,6 +45,31 @@ type link struct {
 	feeding bool
 	from    smr.LSN // where the feed begins; valid once feeding
 	closed  bool
+	urgent  bool          // something in queued cannot wait
+	beat    smr.Heartbeat // the last that was queued
+
+	// Of who has the loop's turn: see haste.
+	ahead smr.LSN // what the peer has acknowledged, if it is a member
+	rank  int
+	fast  bool
+}
+
+// pending is what a link has not sent.
+type pending struct {
+	urgent   bool // a message that cannot wait
+	messages bool
+	frames   int64 // bytes of the log
+}
+
+// has returns what there is to be sent if the log ends at end.
+func (l *link) has(end smr.LSN) pending {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	has := pending{urgent: l.urgent, messages: len(l.queued) > 0}
+	if l.feeding {
+		has.frames = int64(end) - int64(max(l.from, smr.LSN(l.feeder.sent.Load())))
+	}
+	return has
 }
 
 // newLink returns a link whose feeder feeds from stream, or from what files opens; both are nil at a slave.
@@ -60,6 +86,7 @@ func newLink(id replica.ConnID, conn net.Conn, peer smr.NodeID, stream *stream, 
 func (l *link) send(message any) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.urgent = l.urgent || !l.onlyCommits(message)
 	if n := len(l.queued); n > 0 && replaces(message, l.queued[n-1]) {
 		l.queued[n-1] = message
 	} else {
@@ -68,6 +95,18 @@ func (l *link) send(message any) {
 	if len(l.queued) > maxQueued {
 		l.closeLocked()
 	}
+}
+
+// onlyCommits reports whether message tells nothing but that the commit LSN has moved. mu is held.
+func (l *link) onlyCommits(message any) bool {
+	beat, ok := message.(*smr.Heartbeat)
+	if !ok {
+		return false
+	}
+	before := l.beat
+	before.Commit = beat.Commit
+	l.beat = *beat
+	return before == *beat
 }
 
 // replaces reports whether the later message says all that the earlier one said.
@@ -124,7 +163,7 @@ func (l *link) isClosed() bool {
 func (l *link) takeQueued(into []any) (queued []any, feeding bool, from smr.LSN) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	queued, l.queued = l.queued, into[:0]
+	queued, l.queued, l.urgent = l.queued, into[:0], false
 	return queued, l.feeding, l.from
 }
 
@@ -134,6 +173,7 @@ type feeder struct {
 	link   *link
 	stream *stream
 	files  func() (*log.Reader, error)
+	sent   atomic.Uint64 // next, for those who do not compose; 0 before the feed has started
 
 	// Of who composes.
 	reader  *log.Reader
@@ -185,6 +225,7 @@ func (f *feeder) appendFrames(buffer []byte, patient bool) ([]byte, error) {
 	}
 	buffer = wire.AppendMessage(buffer, &smr.Append{Epoch: t.epoch, Commit: t.commit, From: f.next, Frames: t.frames})
 	f.next += smr.LSN(len(t.frames))
+	f.sent.Store(uint64(f.next))
 	if cap(f.gather) > keepBuffer {
 		f.gather = nil
 	}

@@ -55,21 +55,23 @@ func newLocal() *local {
 }
 
 // show sets what the KV node is to be told. Called by the loop; several changes may become one message. Commit alone is for people, and waits for
-// remind: of a slave that hears of a commit before its own disk is done the KV node can use nothing yet.
-func (l *local) show(status smr.Status) {
+// remind. With leisure so does Safe; it reports whether that waits now.
+func (l *local) show(status smr.Status, leisure bool) (waits bool) {
 	l.mu.Lock()
 	known := l.status
 	known.Commit = status.Commit
 	changed := !l.fresh || status != known
+	known.Safe = status.Safe
+	waits = changed && leisure && status == known
 	l.status, l.fresh = status, true
-	told := l.told
 	l.mu.Unlock()
-	if changed && told != nil {
-		told.Say()
+	if changed && !waits {
+		l.remind()
 	}
+	return waits
 }
 
-// remind tells the KV node what it does not know yet. Called by the loop with each tick.
+// remind tells the KV node what it does not know yet. Called by the loop, with each tick among others.
 func (l *local) remind() {
 	l.mu.Lock()
 	told := l.told
@@ -90,10 +92,9 @@ func (l *local) setSources(sources []smr.ImageSource) {
 	l.mu.Lock()
 	changed := !slices.Equal(l.sources, sources)
 	l.sources = sources
-	told := l.told
 	l.mu.Unlock()
-	if changed && told != nil {
-		told.Say()
+	if changed {
+		l.remind()
 	}
 }
 
@@ -101,11 +102,8 @@ func (l *local) setSources(sources []smr.ImageSource) {
 func (l *local) refuse(why string) {
 	l.mu.Lock()
 	l.refused = why
-	told := l.told
 	l.mu.Unlock()
-	if told != nil {
-		told.Say()
-	}
+	l.remind()
 }
 
 // takeRefusal returns why the KV node of the newest session is to be sent away, once.

@@ -72,6 +72,7 @@ type loop struct {
 	proposals chan proposal
 
 	links    map[replica.ConnID]*link
+	haste    haste
 	orders   map[replica.OrderID]chan<- replica.Reply
 	orderID  replica.OrderID
 	dialling uint64 // number of the dial order in force, 0 if none
@@ -95,6 +96,7 @@ func newLoop(n *node, core *replica.Replica) *loop {
 		upstream:  make(chan item, queueLength),
 		proposals: make(chan proposal, queueLength),
 		links:     make(map[replica.ConnID]*link),
+		haste:     haste{asked: make(map[smr.NodeID]uint64)},
 		orders:    make(map[replica.OrderID]chan<- replica.Reply),
 	}
 }
@@ -104,6 +106,7 @@ func (l *loop) run(ctx context.Context) error {
 	ticker := time.NewTicker(replica.TickMillis * time.Millisecond)
 	defer ticker.Stop()
 	defer l.closePage()
+	defer l.haste.stop()
 	for {
 		select {
 		case <-ticker.C:
@@ -173,6 +176,7 @@ func (l *loop) some(most int) bool {
 // round takes what is waiting, steps, carries out, publishes.
 func (l *loop) round() error {
 	if l.due.Swap(false) {
+		l.haste.tick++
 		l.tick()
 		l.node.local.remind()
 		l.reassure(l.node.disk.behind())
@@ -246,6 +250,7 @@ func (l *loop) gather(p proposal) {
 	}
 	if !p.client.dropped.Load() {
 		l.propose.Batches = append(l.propose.Batches, p.batch)
+		l.haste.noteAsked(p.client.node)
 	}
 }
 
@@ -265,16 +270,24 @@ func (l *loop) take(in item) {
 		return
 	case in.count != nil:
 		status := l.core.Status()
+		if in.count.LSN > 0 {
+			l.haste.noteCounted()
+		}
 		in.client.push(&smr.CopiesCounted{ID: in.count.ID, Copies: status.Copies(in.count.LSN)})
 		return
 	case in.link != nil && !l.admit(in):
 		return
+	case in.link != nil:
+		if _, ok := in.input.(*replica.Beat); ok {
+			l.haste.beaten = true
+		}
 	case in.client != nil:
 		if ask, ok := in.input.(*replica.ReadIndex); ok {
 			if !in.client.asks(ask.ID) {
 				return
 			}
 			ask.Clock = page.Boot()
+			l.haste.noteAsked(in.client.node)
 		}
 	}
 	l.input(in.input)
@@ -401,9 +414,7 @@ func (l *loop) sendAll() {
 		}
 		link.send(send.Message)
 	}
-	for _, link := range l.links { // each writes what it has: the order does not matter
-		link.say()
-	}
+	l.ship()
 }
 
 // publish makes the state visible to those who look from outside.
@@ -415,6 +426,8 @@ func (l *loop) publish() {
 	l.node.clients.setLeading(status.Leading, status.Epoch)
 	l.lastRound.Store(processMillis())
 	l.node.cfg.gauges.round(&status)
+	l.haste.status = status
+	l.haste.choose(l.links)
 	l.node.snapshot.set(status)
-	l.node.local.show(l.node.statusForKV(&status))
+	l.tellKV(&status)
 }

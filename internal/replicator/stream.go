@@ -102,6 +102,13 @@ func (s *stream) evict() {
 	}
 }
 
+// reach returns where the log ends.
+func (s *stream) reach() smr.LSN {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.end
+}
+
 // label returns the epoch and commit LSN that a message composed now carries.
 func (s *stream) label() (smr.Epoch, smr.LSN) {
 	s.mu.Lock()
