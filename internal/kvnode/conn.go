@@ -69,10 +69,12 @@ type conn struct {
 	payload   []byte          // scratch for the payload of a request
 	began     time.Duration   // node time at which the writes of the run were submitted
 
-	index    indexAnswer
-	onIndex  func(smr.LSN, error) // conn.indexReady, made once
-	caughtUp chan struct{}        // capacity 1: the node has executed what a read needs
-	about    about
+	index   indexAnswer
+	onIndex func(smr.LSN, error) // conn.indexReady, made once
+	// onReadable is conn.indexKnown, made once
+	onReadable func(smr.LSN, error)
+	caughtUp   chan struct{} // capacity 1: the node has executed what a read needs
+	about      about
 }
 
 // indexAnswer is what a read index round brought.
@@ -129,6 +131,7 @@ func newConn(node *Node, id int64, c net.Conn, socket *eventloop.Socket) *conn {
 	conn.out = newOutput(c, conn.outputLimit, &node.tasks, &node.stats.netOutput)
 	conn.run = run{node: node, conn: conn, reply: &conn.reply, wake: make(chan struct{}, 1)}
 	conn.onIndex = conn.indexReady
+	conn.onReadable = conn.indexKnown
 	conn.caughtUp = make(chan struct{}, 1)
 	conn.reply.Proto = 2
 	conn.reply.Draws = rand.Uint64() // two connections that draw at the same LSN draw differently

@@ -93,18 +93,44 @@ func (c *conn) settleDoubt() error {
 	return c.index.err
 }
 
-// mayReadNow is prepareRead for who cannot wait: it reports false if that is needed.
-func (c *conn) mayReadNow() bool {
+// readiness is whether a read can be executed.
+type readiness uint8
+
+const (
+	readNow   readiness = iota
+	readLater           // once everything below an LSN is executed
+	readAsks            // once the master has answered up to where that is
+	readAlone           // once it is known what this node has executed: for a goroutine that may wait
+)
+
+// readiness is prepareRead for who cannot wait. lsn is that of readLater.
+func (c *conn) readiness() (ready readiness, lsn smr.LSN) {
 	switch k := c.consistency; k.kind {
 	case readStale:
-		return true
+		return readNow, 0
 	case readAtLeast:
-		return c.node.applied.reached(k.lsn) && !c.node.log.InDoubt()
+		if c.node.log.InDoubt() {
+			return readAlone, 0
+		}
+		return c.reached(k.lsn)
 	case readBounded:
-		return c.node.isFresh(k.bound)
+		if c.node.isFresh(k.bound) {
+			return readNow, 0
+		}
 	}
 	lsn, leased := c.node.log.ReadLease()
-	return leased && c.node.applied.reached(lsn)
+	if !leased {
+		return readAsks, 0
+	}
+	return c.reached(lsn)
+}
+
+// reached returns the readiness of a read that needs everything below lsn executed.
+func (c *conn) reached(lsn smr.LSN) (readiness, smr.LSN) {
+	if c.node.applied.reached(lsn) {
+		return readNow, 0
+	}
+	return readLater, lsn
 }
 
 // readable is prepareRead for commands of the shell: it replies why they cannot read, and reports whether they can.

@@ -157,6 +157,9 @@ func (g *fakeGroup) tick() {
 // Flush implements Log.
 func (l *fakeLog) Flush() {}
 
+// TryReadIndex implements Log.
+func (l *fakeLog) TryReadIndex(done func(smr.LSN, error)) { l.ReadIndex(done) }
+
 func (l *fakeLog) TrySubmit(slot uint16, payload []byte, submission Submission) bool {
 	l.roomMu.Lock()
 	full := l.full != nil

@@ -38,6 +38,8 @@ type Log interface {
 	// ReadIndex calls done with an LSN at which a read that arrived before this call is linearizable, or with the
 	// reason why there is none within the read timeout. done is called once, from any goroutine, and does not block.
 	ReadIndex(done func(index smr.LSN, err error))
+	// TryReadIndex is ReadIndex, but the question is on its way only with the next Flush.
+	TryReadIndex(done func(index smr.LSN, err error))
 	// InDoubt reports whether what this node has executed may be of another stream than the log that is beside it now: nobody may be
 	// answered from it who asks for more than a stale state.
 	InDoubt() bool

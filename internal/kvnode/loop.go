@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"lockstep/internal/eventloop"
+	"lockstep/smr"
 )
 
 const (
@@ -22,13 +23,17 @@ const (
 type loopPart struct {
 	socket *eventloop.Socket // nil: a goroutine of its own serves the connection from beginning to end
 	loop   *eventloop.Loop
-	where  atomic.Int32 // who has the turn: one of those below
-	last   bool         // behind the run in the log there is no further complete command in the buffer
+	where  atomic.Int32  // who has the turn: one of those below
+	place  place         // of gathering
+	asked  time.Duration // node time at which the reads that wait have asked the master; 0: they have not
+	unread error         // why those that waited cannot be executed
+	last   bool          // behind the run in the log there is no further complete command in the buffer
 }
 
 const (
 	atLoop  int32 = iota // the event loop, or nobody
 	inLog                // whoever learns the outcome of its last write
+	inRead               // whoever learns that its reads can be executed
 	lostLog              // the node stops, and nobody learns it
 	atOwn                // a goroutine that was started for commands that may wait or take long
 	gone                 // it has ended
@@ -37,7 +42,7 @@ const (
 // startLoops starts the event loops. They end in Stop.
 func (n *Node) startLoops() error {
 	for range min(maxLoops, max(1, runtime.GOMAXPROCS(0)/2)) {
-		loop, err := eventloop.New(n.log.Flush)
+		loop, err := eventloop.New(n.gathering.consider)
 		if err != nil {
 			return err
 		}
@@ -57,6 +62,7 @@ func (n *Node) stopLoops() {
 		loop.Stop()
 	}
 	n.loopTasks.Wait()
+	n.gathering.stop()
 }
 
 // socketOf takes a TCP connection out of Go's scheduler, for an event loop. For others it returns nil: they stay what they are.
@@ -88,6 +94,7 @@ func (n *Node) start(c *conn) {
 // Ready implements eventloop.Handler: something has arrived.
 func (c *conn) Ready() {
 	for c.receive() {
+		c.node.gathering.returned(&c.turn.place)
 		c.beginBatch()
 		if !c.goOn() || c.restOrPost() {
 			return
@@ -99,6 +106,12 @@ func (c *conn) Ready() {
 func (c *conn) Posted() {
 	if c.turn.where.CompareAndSwap(inLog, atLoop) {
 		if c.finishRun() && c.goOn() && !c.restOrPost() {
+			c.Ready()
+		}
+		return
+	}
+	if c.turn.where.CompareAndSwap(inRead, atLoop) {
+		if c.finishReads() && c.goOn() && !c.restOrPost() {
 			c.Ready()
 		}
 		return
@@ -156,7 +169,7 @@ type verdict uint8
 
 const (
 	batchDone verdict = iota // all complete commands are executed
-	submitted                // the writes of the run are in the log, and the connection with them
+	submitted                // the writes of the run are in the log, or its reads wait for it, and the connection with them
 	mayWait                  // what comes next may wait, or take long
 )
 
@@ -218,6 +231,7 @@ func (c *conn) bury() {
 	c.net.Close()
 	c.leave()
 	c.node.clients.remove(c)
+	c.node.gathering.returned(&c.turn.place)
 	c.turn.socket.Release()
 	c.node.tasks.Done()
 }
@@ -233,7 +247,7 @@ func (c *conn) nudge() {
 // giveUp closes a connection, which may wait for a log that calls back no more.
 func (c *conn) giveUp() {
 	c.net.Close()
-	if c.turn.socket != nil && c.turn.where.CompareAndSwap(inLog, lostLog) {
+	if c.turn.socket != nil && (c.turn.where.CompareAndSwap(inLog, lostLog) || c.turn.where.CompareAndSwap(inRead, lostLog)) {
 		c.post()
 	}
 }
@@ -335,7 +349,10 @@ func (c *conn) settleReady() verdict {
 	if r.writes > 0 {
 		return c.submitRun()
 	}
-	if !c.mayReadNow() || !c.answerReads(false) {
+	switch ready, lsn := c.readiness(); {
+	case ready == readLater || ready == readAsks:
+		return c.awaitReads(ready, lsn)
+	case ready == readAlone || !c.answerReads(false):
 		return mayWait
 	}
 	r.reset()
@@ -353,9 +370,11 @@ func (c *conn) submitRun() verdict {
 		}
 		return submitted
 	}
+	c.node.gathering.submitted(&c.turn.place, c.run.writes)
 	if c.submit(true) {
 		return submitted
 	}
+	c.node.gathering.withdrawn(&c.turn.place, c.run.writes)
 	if !c.turn.where.CompareAndSwap(inLog, atLoop) {
 		return submitted // the node stops, and ends the connection
 	}
@@ -366,6 +385,62 @@ func (c *conn) submitRun() verdict {
 }
 
 // isStopped reports whether a channel is closed.
+// awaitReads has the run, all of it reads, wait until everything below lsn is executed or, with readAsks, below what the master answers.
+func (c *conn) awaitReads(ready readiness, lsn smr.LSN) verdict {
+	c.turn.where.Store(inRead)
+	if isStopped(c.node.stopped) { // as in submitRun
+		if c.turn.where.CompareAndSwap(inRead, atLoop) {
+			c.dead = true
+			c.finish()
+		}
+		return submitted
+	}
+	if ready == readAsks {
+		c.turn.asked = c.node.now()
+		c.node.gathering.reads.Store(true)
+		c.node.log.TryReadIndex(c.onReadable)
+		return submitted
+	}
+	if c.node.applied.park(lsn, c) {
+		return submitted
+	}
+	if !c.turn.where.CompareAndSwap(inRead, atLoop) {
+		return submitted // the node stops, and ends the connection
+	}
+	if !c.answerReads(false) {
+		return mayWait
+	}
+	c.run.reset()
+	return batchDone
+}
+
+// indexKnown takes the answer to the question of awaitReads, on whatever goroutine learns it.
+func (c *conn) indexKnown(lsn smr.LSN, err error) {
+	c.turn.unread = err
+	if err != nil || !c.node.applied.park(lsn, c) {
+		c.post()
+	}
+}
+
+// finishReads answers the reads that waited. It reports false if the connection is with others now.
+func (c *conn) finishReads() bool {
+	r := &c.run
+	if asked := c.turn.asked; asked > 0 && c.turn.unread == nil {
+		c.node.gauges.readIndex.Observe((c.node.now() - asked).Seconds())
+		c.node.fresh.note(asked)
+	}
+	c.turn.asked = 0
+	if err := c.turn.unread; err != nil {
+		c.turn.unread = nil
+		c.answerUnread(err)
+	} else if !c.answerReads(false) {
+		c.goAlone()
+		return false
+	}
+	r.reset()
+	return true
+}
+
 func isStopped(stopped chan struct{}) bool {
 	select {
 	case <-stopped:
@@ -379,6 +454,7 @@ func isStopped(stopped chan struct{}) bool {
 func (c *conn) finishRun() bool {
 	r := &c.run
 	r.async = false
+	c.node.gathering.finished(&c.turn.place)
 	c.noteWrites()
 	for ; r.next < len(r.ops) && r.ops[r.next].write; r.next++ {
 		r.answerFailed(r.ops[r.next])
@@ -401,6 +477,9 @@ func (n *Node) answerExecuted() {
 		} else {
 			c.post()
 		}
+	}
+	if here && len(n.executed) > 0 && n.gathering.holds() {
+		n.loops[0].Post() // it considers whether to send that
 	}
 	clear(n.executed)
 	n.executed = n.executed[:0]

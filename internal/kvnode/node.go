@@ -30,17 +30,18 @@ type Node struct {
 	settings *settings
 	started  time.Time
 
-	stats    stats
-	gauges   *gauges
-	slow     slowLog
-	applied  progress
-	changed  atomic.Int64                // node time of the last change of the status
-	role     atomic.Pointer[smr.Status]  // as of that change: not its LSNs
-	caughtUp atomic.Bool                 // once: everything that was safe when it was asked is executed
-	slaves   atomic.Int64                // members besides the master that stream, as the last sample saw it
-	address  atomic.Pointer[net.TCPAddr] // where clients are accepted
-	tasks    sync.WaitGroup              // connections, and the goroutines of Serve
-	loops    []*eventloop.Loop           // they watch connections; set by Serve
+	stats     stats
+	gauges    *gauges
+	slow      slowLog
+	applied   progress
+	changed   atomic.Int64                // node time of the last change of the status
+	role      atomic.Pointer[smr.Status]  // as of that change: not its LSNs
+	caughtUp  atomic.Bool                 // once: everything that was safe when it was asked is executed
+	slaves    atomic.Int64                // members besides the master that stream, as the last sample saw it
+	address   atomic.Pointer[net.TCPAddr] // where clients are accepted
+	tasks     sync.WaitGroup              // connections, and the goroutines of Serve
+	loops     []*eventloop.Loop           // they watch connections; set by Serve
+	gathering *gathering
 	// loopTasks are the goroutines of loops. They end when no connection is left.
 	loopTasks sync.WaitGroup
 	stopping  atomic.Bool   // no new commands
@@ -88,6 +89,7 @@ func NewNode(config Config, session smr.SessionID, runID string, log Log) *Node 
 		machine:  kv.New(),
 		gauges:   newGauges(config),
 	}
+	n.gathering = newGathering(n.now, func() { n.log.Flush() })
 	n.commands = newCommandTable()
 	n.settings = newSettings(n)
 	n.slow.limit = 128

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"lockstep/smr"
 )
@@ -16,6 +17,41 @@ type progress struct {
 
 	mu      sync.Mutex
 	waiters []waiter
+	parked  []parked
+}
+
+// parked is a connection whose reads need everything below lsn executed.
+type parked struct {
+	lsn   smr.LSN
+	since time.Duration // node time
+	conn  *conn
+}
+
+// park is wait for a connection of an event loop: it is posted to it.
+func (p *progress) park(lsn smr.LSN, c *conn) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.waiting.Add(1) // as in wait
+	if p.reached(lsn) {
+		p.waiting.Add(-1)
+		return false
+	}
+	p.parked = append(p.parked, parked{lsn: lsn, since: c.node.now(), conn: c})
+	return true
+}
+
+// overdue takes those out that have been parked since before, and has give called for each.
+func (p *progress) overdue(before time.Duration, give func(lsn smr.LSN, c *conn)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.parked = slices.DeleteFunc(p.parked, func(w parked) bool {
+		if w.since >= before {
+			return false
+		}
+		p.waiting.Add(-1)
+		give(w.lsn, w.conn)
+		return true
+	})
 }
 
 // waiter is one reader that needs everything below lsn executed.
@@ -72,4 +108,12 @@ func (p *progress) advance(lsn smr.LSN) {
 	}
 	clear(p.waiters[len(kept):])
 	p.waiters = kept
+	p.parked = slices.DeleteFunc(p.parked, func(w parked) bool {
+		if w.lsn > lsn {
+			return false
+		}
+		p.waiting.Add(-1)
+		w.conn.post()
+		return true
+	})
 }

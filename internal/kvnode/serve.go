@@ -12,6 +12,7 @@ import (
 
 	"lockstep/internal/acl"
 	"lockstep/internal/trust"
+	"lockstep/smr"
 )
 
 const (
@@ -208,6 +209,10 @@ func (n *Node) sample(ctx context.Context) {
 		case <-ticker.C:
 		}
 		n.closeSilent()
+		n.applied.overdue(n.now()-n.config.WriteTimeout, func(lsn smr.LSN, c *conn) {
+			c.turn.unread = n.notExecuted(lsn)
+			c.post()
+		})
 		now := n.measure()
 		n.stats.opsPerSec.Store(max(now.commands-before.commands, 0))
 		n.stats.inPerSec.Store(max(now.input-before.input, 0))

@@ -268,6 +268,11 @@ func (n *Node) waitApplied(lsn smr.LSN, ready chan struct{}) error {
 			<-ready
 			return nil
 		}
-		return fmt.Errorf("this node has executed the log up to LSN %d, the read needs it up to %d", n.applied.load(), lsn)
+		return n.notExecuted(lsn)
 	}
+}
+
+// notExecuted is the error of a read that needs everything below lsn executed.
+func (n *Node) notExecuted(lsn smr.LSN) error {
+	return fmt.Errorf("this node has executed the log up to LSN %d, the read needs it up to %d", n.applied.load(), lsn)
 }

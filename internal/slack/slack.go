@@ -37,6 +37,10 @@ func Take() {
 	if err != nil || now >= int(Time) || unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(Time), 0, 0, 0) != nil {
 		return
 	}
-	// It returns only if it fails, which changes nothing.
-	_ = syscall.Exec("/proc/self/exe", os.Args, append(os.Environ(), done+"=1"))
+	program, err := os.Executable()
+	if err != nil {
+		return
+	}
+	// It is not /proc/self/exe itself: ps and top would show that name. It returns only if it fails, which changes nothing.
+	_ = syscall.Exec(program, os.Args, append(os.Environ(), done+"=1"))
 }

@@ -176,7 +176,12 @@ func (c *Client) Proved() bool { return !c.applied.inDoubt.Load() }
 // ReadIndex calls done once with an LSN: what is read at Applied >= LSN is linearizable, if the read arrived before
 // this call. Or with ErrNoAnswer, ErrOverloaded or ErrClosed. done is called from the session loop, from within Flush, from the apply
 // loop if the log beside had first to be held against what was executed, or from within ReadIndex, and must not block.
-func (c *Client) ReadIndex(done func(lsn smr.LSN, err error)) {
+func (c *Client) ReadIndex(done func(lsn smr.LSN, err error)) { c.askIndex(done, true) }
+
+// TryReadIndex is ReadIndex, but the question is on its way only with the next Flush: whoever has many asks them first.
+func (c *Client) TryReadIndex(done func(lsn smr.LSN, err error)) { c.askIndex(done, false) }
+
+func (c *Client) askIndex(done func(lsn smr.LSN, err error), now bool) {
 	trusted := func(lsn smr.LSN, err error) {
 		if err != nil {
 			done(0, err)
@@ -184,7 +189,7 @@ func (c *Client) ReadIndex(done func(lsn smr.LSN, err error)) {
 		}
 		c.applied.wait(0, func(err error) { done(lsn, err) }) // what was executed may be of another stream
 	}
-	if !c.inbox.read(trusted) {
+	if !c.inbox.read(trusted, now) {
 		done(0, ErrClosed)
 	}
 }

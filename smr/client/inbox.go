@@ -65,7 +65,7 @@ type inbox struct {
 	blocked        int // callers that wait for room
 	// refusing: what is submitted would be refused by the session.
 	refusing bool
-	// knocked: the session loop knows that there are submissions.
+	// knocked: the session loop knows that there are submissions or questions.
 	knocked bool
 }
 
@@ -143,15 +143,16 @@ func (in *inbox) waitForRoom(size int) Outcome {
 	}
 }
 
-// read leaves a question for an LSN to read at; false if the inbox is closed.
-func (in *inbox) read(done readCall) bool {
+// read leaves a question for an LSN to read at; false if the inbox is closed. Unless it is to go now, the caller knocks.
+func (in *inbox) read(done readCall, now bool) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if in.closed {
 		return false
 	}
 	in.reads = append(in.reads, done)
-	if len(in.reads) == 1 {
+	if now && !in.knocked {
+		in.knocked = true
 		in.knock()
 	}
 	return true
