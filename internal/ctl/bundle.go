@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"lockstep/internal/admin"
+	"lockstep/internal/drift"
 	"lockstep/internal/local"
 	"lockstep/internal/release"
 	"lockstep/proto"
@@ -153,6 +154,12 @@ func (b *bundle) askGroup(ctx context.Context, client asker, g *proto.GroupStatu
 		b.addJSON(dir+"explain.json", list)
 	}
 	if settings, err := client.Settings(ctx, g.GetName(), true); !b.failed("settings of "+g.GetName(), err) {
+		for _, item := range settings.GetSettings() {
+			hideSecret(item.GetName(), &item.Value)
+		}
+		for _, change := range settings.GetHistory() {
+			hideSecret(change.GetName(), &change.Value, &change.Before)
+		}
 		b.addJSON(dir+"settings.json", settings)
 	}
 	for _, m := range membersOf(g, b.login) {
@@ -164,6 +171,9 @@ func (b *bundle) askGroup(ctx context.Context, client asker, g *proto.GroupStatu
 			b.addJSON(dir+m.node+"/state.json", state)
 			have, err := node.Settings(ctx, &proto.SettingsRequest{Target: target})
 			if err == nil {
+				for _, item := range have.GetSettings() {
+					hideSecret(item.GetName(), &item.Value)
+				}
 				b.addJSON(dir+m.node+"/settings.json", have)
 			}
 			return err
@@ -173,6 +183,15 @@ func (b *bundle) askGroup(ctx context.Context, client asker, g *proto.GroupStatu
 		}
 		if info, err := redisAsk(ctx, b.login, m.kvAddr, "INFO ALL"); !b.failed("INFO of "+m.node, err) {
 			b.add(dir+m.node+"/info.txt", []byte(strings.Join(info, "\n")))
+		}
+	}
+}
+
+// hideSecret takes values of a setting out if they are secret: there their name does not stand right before them, as scrub would need.
+func hideSecret(name string, values ...*string) {
+	for _, value := range values {
+		if drift.Secret(name) && *value != "" {
+			*value = "REMOVED"
 		}
 	}
 }

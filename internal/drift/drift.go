@@ -217,6 +217,11 @@ func (s *Standing) FirstError() error {
 	return errors.Join(problems...)
 }
 
+// Secret reports whether the value of a setting is one: a password by which something logs in elsewhere, as masterauth is.
+func Secret(name string) bool {
+	return slices.ContainsFunc([]string{"pass", "auth", "masteruser", "secret"}, func(part string) bool { return strings.Contains(name, part) })
+}
+
 // ShortDigest tells two texts apart for people.
 func ShortDigest(text string) string {
 	return fmt.Sprintf("sha256 %x…", sha256.Sum256([]byte(text)))[:len("sha256 ")+12] + "…"

@@ -166,10 +166,8 @@ func shown(name, value string) string {
 	if value == "" {
 		return ""
 	}
-	for _, part := range []string{"pass", "auth", "masteruser", "secret"} {
-		if strings.Contains(name, part) {
-			return hidden
-		}
+	if drift.Secret(name) {
+		return hidden
 	}
 	if len(value) > valueShown {
 		return strings.ToValidUTF8(value[:valueShown], "") + "…"
