@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-
 )
 
 // schedule is what runs a drill again and again: files for systemd, or a line for cron.
