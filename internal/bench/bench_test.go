@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"lockstep/internal/admin"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -484,7 +486,7 @@ func TestAuthentication(t *testing.T) {
 		return answers(words)
 	})
 	ctx := context.Background()
-	if _, err := short("set", 10).Run(ctx, Target{Addrs: []string{s.addr}, User: "me", Password: "secret"}, nil); err != nil {
+	if _, err := short("set", 10).Run(ctx, Target{Addrs: []string{s.addr}, Login: admin.Login{User: "me", Password: "secret"}}, nil); err != nil {
 		t.Fatal(err)
 	}
 	s.mu.Lock()
@@ -492,7 +494,7 @@ func TestAuthentication(t *testing.T) {
 		t.Errorf("%q, %d times", got, s.seen["AUTH"])
 	}
 	s.mu.Unlock()
-	if _, err := short("set", 10).Run(ctx, Target{Addrs: []string{s.addr}, Password: "other"}, nil); err == nil || !strings.Contains(err.Error(), "WRONGPASS") {
+	if _, err := short("set", 10).Run(ctx, Target{Addrs: []string{s.addr}, Login: admin.Login{Password: "other"}}, nil); err == nil || !strings.Contains(err.Error(), "WRONGPASS") {
 		t.Errorf("a wrong password: %v", err)
 	}
 }

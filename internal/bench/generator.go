@@ -87,28 +87,30 @@ type connection struct {
 
 // loop is one thread of the generator. Times are since its start.
 type loop struct {
-	load    Load
-	target  Target
-	source  *source
-	around  func(begins bool)
-	epoll   int
-	timer   int // wakes an open loop, and all threads at their ends
-	bell    int // rung when a connection was made again
-	conns   []connection
-	seen    *recorder
-	start   time.Time
-	warm    time.Duration // what counts begins
-	end     time.Duration
-	counts  bool // warm has passed
-	ended   bool
-	busy    int   // connections that wait for replies
-	idle    []int // open loop: connections that wait for work, as a queue
-	next    time.Duration
-	step    time.Duration // between two pipelines of this thread's share; 0 in a closed loop
-	late    bool          // the pipelines that are due wait for connections
-	left    int64         // operations that may still begin; < 0: no bound
-	piece   []byte
-	dialled struct {
+	load   Load
+	target Target
+	source *source
+	around func(begins bool)
+	epoll  int
+	timer  int // wakes an open loop, and all threads at their ends
+	bell   int // rung when a connection was made again
+	conns  []connection
+	seen   *recorder
+	start  time.Time
+	warm   time.Duration // what counts begins
+	end    time.Duration
+	counts bool // warm has passed
+	ended  bool
+	busy   int   // connections that wait for replies
+	idle   []int // open loop: connections that wait for work, as a queue
+	next   time.Duration
+	step   time.Duration // between two pipelines of this thread's share; 0 in a closed loop
+	// carriers pass on what the load and connections with TLS say to each other.
+	carriers sync.WaitGroup
+	late     bool  // the pipelines that are due wait for connections
+	left     int64 // operations that may still begin; < 0: no bound
+	piece    []byte
+	dialled  struct {
 		sync.Mutex
 		made []made // connections that were made again
 		wait sync.WaitGroup
@@ -153,7 +155,7 @@ func newLoop(l Load, target Target, thread int) (*loop, error) {
 	}
 	for at := thread; at < l.Connections; at += l.Threads {
 		addr := target.Addrs[at%len(target.Addrs)]
-		fd, err := target.dial(addr)
+		fd, err := target.dial(addr, &p.carriers)
 		if err != nil {
 			return p, err
 		}
@@ -197,6 +199,7 @@ func (p *loop) close() {
 			unix.Close(p.conns[i].fd)
 		}
 	}
+	p.carriers.Wait()
 	for _, fd := range []int{p.epoll, p.timer, p.bell} {
 		if fd >= 0 {
 			unix.Close(fd)
@@ -471,7 +474,7 @@ func (p *loop) redial(at int, addr string) {
 		timer := time.NewTimer(redialPause)
 		defer timer.Stop()
 		<-timer.C
-		fd, err := p.target.dial(addr)
+		fd, err := p.target.dial(addr, &p.carriers)
 		p.dialled.Lock()
 		p.dialled.made = append(p.dialled.made, made{at, fd, err})
 		p.dialled.Unlock()

@@ -1,105 +1,85 @@
 package bench
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"lockstep/internal/admin"
 )
 
 // Target is where a load goes.
 type Target struct {
-	Addrs    []string // host:port; connections are dealt to them in turn
-	User     string   // of AUTH; "" is the default user
-	Password string   // "": no AUTH
-	Closing  []byte   // a command behind each pipeline with writes, whose reply must be a number above 0; nil is none
+	Addrs   []string    // host:port; connections are dealt to them in turn
+	Login   admin.Login // certificate, user and password
+	Closing []byte      // a command behind each pipeline with writes, whose reply must be a number above 0; nil is none
 }
 
 // dialTime bounds how long a connection may take to be made, and to be let in.
 const dialTime = 5 * time.Second
 
-// dial connects to one of the target's addresses and returns a non-blocking socket. The caller closes it.
-func (t Target) dial(addr string) (fd int, err error) {
-	resolved, err := net.ResolveTCPAddr("tcp", addr)
+// dial connects to one of the target's addresses and returns a non-blocking socket. The caller closes it. What carries TLS runs in
+// carriers, until the socket or the connection is closed.
+func (t Target) dial(addr string, carriers *sync.WaitGroup) (fd int, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), dialTime)
+	defer cancel()
+	conn, err := t.Login.DialRedis(ctx, addr)
 	if err != nil {
-		return -1, fmt.Errorf("address %s: %w", addr, err)
+		return -1, fmt.Errorf("connect to %s: %w", addr, err)
 	}
-	family, to := unix.AF_INET6, unix.Sockaddr(nil)
-	if ip := resolved.IP.To4(); ip != nil {
-		family, to = unix.AF_INET, &unix.SockaddrInet4{Port: resolved.Port, Addr: [4]byte(ip)}
+	if plain, ok := conn.(*net.TCPConn); ok {
+		fd, err = descriptorOf(plain)
+		conn.Close() // the descriptor is another one of the same connection
 	} else {
-		six := &unix.SockaddrInet6{Port: resolved.Port}
-		copy(six.Addr[:], resolved.IP.To16())
-		to = six
-	}
-	if fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err != nil {
-		return -1, fmt.Errorf("make a socket: %w", err)
-	}
-	patience := unix.NsecToTimeval(int64(dialTime))
-	err = errors.Join(
-		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &patience), // of connect too
-		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &patience),
-		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1))
-	if err == nil {
-		if err = again(func() error { return unix.Connect(fd, to) }); err == nil {
-			err = t.enter(fd)
-		}
-	}
-	if err == nil {
-		err = unix.SetNonblock(fd, true)
+		fd, err = carry(conn, carriers)
 	}
 	if err != nil {
-		unix.Close(fd)
 		return -1, fmt.Errorf("connect to %s: %w", addr, err)
 	}
 	return fd, nil
 }
 
-// again repeats a system call that a signal interrupted.
-func again(call func() error) error {
-	for {
-		if err := call(); !errors.Is(err, unix.EINTR) {
-			return err
-		}
+// descriptorOf returns a descriptor of the connection that outlives it.
+func descriptorOf(conn *net.TCPConn) (fd int, err error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return -1, err
 	}
+	var failed error
+	err = raw.Control(func(own uintptr) { fd, failed = unix.FcntlInt(own, unix.F_DUPFD_CLOEXEC, 0) })
+	if err = errors.Join(err, failed); err != nil {
+		return -1, err
+	}
+	return fd, nil
 }
 
-// enter authenticates a connection that blocks.
-func (t Target) enter(fd int) error {
-	if t.Password == "" {
-		return nil
+// carry puts a socket before a connection with TLS, and passes on what comes at either end. It takes the connection over.
+func carry(conn net.Conn, carriers *sync.WaitGroup) (fd int, err error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		conn.Close()
+		return -1, fmt.Errorf("make a socket: %w", err)
 	}
-	words := [][]byte{[]byte(t.Password)}
-	if t.User != "" {
-		words = [][]byte{[]byte(t.User), []byte(t.Password)}
+	file := os.NewFile(uintptr(pair[1]), "load")
+	inner, err := net.FileConn(file)
+	if err = errors.Join(err, file.Close()); err != nil {
+		conn.Close()
+		unix.Close(pair[0])
+		return -1, fmt.Errorf("make a socket: %w", err)
 	}
-	request := appendCommand(nil, "AUTH", words...)
-	for len(request) > 0 {
-		var n int
-		err := again(func() (err error) { n, err = unix.Write(fd, request); return err })
-		if err != nil {
-			return fmt.Errorf("authenticate: %w", err)
-		}
-		request = request[n:]
+	pass := func(target io.Writer, source io.Reader) {
+		_, _ = io.Copy(target, source) // an end of either is the end of both, which the load sees
+		conn.Close()
+		inner.Close()
 	}
-	var answer replies
-	piece := make([]byte, 512)
-	for {
-		var n int
-		err := again(func() (err error) { n, err = unix.Read(fd, piece); return err })
-		if err != nil || n == 0 {
-			return errors.Join(errors.New("no answer to AUTH"), err)
-		}
-		_, done, err := answer.next(piece[:n])
-		switch {
-		case err != nil:
-			return err
-		case done && answer.kind == '-':
-			return fmt.Errorf("AUTH is answered %s", answer.text)
-		case done:
-			return nil
-		}
-	}
+	carriers.Go(func() { pass(conn, inner) })
+	carriers.Go(func() { pass(inner, conn) })
+	return pair[0], nil
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"lockstep/internal/admin"
 	"lockstep/smr"
 	"lockstep/smr/wire"
 )
@@ -67,7 +68,7 @@ func TestProxyDoesWhatItsRulesSay(t *testing.T) {
 	}
 	hello := wire.AppendMessage(nil, &smr.SlaveHello{Handshake: smr.Handshake{Cluster: "c", Group: "g1", Node: "n1"}, Epoch: 1, Incarnation: 2})
 	open := func() *conn {
-		c, err := dial(context.Background(), addr, 5*time.Second)
+		c, err := dial(context.Background(), admin.Login{}, addr, 5*time.Second)
 		if err != nil {
 			t.Fatal(err)
 		}

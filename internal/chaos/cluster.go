@@ -24,6 +24,7 @@ import (
 type cluster struct {
 	*local.Cluster
 	admin    *admin.Client
+	login    admin.Login
 	proxy    *proxy
 	binaries string
 	flags    map[local.Kind][]string
@@ -49,6 +50,7 @@ type layout struct {
 	seed     uint64
 	spares   int    // nodes that are not there at first
 	archive  string // "" for none
+	tls      bool
 	flags    map[local.Kind][]string
 }
 
@@ -69,7 +71,7 @@ const startPatience = time.Minute
 
 // startCluster starts a cluster.
 func startCluster(ctx context.Context, l layout) (c *cluster, err error) {
-	plain, err := local.Prepare(l.dir, local.Options{Replicas: replicas + l.spares, Copies: copies, Port: l.port, Archive: l.archive})
+	plain, err := local.Prepare(l.dir, local.Options{Replicas: replicas + l.spares, Copies: copies, Port: l.port, Archive: l.archive, TLS: l.tls})
 	if err != nil {
 		return nil, err
 	}
@@ -110,8 +112,14 @@ func startCluster(ctx context.Context, l layout) (c *cluster, err error) {
 		return nil, err
 	}
 	c.mountSmall(ctx, c.Plan.Replicas[l.seed%replicas].Node)
+	if err := c.Certify(); err != nil {
+		return nil, err
+	}
 	if c.admin, err = c.Admin(); err != nil {
 		return nil, err
+	}
+	if c.login = c.admin.Login; l.tls { // what passes tells nobody where it comes from
+		c.proxy.owner = c.ownerOf
 	}
 	for _, p := range c.processes() {
 		if err := c.start(p.Name); err != nil {
@@ -171,7 +179,7 @@ func (c *cluster) awaitServing(ctx context.Context) error {
 			return err
 		}
 		for _, r := range c.nodes() {
-			if _, err := once(ctx, r.KVAddr, 5*time.Second, "EXISTS", "lockstep"); err != nil {
+			if _, err := once(ctx, c.login, r.KVAddr, 5*time.Second, "EXISTS", "lockstep"); err != nil {
 				return fmt.Errorf("KV node of %s: %w", r.Node, err)
 			}
 		}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"lockstep/internal/admin"
 	"lockstep/internal/resp"
 )
 
@@ -19,11 +20,20 @@ type conn struct {
 	in       []byte
 }
 
-// dialPatience bounds connecting to a KV node.
-const dialPatience = time.Second
+// dialPatience bounds connecting to a KV node, handshakePatience where that takes a handshake of TLS.
+const (
+	dialPatience      = time.Second
+	handshakePatience = 4 * time.Second
+)
 
-func dial(ctx context.Context, addr string, patience time.Duration) (*conn, error) {
-	c, err := (&net.Dialer{Timeout: dialPatience}).DialContext(ctx, "tcp", addr)
+func dial(ctx context.Context, login admin.Login, addr string, patience time.Duration) (*conn, error) {
+	limit := dialPatience
+	if login.Keeper != nil {
+		limit = handshakePatience
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	c, err := login.DialRedis(ctx, addr)
 	if err != nil {
 		return nil, err
 	}
@@ -100,8 +110,8 @@ func (c *conn) do(commands ...[]string) (resp.Value, error) {
 }
 
 // once does one command on a connection of its own.
-func once(ctx context.Context, addr string, patience time.Duration, args ...string) (resp.Value, error) {
-	c, err := dial(ctx, addr, patience)
+func once(ctx context.Context, login admin.Login, addr string, patience time.Duration, args ...string) (resp.Value, error) {
+	c, err := dial(ctx, login, addr, patience)
 	if err != nil {
 		return resp.Value{}, err
 	}

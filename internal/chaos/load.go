@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"lockstep/internal/admin"
 	"lockstep/internal/local"
 	"lockstep/internal/pause"
 	"lockstep/internal/resp"
@@ -108,6 +109,7 @@ func (k *keyring) keys() []string {
 type load struct {
 	history *history
 	ring    *keyring
+	login   admin.Login            // of every client
 	nodes   func() []local.Replica // those in service now, of which there is at least one
 	unique  atomic.Int64           // the last value written by anybody
 	refused atomic.Int64           // connections that did not come about
@@ -170,7 +172,7 @@ func (w *worker) connect(ctx context.Context, patience time.Duration) bool {
 	if w.id >= firstListener {
 		r = nodes[(w.id-firstListener)%len(nodes)]
 	}
-	c, err := dial(ctx, r.KVAddr, patience)
+	c, err := dial(ctx, w.login, r.KVAddr, patience)
 	if err != nil {
 		w.refused.Add(1)
 		pause.For(ctx, 50*time.Millisecond)
@@ -374,7 +376,7 @@ func (s *strangeReply) Error() string { return s.text }
 func (l *load) finalReads(ctx context.Context) error {
 	const patience = 20 * time.Second
 	for i, r := range l.nodes() {
-		c, err := dial(ctx, r.KVAddr, patience)
+		c, err := dial(ctx, l.login, r.KVAddr, patience)
 		if err != nil {
 			return fmt.Errorf("final reads on %s: %w", r.Node, err)
 		}

@@ -18,6 +18,8 @@ import (
 // proxy stands before every data and management port, and between each two configuration masters. Processes are told its addresses instead of the real ones, so that all
 // links but those inside one machine pass it.
 type proxy struct {
+	owner func(net.Conn) string // who has the other end of a connection; nil: its first message says so
+
 	wait sync.WaitGroup
 
 	mu        sync.Mutex
@@ -226,12 +228,18 @@ func (x *proxy) serve(near net.Conn, p *pipe, address string) {
 	x.pump(p, true, first)
 }
 
-// introduce finds out who the source is, by the hello of a data connection. It returns the bytes read.
+// introduce finds out who the source is, by the hello of a data connection, or by whose socket it is where the hello cannot be read. It returns the bytes read.
 func (x *proxy) introduce(p *pipe) []byte {
 	if p.source != "" {
 		return nil
 	}
-	first, source := readHello(p.near)
+	var first []byte
+	var source string
+	if x.owner != nil {
+		source = x.owner(p.near)
+	} else {
+		first, source = readHello(p.near)
+	}
 	x.mu.Lock()
 	p.source = source
 	x.mu.Unlock()

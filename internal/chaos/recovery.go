@@ -62,7 +62,7 @@ func RunRecoveries(ctx context.Context, config Config) (*Report, error) {
 		Seconds: config.Duration.Seconds(), Outcomes: map[Outcome]int{}}}
 	r.say(fmt.Sprintf("seed %d: starting a cluster in %s", config.Seed, config.Dir))
 	var err error
-	r.cluster, err = startCluster(ctx, layout{dir: filepath.Join(config.Dir, "c"), binaries: config.Binaries, port: config.Port, seed: config.Seed, flags: flagsOfRuns()})
+	r.cluster, err = startCluster(ctx, layout{dir: filepath.Join(config.Dir, "c"), binaries: config.Binaries, port: config.Port, seed: config.Seed, tls: config.TLS, flags: flagsOfRuns()})
 	if err != nil {
 		return nil, err
 	}
@@ -153,7 +153,7 @@ func (f *recoveries) write(ctx context.Context, r local.Replica, key string) {
 	for ctx.Err() == nil {
 		if c == nil {
 			var err error
-			if c, err = dial(ctx, r.KVAddr, 15*time.Second); err != nil {
+			if c, err = dial(ctx, f.cluster.login, r.KVAddr, 15*time.Second); err != nil {
 				c = nil
 				pause.For(ctx, 50*time.Millisecond)
 				continue
@@ -236,7 +236,7 @@ func (f *recoveries) judge(ctx context.Context, key string, result *Recovery, lo
 		f.failed("all KV nodes hold the same", "round %d: %v", result.Round, err)
 	}
 	for i, r := range f.cluster.nodes() {
-		value, err := once(ctx, r.KVAddr, 20*time.Second, "LRANGE", key, "0", "-1")
+		value, err := once(ctx, f.cluster.login, r.KVAddr, 20*time.Second, "LRANGE", key, "0", "-1")
 		if err != nil {
 			return fmt.Errorf("read %s on %s: %w", key, r.Node, err)
 		}

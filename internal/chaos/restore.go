@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"lockstep/internal/admin"
 	"lockstep/internal/local"
 	"lockstep/internal/pause"
 )
@@ -70,7 +71,7 @@ func (r *run) markMoment(ctx context.Context, t *turn) (moment, error) {
 	defer cancel()
 	var m moment
 	err := pause.Until(ctx, untilPause, func() error {
-		c, err := dial(ctx, t.addrOf(t.node()), 10*time.Second)
+		c, err := dial(ctx, t.login, t.addrOf(t.node()), 10*time.Second)
 		if err != nil {
 			return err
 		}
@@ -114,7 +115,11 @@ func (r *run) restoreTo(ctx context.Context, t *turn, m moment) error {
 	if err := restored.Start(starting, r.Binaries); err != nil {
 		return fmt.Errorf("start the restored cluster: %w", err)
 	}
-	keys, err := r.readRestored(ctx, restored.Plan.Replicas[0], m)
+	login, err := restored.Login()
+	if err != nil {
+		return err
+	}
+	keys, err := r.readRestored(ctx, login, restored.Plan.Replicas[0], m)
 	_, killed, stopErr := restored.Stop()
 	switch {
 	case err != nil:
@@ -153,8 +158,8 @@ func (r *run) archivedUpTo(ctx context.Context, t *turn, lsn int64) error {
 }
 
 // readRestored reads every key of a restored cluster and notes the reads as of the moment it was restored to.
-func (r *run) readRestored(ctx context.Context, node local.Replica, m moment) (keys int, err error) {
-	c, err := dial(ctx, node.KVAddr, 20*time.Second)
+func (r *run) readRestored(ctx context.Context, login admin.Login, node local.Replica, m moment) (keys int, err error) {
+	c, err := dial(ctx, login, node.KVAddr, 20*time.Second)
 	if err != nil {
 		return 0, err
 	}

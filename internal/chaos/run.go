@@ -24,6 +24,7 @@ type Config struct {
 	Seed     uint64        // what faults are drawn from
 	Duration time.Duration // of the time with faults
 	Lanes    int           // faults at a time at most; default 2
+	TLS      bool          // the cluster speaks nothing else
 	Pause    time.Duration // mean pause of a lane between two faults; default 1 s
 	Clients  int           // on each KV node; default 3
 	Only     []string      // kinds of faults to draw from; default all
@@ -92,10 +93,11 @@ func Run(ctx context.Context, config Config) (*Report, error) {
 	}
 	r.say(fmt.Sprintf("seed %d: starting a cluster in %s", config.Seed, config.Dir))
 	if r.cluster, err = startCluster(ctx, layout{dir: filepath.Join(config.Dir, "c"), binaries: config.Binaries, port: config.Port, seed: config.Seed,
-		spares: spareNodes, archive: r.archive(), flags: flagsOfRuns()}); err != nil {
+		spares: spareNodes, archive: r.archive(), tls: config.TLS, flags: flagsOfRuns()}); err != nil {
 		_, closeErr := r.history.close()
 		return nil, errors.Join(err, closeErr)
 	}
+	r.load.login = r.cluster.login
 	err = r.drive(ctx)
 	killed, stopErr := r.cluster.stop()
 	if len(killed) > 0 {
@@ -295,7 +297,7 @@ func (r *run) compareDigests(ctx context.Context) error {
 		var lsn int64
 		var sum, first string
 		for i, replica := range r.cluster.nodes() {
-			value, err := once(ctx, replica.KVAddr, 10*time.Second, "SMR", "DIGEST")
+			value, err := once(ctx, r.cluster.login, replica.KVAddr, 10*time.Second, "SMR", "DIGEST")
 			if err != nil {
 				return fmt.Errorf("digest of %s: %w", replica.Node, err)
 			}

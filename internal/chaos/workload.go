@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"lockstep/internal/admin"
 	"lockstep/internal/local"
 )
 
@@ -35,7 +36,20 @@ type WorkloadOptions struct {
 	Name    string          // is in the name of every key, so that it is nobody else's
 	Clients int             // on each node
 	Seed    uint64
+	Login   admin.Login
 }
+
+// Knock reports why a client of a Workload would not be let in, nil if it would.
+func Knock(ctx context.Context, login admin.Login, addr string) error {
+	_, err := once(ctx, login, addr, knockPatience, "PING")
+	if err != nil && strings.HasPrefix(err.Error(), "NOAUTH") {
+		return fmt.Errorf("%w: give --user and --password-file", err)
+	}
+	return err
+}
+
+// knockPatience bounds how long a node may take to answer at all.
+const knockPatience = 5 * time.Second
 
 // StartWorkload starts the clients. They work until Finish.
 func StartWorkload(ctx context.Context, o WorkloadOptions) (*Workload, error) {
@@ -44,7 +58,7 @@ func StartWorkload(ctx context.Context, o WorkloadOptions) (*Workload, error) {
 		return nil, err
 	}
 	w := &Workload{history: history, dir: o.Dir, load: &load{
-		history: history, ring: newKeyringOf(drilled, ":"+o.Name), silent: true, nodes: func() []local.Replica { return o.Nodes },
+		history: history, ring: newKeyringOf(drilled, ":"+o.Name), silent: true, login: o.Login, nodes: func() []local.Replica { return o.Nodes },
 	}}
 	ctx, w.stop = context.WithCancel(ctx)
 	for i := range o.Clients * len(o.Nodes) {
@@ -123,7 +137,7 @@ func (w *Workload) delete(names []string, patience time.Duration) error {
 	defer cancel()
 	err := fmt.Errorf("no node")
 	for _, r := range w.load.nodes() {
-		if _, err = once(ctx, r.KVAddr, patience, append([]string{"UNLINK"}, names...)...); err == nil {
+		if _, err = once(ctx, w.load.login, r.KVAddr, patience, append([]string{"UNLINK"}, names...)...); err == nil {
 			return nil
 		}
 	}
@@ -138,7 +152,7 @@ func (o *Op) Acknowledged() bool { return o.Outcome == OK && o.writes() }
 
 // DeleteLeft deletes the keys that a Workload of that name left which was killed, as far as its history goes and a little beyond. Without
 // a history there are none.
-func DeleteLeft(path, name string, nodes []local.Replica) (deleted int, err error) {
+func DeleteLeft(path, name string, login admin.Login, nodes []local.Replica) (deleted int, err error) {
 	file, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, nil
@@ -166,7 +180,7 @@ func DeleteLeft(path, name string, nodes []local.Replica) (deleted int, err erro
 			ring.all = append(ring.all, fmt.Sprintf("%c%d:%s", letter, made, name))
 		}
 	}
-	w := &Workload{load: &load{ring: ring, nodes: func() []local.Replica { return nodes }}}
+	w := &Workload{load: &load{ring: ring, login: login, nodes: func() []local.Replica { return nodes }}}
 	if left := w.clear(); left > 0 {
 		return 0, fmt.Errorf("%d keys of it cannot be deleted yet: no KV node takes writes", left)
 	}

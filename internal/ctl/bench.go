@@ -3,12 +3,12 @@ package ctl
 import (
 	"context"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"lockstep/internal/admin"
 	"lockstep/internal/bench"
 	"lockstep/internal/release"
 )
@@ -27,11 +27,12 @@ func newBench(s *screen) *cobra.Command {
 
 // ownLoad is a load on servers that run already.
 type ownLoad struct {
-	addrs                []string
-	user, password, file string
-	out                  string
-	fill                 bool
-	load                 bench.Load
+	identity
+	addrs    []string
+	password string
+	out      string
+	fill     bool
+	load     bench.Load
 }
 
 func (o *ownLoad) command(s *screen) *cobra.Command {
@@ -41,7 +42,8 @@ func (o *ownLoad) command(s *screen) *cobra.Command {
 		Short: "Measure speed: of any Redis server, or of a cluster beside redis-server",
 		Long: `With --addr puts a load on servers that run, and shows rate, latencies and errors. It writes to them: keys begin with
 "b:". Without --rate each of the connections sends as soon as it was answered (closed loop); with it requests have a time table,
-and latencies count from there (open loop).
+and latencies count from there (open loop). With --tls-ca, --tls-cert and --tls-key it speaks TLS; the load generator then passes every byte on once
+more, so that rates are those of server and generator together.
 
 The other commands start servers of their own on this machine.`,
 		Args: cobra.NoArgs,
@@ -49,9 +51,10 @@ The other commands start servers of their own on this machine.`,
 	}
 	flags := command.Flags()
 	flags.StringSliceVar(&o.addrs, "addr", nil, "`host:port` of one or more servers; connections are dealt to them in turn")
-	flags.StringVar(&o.user, "user", "", "user for AUTH (default: the default user)")
-	flags.StringVar(&o.password, "password", "", "password for AUTH; others on this machine may see it: better --password-file")
-	flags.StringVar(&o.file, "password-file", "", "`file` whose first line is the password")
+	o.addTLS(command)
+	o.addLogin(command)
+	flags.StringVar(&o.password, "password", "", "password for --user; others on this machine may see it: better --password-file")
+	command.MarkFlagsMutuallyExclusive("password", "password-file")
 	flags.StringVar(&o.load.Command, "load", "set", "what to send: "+strings.Join(bench.Commands, ", "))
 	flags.BoolVar(&o.fill, "fill", true, "before get, mix and lrange: write all keys that are read")
 	flags.StringVar(&o.out, "out", "", "`directory` for report.json, CSV and plots")
@@ -85,14 +88,11 @@ func (o *ownLoad) run(ctx context.Context, s *screen) error {
 	if err := o.load.Check(); err != nil {
 		return usage("%v", err)
 	}
-	target := bench.Target{Addrs: o.addrs, User: o.user, Password: o.password}
-	if o.file != "" {
-		content, err := os.ReadFile(o.file)
-		if err != nil {
-			return fmt.Errorf("read the password: %w", err)
-		}
-		target.Password, _, _ = strings.Cut(string(content), "\n")
+	login, err := o.loginOf()
+	if err != nil {
+		return err
 	}
+	target := bench.Target{Addrs: o.addrs, Login: login}
 	if o.fill {
 		if err := o.load.Fill(ctx, target); err != nil {
 			return err
@@ -108,6 +108,18 @@ func (o *ownLoad) run(ctx context.Context, s *screen) error {
 		}
 	}
 	return s.show(result, func() { showResult(s, result) })
+}
+
+// loginOf is how the load shows who it is.
+func (o *ownLoad) loginOf() (admin.Login, error) {
+	if o.password == "" {
+		return o.login(nil)
+	}
+	user := o.user
+	o.user = "" // which goes with a file only
+	login, err := o.login(nil)
+	login.User, login.Password = user, o.password
+	return login, err
 }
 
 func showResult(s *screen, r *bench.Result) {

@@ -82,6 +82,7 @@ type drillPlace struct {
 
 func (p *drillPlace) add(command *cobra.Command) {
 	p.addAll(command)
+	p.addLogin(command)
 	command.Flags().StringVar(&p.history, "history", "", "`directory` of the history of drills (default: DIR/drills of a cluster on this machine; else one for each cluster in $XDG_STATE_HOME/lockstep/drills)")
 	if err := command.MarkFlagDirname("history"); err != nil {
 		panic(err) // the flag stands above

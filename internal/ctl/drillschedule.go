@@ -105,12 +105,20 @@ func (p *drillPlace) schedule(args []string, when, form string) (*schedule, erro
 		}
 		command = append(command, "--dir", dir)
 	}
-	if p.history != "" {
-		dir, err := filepath.Abs(p.history)
-		if err != nil {
-			return nil, fmt.Errorf("directory %s: %w", p.history, err)
+	if p.user != "" {
+		command = append(command, "--user", p.user)
+	}
+	for _, place := range []struct{ flag, path string }{
+		{"--tls-ca", p.files.CA}, {"--tls-cert", p.files.Cert}, {"--tls-key", p.files.Key}, {"--password-file", p.passwordFile}, {"--history", p.history},
+	} {
+		if place.path == "" {
+			continue
 		}
-		command = append(command, "--history", dir)
+		path, err := filepath.Abs(place.path)
+		if err != nil {
+			return nil, fmt.Errorf("%s %s: %w", place.flag, place.path, err)
+		}
+		command = append(command, place.flag, path)
 	}
 	command = append(command, "--yes")
 	for _, word := range command {

@@ -82,7 +82,7 @@ func newTop(s *screen) *cobra.Command {
   p, space pause
   q        quit (as Ctrl-C)
 
-READ MS is a linearizable read at that KV node, measured from here. OPS/S is what the node says; both are missing where it wants a password.
+READ MS is a linearizable read at that KV node, measured from here. OPS/S is what the node says; both are missing where it wants a password that was not given (--password-file).
 Without a terminal, or with --once, one look is shown: after --interval, so that there are rates.`,
 		Args: cobra.NoArgs,
 		RunE: work(func(ctx context.Context, _ []string) error {
@@ -103,6 +103,7 @@ Without a terminal, or with --once, one look is shown: after --interval, so that
 		}),
 	}
 	at.addAll(command)
+	at.addLogin(command)
 	command.Flags().BoolVar(&once, "once", false, "show one look and end")
 	command.Flags().StringVar(&order, "sort", "node", "`column`: "+strings.Join(topOrders, ", "))
 	command.Flags().Var(&interval, "interval", "time between two looks, 50ms or more")
@@ -148,7 +149,7 @@ func (t *top) look(ctx context.Context, before *topView) *topView {
 			*row = topRow(r, highest)
 			row.BytesRate = rateOf(v, before, g.GetName(), row)
 			if addr := r.GetState().GetKvAddr(); r.GetUp() && addr != "" {
-				probes.Go(func() { row.ReadMs, row.Ops = probeNode(ctx, addr) })
+				probes.Go(func() { row.ReadMs, row.Ops = probeNode(ctx, t.client.Login, addr) })
 			}
 		}
 		v.Groups = append(v.Groups, group)
@@ -183,10 +184,10 @@ func rateOf(now, before *topView, group string, row *topReplica) *float64 {
 }
 
 // probeNode measures a linearizable read, and asks for the rate of commands.
-func probeNode(ctx context.Context, addr string) (readMs *float64, ops *int64) {
+func probeNode(ctx context.Context, login admin.Login, addr string) (readMs *float64, ops *int64) {
 	ctx, cancel := context.WithTimeout(ctx, topPatience)
 	defer cancel()
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+	conn, err := login.DialRedis(ctx, addr)
 	if err != nil {
 		return nil, nil
 	}

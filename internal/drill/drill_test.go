@@ -63,6 +63,27 @@ func (f *fakes) Inject(*proto.InjectRequest, grpc.ServerStreamingServer[proto.In
 	return status.Error(codes.FailedPrecondition, "nobody may do anything in this test")
 }
 
+// letsIn returns the address of somebody who answers every client as a KV node answers PING.
+func letsIn(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = conn.Write([]byte("+PONG\r\n"))
+			conn.Close()
+		}
+	}()
+	return listener.Addr().String()
+}
+
 // look starts the fakes and returns a configuration that is about them.
 func (f *fakes) start(t *testing.T) Config {
 	t.Helper()
@@ -80,6 +101,9 @@ func (f *fakes) start(t *testing.T) Config {
 		t.Fatal(err)
 	}
 	t.Cleanup(client.Close)
+	for _, r := range f.status.GetGroups()[0].GetReplicas() {
+		r.KvAddr = letsIn(t)
+	}
 	return Config{Group: "g1", Client: client, Dir: t.TempDir(), By: "tester", Hold: time.Second, Longest: time.Minute, Clients: 1, Progress: func(line string) { t.Log(line) },
 		Dial: func(string) (*grpc.ClientConn, error) {
 			return grpc.NewClient("passthrough:///"+listener.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))

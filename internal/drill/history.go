@@ -168,7 +168,7 @@ func (c *Config) cleanUpBehind(ctx context.Context, u unfinished, folder string)
 			}
 		}
 	}
-	if deleted, err := chaos.DeleteLeft(filepath.Join(folder, opsName), keyName(u.ID), nodes); err != nil {
+	if deleted, err := chaos.DeleteLeft(filepath.Join(folder, opsName), keyName(u.ID), c.Client.Login, nodes); err != nil {
 		return err
 	} else if deleted > 0 {
 		c.Progress(fmt.Sprintf("deleted %d keys", deleted))

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"lockstep/internal/chaos"
 	"lockstep/internal/fault"
 	"lockstep/internal/local"
 	"lockstep/internal/pause"
@@ -105,7 +106,7 @@ func (r *run) inspect(ctx context.Context) (*Plan, error) {
 		return nil, err
 	}
 	if len(problems) == 0 {
-		problems = r.askAgents(ctx, p)
+		problems = append(r.askAgents(ctx, p), r.askNodes(ctx, p)...)
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -276,6 +277,19 @@ func (r *run) askAgents(ctx context.Context, p *Plan) (problems []string) {
 	}
 	if len(problems) == 0 {
 		p.Checks = append(p.Checks, "no other drill is under way")
+	}
+	return problems
+}
+
+// askNodes tries whether clients are let in everywhere.
+func (r *run) askNodes(ctx context.Context, p *Plan) (problems []string) {
+	for _, replica := range p.clientsAt {
+		if err := chaos.Knock(ctx, r.Client.Login, replica.KVAddr); err != nil {
+			problems = append(problems, fmt.Sprintf("clients are not let in at %s (%s): %v", replica.Node, replica.KVAddr, err))
+		}
+	}
+	if len(problems) == 0 {
+		p.Checks = append(p.Checks, "clients are let in at every KV node")
 	}
 	return problems
 }

@@ -166,7 +166,7 @@ func (r *run) drive(ctx context.Context) error {
 	seed := rand.Uint64()
 	var err error
 	r.work, err = chaos.StartWorkload(context.WithoutCancel(ctx), chaos.WorkloadOptions{
-		Dir: r.folder, Nodes: r.plan.clientsAt, Name: keyName(r.report.ID), Clients: r.Clients, Seed: seed})
+		Dir: r.folder, Nodes: r.plan.clientsAt, Name: keyName(r.report.ID), Clients: r.Clients, Seed: seed, Login: r.Client.Login})
 	if err != nil {
 		return err
 	}

@@ -158,7 +158,7 @@ func (c *Cluster) begin(binaries string) (unlock func(), err error) {
 		err = savePlan(c.Dir, c.Plan)
 	}
 	if err == nil {
-		err = c.issueAll()
+		err = c.Certify()
 	}
 	if err != nil {
 		lock.Close()

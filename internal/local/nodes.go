@@ -64,7 +64,7 @@ func (c *Cluster) AddNode(node, binaries string) (started []Process, err error) 
 		return nil, err
 	}
 	c.Plan, c.binaries = plan, binaries
-	if err := c.issueAll(); err != nil {
+	if err := c.Certify(); err != nil {
 		return nil, err
 	}
 	for _, p := range c.Processes() {

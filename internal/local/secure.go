@@ -32,8 +32,8 @@ func (c *Cluster) certificate(name string) trust.Files {
 // ClientCertificate is what Redis clients of a cluster with TLS show.
 func (c *Cluster) ClientCertificate() trust.Files { return c.certificate(clientName) }
 
-// issueAll makes the CA and the certificates that are missing.
-func (c *Cluster) issueAll() error {
+// Certify makes the CA and the certificates that are missing; nothing in a cluster without TLS.
+func (c *Cluster) Certify() error {
 	if !c.Plan.TLS {
 		return nil
 	}
