@@ -52,6 +52,15 @@ func (b *Backup) Head() (int, *uint32) { return b.Format, &b.Check }
 type Archive struct {
 	Store          archive.Store
 	Cluster, Group string
+	// Progress is told how far long work is: what it is, and how many of how many bytes are done. It is called by whoever does the work; nil: nobody
+	// is told.
+	Progress func(what string, done, total int64)
+}
+
+func (a Archive) progress(what string, done, total int64) {
+	if a.Progress != nil {
+		a.Progress(what, done, total)
+	}
 }
 
 func (a Archive) folder() string { return archive.Folder(a.Cluster, a.Group) + "/images" }
@@ -96,10 +105,13 @@ func (a Archive) Create(ctx context.Context, from Source) (Backup, error) {
 	if err != nil {
 		return Backup{}, fmt.Errorf("back up: %w", err)
 	}
+	done := int64(0)
 	for _, file := range manifest.Files {
 		if err := a.putFile(ctx, from, manifest.LSN, file); err != nil {
 			return Backup{}, fmt.Errorf("back up the image of LSN %d: %w", manifest.LSN, err)
 		}
+		done += file.Size
+		a.progress("copying into the archive", done, manifest.Bytes)
 	}
 	b := Backup{
 		Format: format, Cluster: a.Cluster, Group: a.Group, LSN: manifest.LSN, Stamp: manifest.Stamp, Created: time.Now().UTC().Round(0), Label: label, Node: from.Node,
@@ -266,10 +278,13 @@ func (a Archive) fetch(ctx context.Context, lsn smr.LSN, dir string, create func
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("fetch the backup of LSN %d: %w", lsn, err)
 	}
+	done := int64(0)
 	for _, file := range manifest.Files {
 		if err := a.getFile(ctx, lsn, file, func() (io.WriteCloser, error) { return create(filepath.Join(dir, file.Name)) }); err != nil {
 			return nil, fmt.Errorf("fetch the backup of LSN %d: %w", lsn, err)
 		}
+		done += file.Size
+		a.progress("fetching the backup", done, manifest.Bytes)
 	}
 	if err := os.WriteFile(filepath.Join(dir, checkpoint.ManifestName), b.Image, 0o600); err != nil {
 		return nil, fmt.Errorf("fetch the backup of LSN %d: %w", lsn, err)
@@ -379,6 +394,14 @@ func (a Archive) walkFrom(ctx context.Context, from smr.LSN) (*logWalk, error) {
 	}
 	w.chain, w.gap = archive.Chain(spans, from, last)
 	return w, nil
+}
+
+// end is where the log that can be walked ends, 0 if there is none.
+func (w *logWalk) end() (end smr.LSN) {
+	for _, span := range w.chain {
+		end = max(end, span.End)
+	}
+	return end
 }
 
 // each visits every frame from w.from on, checked. raw is its encoding. An error of visit ends it.

@@ -142,6 +142,29 @@ func syncFile(path string) error {
 	return errors.Join(file.Sync(), file.Close())
 }
 
+// Preview says with which backup Restore would begin, and up to where the archived log behind it reaches. It refuses what can be refused without
+// reading the log, as Restore does, and makes nothing.
+func (a Archive) Preview(ctx context.Context, r Restore) (chosen Backup, end smr.LSN, err error) {
+	if err := r.check(); err != nil {
+		return chosen, 0, err
+	}
+	if chosen, err = a.choose(ctx, r); err != nil {
+		return chosen, 0, err
+	}
+	walk, err := a.walkFrom(ctx, chosen.LSN)
+	if err != nil {
+		return chosen, 0, err
+	}
+	end = max(walk.end(), chosen.LSN)
+	switch {
+	case r.Target.LSN > end && walk.gap != nil:
+		return chosen, end, fmt.Errorf("restore from the backup of LSN %d: %w", chosen.LSN, walk.gap)
+	case r.Target.LSN > end:
+		return chosen, end, fmt.Errorf("restore from the backup of LSN %d: %w: it ends at LSN %d", chosen.LSN, ErrFuture, end)
+	}
+	return chosen, end, nil
+}
+
 func (r *Restore) check() error {
 	into, err := filepath.Abs(r.Into)
 	if err != nil || r.Into == "" {
@@ -257,7 +280,7 @@ func (w *worker) restore(ctx context.Context, b Backup) (Restored, error) {
 	}
 	defer opened.Close()
 	w.note("executing the archived log")
-	replay := Replay{Archive: w.archive, Target: w.order.Target, Machine: w.machine, Log: opened, FS: w.order.disk, Dir: logDir, Note: w.note, stamp: b.Stamp}
+	replay := Replay{Archive: w.archive, Target: w.order.Target, Machine: w.machine, Log: opened, FS: w.order.disk, Dir: logDir, stamp: b.Stamp}
 	if base, err = replay.Run(ctx, base); err != nil {
 		return Restored{}, err
 	}
@@ -295,7 +318,6 @@ type Replay struct {
 	Log     *log.Log    // empty: it takes the archived log once more, from the image on, so that a Base can be taken of its end
 	FS      log.FS      // that Log is on; nil: that of the operating system
 	Dir     string      // of Log
-	Note    func(string)
 
 	Frames int // that were executed
 	stamp  int64
@@ -341,6 +363,10 @@ func (r *Replay) execute(ctx context.Context, from smr.LSN) error {
 	if err != nil {
 		return err
 	}
+	last := walk.end()
+	if target.LSN != 0 {
+		last = min(last, target.LSN)
+	}
 	err = walk.each(ctx, func(f smr.Frame, raw []byte) error {
 		if r.isBehind(f) {
 			return errReached
@@ -352,9 +378,8 @@ func (r *Replay) execute(ctx context.Context, from smr.LSN) error {
 			return err
 		}
 		r.stamp = f.Stamp
-		if r.Frames++; r.Frames%100_000 == 0 && r.Note != nil {
-			r.Note(fmt.Sprintf("at LSN %d, %s", f.End(), timeOf(f.Stamp)))
-		}
+		r.Frames++
+		r.Archive.progress("executing the archived log", int64(f.End()-from), int64(last-min(from, last)))
 		return nil
 	})
 	end := r.Log.End()

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -114,6 +115,30 @@ func TestBackupCommands(t *testing.T) {
 		t.Errorf("verify: %d\n%s%s", code, out, notes)
 	}
 	into := filepath.Join(p.dir, "restored")
+	for _, test := range []struct {
+		says []string
+		args []string
+	}{
+		{[]string{fmt.Sprintf("remove the backup of LSN %d", p.backup), "keep the archived log"}, []string{"backup", "delete", fmt.Sprint(p.backup)}},
+		{[]string{fmt.Sprintf("fetch the backup of LSN %d", p.backup), fmt.Sprintf("to its end at LSN %d", p.end), "n1, n2, n3 in " + into}, []string{"restore", "--into", into}},
+		{[]string{fmt.Sprintf("up to LSN %d", p.backup)}, []string{"restore", "--into", into, "--to-lsn", fmt.Sprint(p.backup)}},
+	} {
+		out, notes, code := run(t, append(test.args, "--archive", p.archive, "--dry-run")...)
+		if code != 0 {
+			t.Errorf("%v: %d\n%s%s", test.args, code, out, notes)
+		}
+		for _, want := range test.says {
+			if !strings.Contains(out, want) {
+				t.Errorf("%v does not say %q:\n%s", test.args, want, out)
+			}
+		}
+		if _, err := os.Stat(into); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%v made %s: %v", test.args, into, err)
+		}
+	}
+	if _, notes, code := run(t, "restore", "--archive", p.archive, "--into", into, "--to-lsn", "99999999", "--dry-run"); code != 1 || !strings.Contains(notes, "it ends at LSN") {
+		t.Errorf("a target behind the archive: %d\n%s", code, notes)
+	}
 	out, notes, code = run(t, "restore", "--archive", p.archive, "--to-lsn", fmt.Sprint(p.backup), "--into", into, "--replicas", "1", "--confmasters", "1", "--port", "23000")
 	if code != 0 || !strings.Contains(out, "2 keys") || !strings.Contains(out, "smrctl up --dir "+into) {
 		t.Fatalf("restore: %d\n%s%s", code, out, notes)

@@ -117,7 +117,7 @@ func digestsAt(ctx context.Context, group string, members []kvMember, point uint
 }
 
 // askAll calls for every node at once.
-func askAll(members []kvMember, ask func(i int, m kvMember)) {
+func askAll[T any](members []T, ask func(i int, m T)) {
 	var asking sync.WaitGroup
 	for i, m := range members {
 		asking.Go(func() { ask(i, m) })

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -56,7 +55,7 @@ directory of an image (--image). The data set must fit into the memory of this m
 			dir := image
 			switch {
 			case from.path != "":
-				dir, err = backupImage(ctx, &from, smr.LSN(chosen), scratch)
+				dir, err = backupImage(ctx, s, &from, smr.LSN(chosen), scratch)
 			case image == "":
 				var nodes *kvNodes
 				if nodes, err = findNodes(ctx, &at, args, node); err == nil {
@@ -72,7 +71,7 @@ directory of an image (--image). The data set must fit into the memory of this m
 			if err != nil {
 				return err
 			}
-			keys, err := writeExport(s, output, func(w io.Writer, progress func(int)) error { return write(m, manifest, w, progress) })
+			keys, err := writeExport(s, output, manifest.Keys, func(w io.Writer, progress func(int)) error { return write(m, manifest, w, progress) })
 			if err != nil {
 				return fmt.Errorf("export: %w", err)
 			}
@@ -106,7 +105,7 @@ directory of an image (--image). The data set must fit into the memory of this m
 }
 
 // backupImage fetches the image of a backup below dir.
-func backupImage(ctx context.Context, from *archived, lsn smr.LSN, dir string) (string, error) {
+func backupImage(ctx context.Context, s *screen, from *archived, lsn smr.LSN, dir string) (string, error) {
 	a, err := from.open(ctx)
 	if err != nil {
 		return "", err
@@ -121,6 +120,9 @@ func backupImage(ctx context.Context, from *archived, lsn smr.LSN, dir string) (
 		}
 		lsn = list[len(list)-1].LSN
 	}
+	shown := s.bytesDone()
+	defer shown.end()
+	a.Progress = shown.tell
 	target := imageDir(filepath.Join(dir, "images"), lsn)
 	_, err = backup.Archive.Fetch(a, ctx, lsn, target)
 	return target, err
@@ -145,14 +147,12 @@ var exporters = map[string]func(*kv.Machine, *checkpoint.Manifest, io.Writer, fu
 }
 
 // writeExport writes the file whole or not at all. An existing one is not touched.
-func writeExport(s *screen, path string, write func(io.Writer, func(int)) error) (keys int, err error) {
-	last := time.Now()
+func writeExport(s *screen, path string, total int64, write func(io.Writer, func(int)) error) (keys int, err error) {
+	shown := s.thingsDone()
+	defer shown.end()
 	progress := func(n int) {
 		keys = n
-		if time.Since(last) > 2*time.Second {
-			last = time.Now()
-			s.note(fmt.Sprintf("%d keys", n))
-		}
+		shown.tell("writing keys", int64(n), total)
 	}
 	if path == "-" {
 		return keys, write(s.out, progress)

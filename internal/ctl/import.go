@@ -82,7 +82,7 @@ named, too. It fails if anything was refused; what was sent before stays.`,
 					return err
 				}
 			}
-			i := &importer{screen: s, replace: replace, size: info.Size(), result: imported{File: args[0], Refusals: []refusal{}}}
+			i := &importer{screen: s, replace: replace, size: info.Size(), shown: s.bytesDone(), result: imported{File: args[0], Refusals: []refusal{}}}
 			if i.reader, err = rdb.NewReader(file, importLimit); err != nil {
 				return fmt.Errorf("import %s: %w", args[0], err)
 			}
@@ -91,6 +91,7 @@ named, too. It fails if anything was refused; what was sent before stays.`,
 			} else if err = i.connect(ctx, login, address); err == nil {
 				err = i.run(ctx)
 			}
+			i.shown.end()
 			if showErr := s.show(i.result, i.show); showErr != nil {
 				return showErr
 			}
@@ -121,7 +122,7 @@ type importer struct {
 	conn    net.Conn
 	in      *bufio.Reader
 	result  imported
-	last    time.Time
+	shown   *progress
 }
 
 func (i *importer) show() {
@@ -164,21 +165,8 @@ func (i *importer) each(visit func(rdb.Item) error) error {
 				return err
 			}
 		}
-		if i.progressDue() {
-			i.note(fmt.Sprintf("%3d %%  %s of %s, %d keys", i.reader.Offset()*100/max(i.size, 1), size(uint64(i.reader.Offset())), size(uint64(i.size)), i.result.Keys))
-		}
+		i.shown.tell("importing", i.reader.Offset(), i.size)
 	}
-}
-
-func (i *importer) progressDue() bool {
-	if i.last.IsZero() {
-		i.last = time.Now()
-	}
-	if time.Since(i.last) < 2*time.Second {
-		return false
-	}
-	i.last = time.Now()
-	return true
 }
 
 func (i *importer) connect(ctx context.Context, login admin.Login, address string) error {

@@ -121,17 +121,18 @@ func freshImage(ctx context.Context, s *screen, nodes *kvNodes, dir string, rate
 
 // showTransfer shows how far a transfer is until stop is called.
 func showTransfer(ctx context.Context, s *screen, meter *courier.Meter) (stop func()) {
+	shown := s.bytesDone()
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		ticker := time.NewTicker(2 * time.Second)
+		ticker := time.NewTicker(shown.every())
 		defer ticker.Stop()
 		for {
 			select {
 			case <-ticker.C:
 				if p := meter.Progress(); p.Busy {
-					s.note(fmt.Sprintf("%s of %s from %s, %s a second, %v left", size(uint64(p.Done)), size(uint64(p.Total)), p.Peer, size(uint64(p.BytesPerSecond)), p.Left.Round(time.Second)))
+					shown.tell(fmt.Sprintf("fetching the image from %s", p.Peer), p.Done, p.Total)
 				}
 			case <-ctx.Done():
 				return
@@ -141,5 +142,6 @@ func showTransfer(ctx context.Context, s *screen, meter *courier.Meter) (stop fu
 	return func() {
 		cancel()
 		<-done
+		shown.end()
 	}
 }

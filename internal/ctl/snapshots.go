@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -55,7 +57,10 @@ func newCheckpoint(s *screen) *cobra.Command {
 			}
 			var list []imageLine
 			var problems []error
-			for _, peer := range nodes.peers {
+			shown := s.thingsDone()
+			defer shown.end()
+			for at, peer := range nodes.peers {
+				shown.tell(fmt.Sprintf("node %s takes an image", peer.Node), int64(at), int64(len(nodes.peers)))
 				image, err := checkpointOf(ctx, nodes, peer)
 				if err != nil {
 					problems = append(problems, err)
@@ -63,6 +68,7 @@ func newCheckpoint(s *screen) *cobra.Command {
 				}
 				list = append(list, imageOf(string(peer.Node), image))
 			}
+			shown.end()
 			err = s.show(map[string][]imageLine{"images": list}, func() {
 				for _, i := range list {
 					s.printf("node %s: image of LSN %d, %s, %d keys, %s\n", i.Node, i.LSN, i.Time, i.Keys, size(i.Bytes))
@@ -152,6 +158,7 @@ func newBackupCreate(s *screen) *cobra.Command {
 	var at where
 	var path, label, node string
 	var rate int64
+	var dry dryRun
 	command := &cobra.Command{
 		Use:   "create [GROUP]",
 		Short: "Take an image of a living group and put it into the archive",
@@ -167,6 +174,10 @@ func newBackupCreate(s *screen) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if dry.on {
+				return dry.show(s, []string{fmt.Sprintf("node %s of group %s takes an image", nodes.peers[0].Node, nodes.group),
+					fmt.Sprintf("the image is copied into %v", store)})
+			}
 			scratch, err := os.MkdirTemp("", "smrctl-backup-")
 			if err != nil {
 				return fmt.Errorf("make a directory for the image: %w", err)
@@ -176,7 +187,9 @@ func newBackupCreate(s *screen) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			b, err := backup.Archive{Store: store, Cluster: nodes.cluster, Group: nodes.group}.Create(ctx, backup.Source{Dir: dir, Node: source, Label: label})
+			shown := s.bytesDone()
+			b, err := backup.Archive{Store: store, Cluster: nodes.cluster, Group: nodes.group, Progress: shown.tell}.Create(ctx, backup.Source{Dir: dir, Node: source, Label: label})
+			shown.end()
 			if err != nil {
 				return err
 			}
@@ -187,6 +200,7 @@ func newBackupCreate(s *screen) *cobra.Command {
 		}),
 	}
 	at.addAll(command)
+	dry.add(command)
 	command.Flags().StringVar(&path, "archive", "", "existing `directory` of the archive, or s3://BUCKET/PREFIX (required)")
 	command.Flags().StringVar(&label, "label", "", "a word for people, shown by list")
 	command.Flags().StringVar(&node, "node", "", "take the image from this node")
@@ -311,6 +325,7 @@ func newBackupVerify(s *screen) *cobra.Command {
 func newBackupDelete(s *screen) *cobra.Command {
 	var from archived
 	var keepLog bool
+	var dry dryRun
 	command := &cobra.Command{
 		Use:   "delete LSN…",
 		Short: "Delete backups, and the archived log that no other backup needs",
@@ -320,11 +335,22 @@ func newBackupDelete(s *screen) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			var going []smr.LSN
 			for _, arg := range args {
 				lsn, err := parseLSN(arg)
 				if err != nil {
 					return err
 				}
+				going = append(going, lsn)
+			}
+			if dry.on {
+				steps, err := deleteSteps(ctx, a, going, keepLog)
+				if err != nil {
+					return err
+				}
+				return dry.show(s, steps)
+			}
+			for _, lsn := range going {
 				if err := a.Delete(ctx, lsn); err != nil {
 					return err
 				}
@@ -350,8 +376,42 @@ func newBackupDelete(s *screen) *cobra.Command {
 		}),
 	}
 	from.addFlags(command)
+	dry.add(command)
 	command.Flags().BoolVar(&keepLog, "keep-log", false, "keep the archived log, too")
 	return command
+}
+
+// deleteSteps says what a deletion removes.
+func deleteSteps(ctx context.Context, a backup.Archive, going []smr.LSN, keepLog bool) (steps []string, err error) {
+	list, problems, err := a.List(ctx)
+	if err == nil {
+		err = errors.Join(problems...)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var stays []smr.LSN
+	for _, b := range list {
+		if !slices.Contains(going, b.LSN) {
+			stays = append(stays, b.LSN)
+		}
+	}
+	for _, lsn := range going {
+		b, _, err := a.Get(ctx, lsn)
+		if err != nil {
+			return nil, err
+		}
+		steps = append(steps, fmt.Sprintf("remove the backup of LSN %d, %s, %s", lsn, stampText(b.Stamp), size(uint64(b.Bytes))))
+	}
+	switch {
+	case keepLog:
+		steps = append(steps, "keep the archived log")
+	case len(stays) == 0:
+		steps = append(steps, "keep the archived log: the next backup will need it")
+	default:
+		steps = append(steps, fmt.Sprintf("remove the archived log below LSN %d, where the oldest backup that stays begins", stays[0]))
+	}
+	return steps, nil
 }
 
 func newBackupTrim(s *screen) *cobra.Command {
@@ -442,6 +502,7 @@ func newRestore(s *screen) *cobra.Command {
 	var into, toTime, newCluster string
 	var toLSN, chosen uint64
 	var asked local.Options
+	var dry dryRun
 	command := &cobra.Command{
 		Use:   "restore",
 		Short: "Make a new cluster with the state of an earlier moment",
@@ -468,12 +529,26 @@ Keys whose expiry has passed since then expire as soon as the new cluster's log 
 		if err := options.Check(); err != nil {
 			return &misuse{err}
 		}
-		order := backup.Restore{Target: target, Backup: smr.LSN(chosen), Into: into, Cluster: newCluster, Note: s.note}
+		order := backup.Restore{Target: target, Backup: smr.LSN(chosen), Into: into, Cluster: newCluster}
 		for i := range options.Replicas {
 			order.Nodes = append(order.Nodes, "n"+strconv.Itoa(i+1))
 		}
+		if dry.on {
+			b, end, err := a.Preview(ctx, order)
+			if err != nil {
+				return err
+			}
+			return dry.show(s, restoreSteps(order, b, end))
+		}
+		shown := s.bytesDone()
+		a.Progress = shown.tell
+		order.Note = func(line string) {
+			shown.end()
+			s.note(line)
+		}
 		order.Extra = func(dir, cluster string) error { return local.Describe(dir, cluster, a.Group, options) }
 		result, err := a.Restore(ctx, order)
+		shown.end()
 		if err != nil {
 			return err
 		}
@@ -493,6 +568,7 @@ Keys whose expiry has passed since then expire as soon as the new cluster's log 
 		})
 	})
 	from.addFlags(command)
+	dry.add(command)
 	flags := command.Flags()
 	flags.StringVar(&into, "into", "", "`directory` of the new cluster: not there yet, or empty (required)")
 	flags.Uint64Var(&toLSN, "to-lsn", 0, "the last frame that ends at or below this LSN is the last one executed")
@@ -509,6 +585,22 @@ Keys whose expiry has passed since then expire as soon as the new cluster's log 
 		}
 	}
 	return command
+}
+
+// restoreSteps says what a restore makes.
+func restoreSteps(order backup.Restore, b backup.Backup, end smr.LSN) []string {
+	upTo := fmt.Sprintf("to its end at LSN %d", end)
+	switch {
+	case order.Target.LSN != 0:
+		upTo = fmt.Sprintf("up to LSN %d", order.Target.LSN)
+	case !order.Target.Time.IsZero():
+		upTo = fmt.Sprintf("up to %s, if it reaches that: it ends at LSN %d", order.Target.Time.Format(timeForm), end)
+	}
+	return []string{
+		fmt.Sprintf("fetch the backup of LSN %d, %s, %s", b.LSN, stampText(b.Stamp), size(uint64(b.Bytes))),
+		fmt.Sprintf("execute the archived log behind it %s", upTo),
+		fmt.Sprintf("make a new cluster of the nodes %s in %s", strings.Join(order.Nodes, ", "), order.Into),
+	}
 }
 
 // parseTime reads a point in time.
