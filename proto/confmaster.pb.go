@@ -175,6 +175,7 @@ type ClusterStatus struct {
 	Groups        []*GroupStatus         `protobuf:"bytes,2,rep,name=groups,proto3" json:"groups,omitempty"`
 	Confmasters   []*ConfmasterStatus    `protobuf:"bytes,3,rep,name=confmasters,proto3" json:"confmasters,omitempty"`
 	HasLeader     bool                   `protobuf:"varint,4,opt,name=has_leader,json=hasLeader,proto3" json:"has_leader,omitempty"`
+	Version       string                 `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"` // of the configuration master that answers
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -235,6 +236,13 @@ func (x *ClusterStatus) GetHasLeader() bool {
 		return x.HasLeader
 	}
 	return false
+}
+
+func (x *ClusterStatus) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
 }
 
 type GroupStatus struct {
@@ -2835,13 +2843,14 @@ const file_confmaster_proto_rawDesc = "" +
 	"\agood_ms\x18\x03 \x01(\rR\x06goodMs\x12\x10\n" +
 	"\x03who\x18\x04 \x01(\tR\x03who\"%\n" +
 	"\rStatusRequest\x12\x14\n" +
-	"\x05local\x18\x01 \x01(\bR\x05local\"\xbb\x01\n" +
+	"\x05local\x18\x01 \x01(\bR\x05local\"\xd5\x01\n" +
 	"\rClusterStatus\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x120\n" +
 	"\x06groups\x18\x02 \x03(\v2\x18.lockstep.v1.GroupStatusR\x06groups\x12?\n" +
 	"\vconfmasters\x18\x03 \x03(\v2\x1d.lockstep.v1.ConfmasterStatusR\vconfmasters\x12\x1d\n" +
 	"\n" +
-	"has_leader\x18\x04 \x01(\bR\thasLeader\"\xb4\x03\n" +
+	"has_leader\x18\x04 \x01(\bR\thasLeader\x12\x18\n" +
+	"\aversion\x18\x05 \x01(\tR\aversion\"\xb4\x03\n" +
 	"\vGroupStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12 \n" +

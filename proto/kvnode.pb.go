@@ -892,6 +892,8 @@ type KVState struct {
 	Images        []*Image               `protobuf:"bytes,11,rep,name=images,proto3" json:"images,omitempty"`       // newest first
 	Receiving     *ImageTransfer         `protobuf:"bytes,12,opt,name=receiving,proto3" json:"receiving,omitempty"` // absent unless an image is being fetched
 	Sending       []*ImageTransfer       `protobuf:"bytes,13,rep,name=sending,proto3" json:"sending,omitempty"`
+	LogTimeMs     int64                  `protobuf:"varint,14,opt,name=log_time_ms,json=logTimeMs,proto3" json:"log_time_ms,omitempty"` // stamp of the last frame that was executed, Unix milliseconds
+	ClockMs       int64                  `protobuf:"varint,15,opt,name=clock_ms,json=clockMs,proto3" json:"clock_ms,omitempty"`         // what the clock of this machine shows, Unix milliseconds
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1015,6 +1017,20 @@ func (x *KVState) GetSending() []*ImageTransfer {
 		return x.Sending
 	}
 	return nil
+}
+
+func (x *KVState) GetLogTimeMs() int64 {
+	if x != nil {
+		return x.LogTimeMs
+	}
+	return 0
+}
+
+func (x *KVState) GetClockMs() int64 {
+	if x != nil {
+		return x.ClockMs
+	}
+	return 0
 }
 
 // Image describes a complete image.
@@ -1751,7 +1767,7 @@ const file_kvnode_proto_rawDesc = "" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x1a\n" +
 	"\bproblems\x18\x02 \x03(\tR\bproblems\"=\n" +
 	"\x0eKVStateRequest\x12+\n" +
-	"\x06target\x18\x01 \x01(\v2\x13.lockstep.v1.TargetR\x06target\"\x91\x03\n" +
+	"\x06target\x18\x01 \x01(\v2\x13.lockstep.v1.TargetR\x06target\"\xcc\x03\n" +
 	"\aKVState\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x14\n" +
 	"\x05group\x18\x02 \x01(\tR\x05group\x12\x12\n" +
@@ -1767,7 +1783,9 @@ const file_kvnode_proto_rawDesc = "" +
 	" \x01(\x04R\x04keys\x12*\n" +
 	"\x06images\x18\v \x03(\v2\x12.lockstep.v1.ImageR\x06images\x128\n" +
 	"\treceiving\x18\f \x01(\v2\x1a.lockstep.v1.ImageTransferR\treceiving\x124\n" +
-	"\asending\x18\r \x03(\v2\x1a.lockstep.v1.ImageTransferR\asending\"\x93\x01\n" +
+	"\asending\x18\r \x03(\v2\x1a.lockstep.v1.ImageTransferR\asending\x12\x1e\n" +
+	"\vlog_time_ms\x18\x0e \x01(\x03R\tlogTimeMs\x12\x19\n" +
+	"\bclock_ms\x18\x0f \x01(\x03R\aclockMs\"\x93\x01\n" +
 	"\x05Image\x12\x10\n" +
 	"\x03lsn\x18\x01 \x01(\x04R\x03lsn\x12\x19\n" +
 	"\bstamp_ms\x18\x02 \x01(\x03R\astampMs\x12\x1d\n" +

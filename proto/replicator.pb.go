@@ -732,8 +732,12 @@ type ReplicaState struct {
 	BytesTotal     uint64 `protobuf:"varint,39,opt,name=bytes_total,json=bytesTotal,proto3" json:"bytes_total,omitempty"`
 	BytesPerSecond uint64 `protobuf:"varint,40,opt,name=bytes_per_second,json=bytesPerSecond,proto3" json:"bytes_per_second,omitempty"` // lately
 	ImageFrom      string `protobuf:"bytes,41,opt,name=image_from,json=imageFrom,proto3" json:"image_from,omitempty"`                   // admin address that it is fetched from
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// With --archive: what was committed until so long ago is archived, and so many bytes that are safe here are not.
+	Archives        bool   `protobuf:"varint,42,opt,name=archives,proto3" json:"archives,omitempty"`
+	ArchiveAgeMs    uint64 `protobuf:"varint,43,opt,name=archive_age_ms,json=archiveAgeMs,proto3" json:"archive_age_ms,omitempty"`
+	ArchiveLagBytes uint64 `protobuf:"varint,44,opt,name=archive_lag_bytes,json=archiveLagBytes,proto3" json:"archive_lag_bytes,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *ReplicaState) Reset() {
@@ -1051,6 +1055,27 @@ func (x *ReplicaState) GetImageFrom() string {
 		return x.ImageFrom
 	}
 	return ""
+}
+
+func (x *ReplicaState) GetArchives() bool {
+	if x != nil {
+		return x.Archives
+	}
+	return false
+}
+
+func (x *ReplicaState) GetArchiveAgeMs() uint64 {
+	if x != nil {
+		return x.ArchiveAgeMs
+	}
+	return 0
+}
+
+func (x *ReplicaState) GetArchiveLagBytes() uint64 {
+	if x != nil {
+		return x.ArchiveLagBytes
+	}
+	return 0
 }
 
 type PeerState struct {
@@ -1731,7 +1756,7 @@ const file_replicator_proto_rawDesc = "" +
 	"\fWatchRequest\x12+\n" +
 	"\x06target\x18\x01 \x01(\v2\x13.lockstep.v1.TargetR\x06target\x12\x1f\n" +
 	"\vinterval_ms\x18\x02 \x01(\rR\n" +
-	"intervalMs\"\xfb\b\n" +
+	"intervalMs\"\xe9\t\n" +
 	"\fReplicaState\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x14\n" +
 	"\x05group\x18\x02 \x01(\tR\x05group\x12\x12\n" +
@@ -1785,7 +1810,10 @@ const file_replicator_proto_rawDesc = "" +
 	"bytesTotal\x12(\n" +
 	"\x10bytes_per_second\x18( \x01(\x04R\x0ebytesPerSecond\x12\x1d\n" +
 	"\n" +
-	"image_from\x18) \x01(\tR\timageFrom\"u\n" +
+	"image_from\x18) \x01(\tR\timageFrom\x12\x1a\n" +
+	"\barchives\x18* \x01(\bR\barchives\x12$\n" +
+	"\x0earchive_age_ms\x18+ \x01(\x04R\farchiveAgeMs\x12*\n" +
+	"\x11archive_lag_bytes\x18, \x01(\x04R\x0farchiveLagBytes\"u\n" +
 	"\tPeerState\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x18\n" +

@@ -21,6 +21,9 @@ func (n *node) publish() {
 		status.Groups = append(status.Groups, n.groupStatus(&n.state.Groups[i]))
 	}
 	status.Confmasters = n.confmasterStatus()
+	if n.config.Observer != nil {
+		status.Version = n.config.Observer.Version
+	}
 	n.status.Store(status)
 	n.gauges.look()
 	usable := 0

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -236,8 +237,8 @@ func newCertShow(s *screen) *cobra.Command {
 	}
 }
 
-// checkCertificates looks when the own certificate ends, and those in the directory of a cluster on this machine.
-func (d *doctor) checkCertificates(context.Context) {
+// checkCertificates looks when the own certificate ends, those that processes show, and those in the directory of a cluster on this machine.
+func (d *doctor) checkCertificates(ctx context.Context) {
 	keeper := d.client.Login.Keeper
 	if keeper == nil {
 		d.say(diagnosis{severityNote, "certificates", "cluster", "inner connections have no TLS", "whoever reaches an inner port reads and changes everything",
@@ -245,6 +246,7 @@ func (d *doctor) checkCertificates(context.Context) {
 		return
 	}
 	d.certificate("own certificate", keeper.Ends())
+	d.shownCertificates(ctx, keeper)
 	if d.cluster == nil {
 		return
 	}
@@ -262,6 +264,43 @@ func (d *doctor) checkCertificates(context.Context) {
 			d.certificate(filepath.Base(path), p.To)
 		}
 	}
+}
+
+// shownCertificates connects to every inner port and looks at what is shown there: that is in use, whatever files say.
+func (d *doctor) shownCertificates(ctx context.Context, keeper *trust.Keeper) {
+	type port struct {
+		subject, addr string
+		wanted        trust.Wanted
+	}
+	var ports []port
+	for _, c := range d.status.GetConfmasters() {
+		name := fmt.Sprintf("c%d", c.GetId())
+		ports = append(ports, port{"configuration master " + name, c.GetAddr(), trust.Wanted{Role: trust.Confmaster, Name: name}})
+	}
+	for _, g := range d.status.GetGroups() {
+		for _, r := range g.GetReplicas() {
+			ports = append(ports, port{"replicator of " + r.GetNode(), r.GetManageAddr(), trust.Wanted{Role: trust.Replicator, Name: r.GetNode()}})
+			if addr := r.GetState().GetKvAdminAddr(); r.GetUp() && addr != "" {
+				ports = append(ports, port{"KV node of " + r.GetNode(), addr, trust.Wanted{Role: trust.KVNode, Name: r.GetNode()}})
+			}
+		}
+	}
+	askAll(ports, func(_ int, p port) {
+		ctx, cancel := context.WithTimeout(ctx, nodePatience)
+		defer cancel()
+		conn, err := keeper.Dial(ctx, &net.Dialer{}, p.addr, p.wanted)
+		if err != nil {
+			if trust.IsTrust(err) { // what is not up is found elsewhere
+				d.say(diagnosis{severityError, "certificates", p.subject, err.Error(), "nobody of this cluster talks to it", "make a new one with `smrctl cert node` and put it in place: no restart is needed"})
+			}
+			return
+		}
+		defer conn.Close()
+		if secured, ok := conn.(*trust.Conn); ok {
+			d.certificate(p.subject, secured.ConnectionState().PeerCertificates[0].NotAfter)
+		}
+	})
+	d.sort("certificates")
 }
 
 // certificate says of one until when it is good.

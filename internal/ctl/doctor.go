@@ -16,6 +16,7 @@ import (
 
 	"lockstep/internal/admin"
 	"lockstep/internal/local"
+	"lockstep/internal/trust"
 	"lockstep/proto"
 )
 
@@ -69,11 +70,12 @@ var doctorChecks = []struct {
 	{"confmasters", "a majority of the configuration masters is up, with a margin", (*doctor).checkConfmasters},
 	{"copies", "how many replicas a group can lose", (*doctor).checkCopies},
 	{"images", "every KV node can restart from an image, and how much log it would execute", (*doctor).checkImages},
-	{"versions", "replicators and KV nodes run one version", (*doctor).checkVersions},
-	{"clocks", "the clocks of the nodes agree", (*doctor).checkClocks},
+	{"archive", "what is committed is archived soon, where there is an archive", (*doctor).checkArchive},
+	{"versions", "configuration masters, replicators and KV nodes run one version", (*doctor).checkVersions},
+	{"clocks", "the clocks of the nodes agree, and none has jumped", (*doctor).checkClocks},
 	{"settings", "every node has the settings that are wanted", (*doctor).checkSettings},
 	{"exposure", "nobody without a password is let in from elsewhere", (*doctor).checkExposure},
-	{"certificates", "the own certificate, and those of a cluster on this machine, are good for a while", (*doctor).checkCertificates},
+	{"certificates", "the own certificate, and those that the processes show, are good for a while", (*doctor).checkCertificates},
 	{"disks", "room, file system and the time of a sync (this machine)", (*doctor).checkDisks},
 	{"limits", "open files, huge pages, overcommit, swap (this machine)", (*doctor).checkLimits},
 }
@@ -264,6 +266,11 @@ func (d *doctor) eachNode(ctx context.Context, check string, ask func(ctx contex
 			}
 		})
 	}
+	d.sort(check)
+}
+
+// sort brings what was found by many at once in order.
+func (d *doctor) sort(check string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	slices.SortStableFunc(d.found, func(a, b diagnosis) int {
@@ -289,6 +296,11 @@ func (d *doctor) checkVersions(ctx context.Context) {
 			}
 		}
 	}
+	askAll(d.status.GetConfmasters(), func(_ int, c *proto.ConfmasterStatus) {
+		if version, err := d.versionAt(ctx, c.GetAddr()); err == nil && c.GetUp() {
+			add(version, fmt.Sprintf("configuration master c%d", c.GetId()))
+		}
+	})
 	d.eachNode(ctx, "versions", func(ctx context.Context, subject string, node proto.KVNodeClient, target *proto.Target) error {
 		state, err := node.State(ctx, &proto.KVStateRequest{Target: target})
 		if err == nil {
@@ -307,6 +319,48 @@ func (d *doctor) checkVersions(ctx context.Context) {
 		return
 	}
 	d.fine("versions", "cluster", "%s", strings.Join(texts, "; "))
+}
+
+// versionAt asks one configuration master, and no other, for its version.
+func (d *doctor) versionAt(ctx context.Context, addr string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, nodePatience)
+	defer cancel()
+	conn, err := nodeConn(d.client.Login, addr, trust.Confmaster, "")
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	reply, err := proto.NewConfmasterClient(conn).Status(ctx, &proto.StatusRequest{Local: true})
+	return reply.GetVersion(), err
+}
+
+// archiveAge is how long ago what is not archived yet may have been committed.
+const archiveAge = 10 * time.Minute
+
+// checkArchive looks how far the archived log is behind. The master's replicator writes it; the others say what they saw of it.
+func (d *doctor) checkArchive(context.Context) {
+	for _, g := range d.status.GetGroups() {
+		subject := "group " + g.GetName()
+		archiving := false
+		for _, r := range g.GetReplicas() {
+			state := r.GetState()
+			if archiving = archiving || r.GetUp() && state.GetArchives(); r.GetNode() != g.GetMaster() || !state.GetArchives() {
+				continue
+			}
+			age := time.Duration(state.GetArchiveAgeMs()) * time.Millisecond
+			text := fmt.Sprintf("what was committed until %v ago is archived, %s of log are not", age.Round(time.Second), size(state.GetArchiveLagBytes()))
+			if age > archiveAge && state.GetArchiveLagBytes() > 0 {
+				d.say(diagnosis{severityWarning, "archive", subject, text, "after a loss of all replicas that much is gone, and the log of the master is not trimmed meanwhile",
+					"look into the log of the master's replicator (msg=\"archive failed\"): is there room, and is the place reachable?"})
+			} else {
+				d.fine("archive", subject, "%s", text)
+			}
+		}
+		if !archiving {
+			d.say(diagnosis{severityNote, "archive", subject, "no replicator archives the log", "no earlier moment can be restored, only what backups hold",
+				"start replicators and KV nodes with --archive"})
+		}
+	}
 }
 
 // clockSkew is how far clocks may be apart.
@@ -350,6 +404,26 @@ func (d *doctor) checkClocks(ctx context.Context) {
 		}
 		d.fine("clocks", "group "+g.GetName(), "%d clocks agree within %v", len(list), clockSkew)
 	}
+	d.checkLogTime(ctx)
+}
+
+// checkLogTime finds a clock that has jumped: log time never goes back, so that it stands ahead of the clocks for as long as one was wrong.
+func (d *doctor) checkLogTime(ctx context.Context) {
+	d.eachNode(ctx, "clocks", func(ctx context.Context, subject string, node proto.KVNodeClient, target *proto.Target) error {
+		state, err := node.State(ctx, &proto.KVStateRequest{Target: target})
+		if err != nil || state.GetClockMs() == 0 { // of an earlier version
+			return err
+		}
+		ahead := time.Duration(state.GetLogTimeMs()-state.GetClockMs()) * time.Millisecond
+		if ahead > clockSkew {
+			d.say(diagnosis{severityWarning, "clocks", subject, fmt.Sprintf("log time is %v ahead of its clock", ahead.Round(time.Millisecond)),
+				"a master's clock was ahead and went back, or this one did: no key expires until the clocks have caught up",
+				"run chrony or systemd-timesyncd on every node, with slewing and not with steps"})
+		} else {
+			d.fine("clocks", subject, "log time is not ahead of its clock")
+		}
+		return nil
+	})
 }
 
 // redisAsk sends one command and returns the strings of its reply.

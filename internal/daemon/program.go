@@ -177,6 +177,7 @@ func (p *Program) observed(outer context.Context, logger *slog.Logger) error {
 		group.Go(func() error { return observer.Serve(inner, listener, p.common.profiles) })
 	}
 	if p.Keeper != nil {
+		observer.Certificate(p.Keeper.Ends)
 		group.Go(func() error { p.Keeper.Run(inner); return nil })
 	}
 	group.Go(func() error { manager.watchdog(inner, observer.Live); return nil })

@@ -28,6 +28,13 @@ func web(t *testing.T) *http.Client {
 	return client
 }
 
+// securedWeb is the same for a cluster with TLS.
+func (w *world) securedWeb(t *testing.T) *http.Client {
+	client := web(t)
+	client.Transport.(*http.Transport).TLSClientConfig = w.clientTLS(t)
+	return client
+}
+
 func fetch(client *http.Client, url string) (code int, body string, err error) {
 	answer, err := client.Get(url)
 	if err != nil {
@@ -239,9 +246,9 @@ func TestDashboardsAskForWhatIsShown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := start(t, local.Options{Archive: temporary(t)}, map[local.Kind][]string{local.KindKVNode: {"--tier-memory", "64MiB"}}) // so that it shows all it can
+	w := start(t, local.Options{Archive: temporary(t), TLS: true}, map[local.Kind][]string{local.KindKVNode: {"--tier-memory", "64MiB"}}) // so that it shows all it can
 	w.healthy(t)
-	client := redis.NewClient(&redis.Options{Addr: w.Plan.Replicas[0].KVAddr})
+	client := redis.NewClient(&redis.Options{Addr: w.Plan.Replicas[0].KVAddr, TLSConfig: w.clientTLS(t)})
 	defer client.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -251,11 +258,11 @@ func TestDashboardsAskForWhatIsShown(t *testing.T) {
 	if err := client.Do(ctx, "GET").Err(); err == nil {
 		t.Fatal("GET without a key is answered")
 	}
-	browser := web(t)
+	browser := w.securedWeb(t)
 	eventually(t, "every query finds what it asks for", func() error {
 		known := vocabulary{"up": {"instance": {}, "job": {}}}
 		for _, p := range w.Processes() {
-			code, body, err := fetch(browser, "http://"+w.HTTPAddr(p)+"/metrics")
+			code, body, err := fetch(browser, "https://"+w.HTTPAddr(p)+"/metrics")
 			if err != nil || code != http.StatusOK {
 				return fmt.Errorf("%s: %d, %w: %s", p.Name, code, err, body)
 			}
@@ -288,7 +295,7 @@ func TestDashboardsAskForWhatIsShown(t *testing.T) {
 					continue
 				}
 				for _, role := range []string{"any", "master", "slave"} {
-					code, body, err := fetch(browser, "http://"+w.HTTPAddr(p)+"/readyz?role="+role)
+					code, body, err := fetch(browser, "https://"+w.HTTPAddr(p)+"/readyz?role="+role)
 					if err != nil {
 						return err
 					}

@@ -160,6 +160,10 @@ func (p *promql) operand() value {
 		return value{}
 	case slices.Contains(aggregations, token):
 		return p.aggregation(token)
+	case token == "time":
+		p.expect("(")
+		p.expect(")")
+		return value{}
 	case token == "histogram_quantile":
 		p.expect("(")
 		p.expression(0)
@@ -297,6 +301,7 @@ func TestQueriesAreChecked(t *testing.T) {
 		`a_total{kind="k"}`: "group instance kind",
 		`sum by (group) (rate(a_total{group=~"$group"}[5m])) > 0.5`: "group",
 		`max(b) == 0`:           "",
+		`b - time() < 86400`:    "group instance",
 		`b / c < 0.1 and c > 0`: "group instance",
 		`histogram_quantile(0.99, sum by (le, instance) (rate(h_bucket[$__rate_interval])))`: "instance",
 		`b and on (group) a_total == 1`:                                               "group instance",
@@ -314,7 +319,7 @@ func TestQueriesAreChecked(t *testing.T) {
 		`d`: "no process shows d", `b{kind="k"}`: "no label kind", `a_total{kind="z"}`: "is never", `sum by (kind) (b)`: "there are only",
 		`rate(b)`: "wrong thing", `b[5m]`: "a range", `b / a_total`: "never match", `(b`: `instead of ")"`, `b > `: "too early", `b b`: "left over",
 		`histogram_quantile(0.9, rate(a_total[5m]))`: "no le", `b and 1`: "of a number", `rate(b[5 parsecs])`: "no range", `b{group=~"("}`: "missing closing",
-		`b and on (kind) a_total`: "on kind", `b ; c`: "cannot read", `sum(1)`: "no vector", `> 1`: "should stand", `max(b[5m])`: "no vector",
+		`b and on (kind) a_total`: "on kind", `b ; c`: "cannot read", `sum(1)`: "no vector", `b - time(1)`: `instead of`, `> 1`: "should stand", `max(b[5m])`: "no vector",
 	} {
 		if labels, err := known.check(query); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: labels %v, error %v, want %q", query, labels, err, want)

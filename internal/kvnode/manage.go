@@ -194,6 +194,7 @@ func (m *manage) State(_ context.Context, in *proto.KVStateRequest) (*proto.KVSt
 	for database := range kv.Databases {
 		state.Keys += uint64(n.machine.DBSize(database))
 	}
+	state.LogTimeMs, state.ClockMs = n.machine.Now(), time.Now().UnixMilli()
 	n.lock.RUnlock()
 	var err error
 	state.Images, err = m.list()

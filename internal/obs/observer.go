@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -61,6 +62,13 @@ func New(program, version string, serving func()) *Observer {
 			ConstLabels: prometheus.Labels{"program": program, "version": number, "revision": revision, "go_version": runtime.Version()},
 		}, func() float64 { return 1 }))
 	return o
+}
+
+// Certificate shows until when the certificate of this process is good.
+func (o *Observer) Certificate(ends func() time.Time) {
+	o.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "lockstep_certificate_expiry_timestamp_seconds", Help: "With TLS: when the certificate of this process ends, in seconds since 1970.",
+	}, func() float64 { return float64(ends().Unix()) }))
 }
 
 // Show makes s the subject. Until then the process lives and is not ready.

@@ -3,6 +3,7 @@ package replicator
 import (
 	"os"
 	"sync"
+	"time"
 
 	"lockstep/proto"
 	"lockstep/smr"
@@ -101,6 +102,9 @@ func (n *node) state() *proto.ReplicaState {
 		if t := n.local.transfer.Load(); t != nil {
 			state.BytesDone, state.BytesTotal, state.BytesPerSecond, state.ImageFrom = t.Done, t.Total, t.PerSecond, t.From
 		}
+	}
+	if a := n.archiver; a != nil {
+		state.Archives, state.ArchiveAgeMs, state.ArchiveLagBytes = true, uint64(a.age(time.Now()).Milliseconds()), uint64(a.lag())
 	}
 	for _, peer := range status.Peers {
 		state.Peers = append(state.Peers, &proto.PeerState{
