@@ -29,6 +29,8 @@ var update = flag.Bool("update", false, "write testdata anew; look at the differ
 // cases are installations, by the name of their file in testdata.
 var cases = map[string]map[string]any{
 	"founding": {"auth": map[string]any{"password": `a "quoted" secret`}, "confmaster": map[string]any{"founding": true}},
+	"secured": {"auth": map[string]any{"password": "x"}, "tls": map[string]any{"enabled": true, "clientAuth": "optional",
+		"secrets": map[string]any{"nodes": "tls-nodes", "confmasters": "tls-confmasters", "smrctl": "tls-smrctl"}}},
 	"standard": {"auth": map[string]any{"existingSecret": "redis-password"}},
 	"everything": {
 		"auth":           map[string]any{"enabled": false},
@@ -186,12 +188,13 @@ func TestWrongValuesAreRefused(t *testing.T) {
 	c := load(t)
 	for want, values := range map[string]map[string]any{
 		"auth.password or auth.existingSecret is missing": {},
-		"suspectms": {"auth": map[string]any{"password": "x"}, "confmaster": map[string]any{"suspectms": 1}},
-		"replicas":  {"auth": map[string]any{"password": "x"}, "confmaster": map[string]any{"replicas": 2}},
-		"sync":      {"auth": map[string]any{"password": "x"}, "node": map[string]any{"sync": "never"}},
-		"tls":       {"auth": map[string]any{"password": "x"}, "tls": map[string]any{"enabled": true}},
-		"size":      {"auth": map[string]any{"password": "x"}, "node": map[string]any{"storage": map[string]any{"size": "20"}}},
-		"extraArgs": {"auth": map[string]any{"password": "x"}, "node": map[string]any{"kvnode": map[string]any{"extraArgs": []any{"timeout 5m"}}}},
+		"suspectms":                 {"auth": map[string]any{"password": "x"}, "confmaster": map[string]any{"suspectms": 1}},
+		"replicas":                  {"auth": map[string]any{"password": "x"}, "confmaster": map[string]any{"replicas": 2}},
+		"sync":                      {"auth": map[string]any{"password": "x"}, "node": map[string]any{"sync": "never"}},
+		"is missing: name a Secret": {"auth": map[string]any{"password": "x"}, "tls": map[string]any{"enabled": true, "secrets": map[string]any{"nodes": "x", "smrctl": "x"}}},
+		"clientAuth":                {"auth": map[string]any{"password": "x"}, "tls": map[string]any{"clientAuth": "sometimes"}},
+		"size":                      {"auth": map[string]any{"password": "x"}, "node": map[string]any{"storage": map[string]any{"size": "20"}}},
+		"extraArgs":                 {"auth": map[string]any{"password": "x"}, "node": map[string]any{"kvnode": map[string]any{"extraArgs": []any{"timeout 5m"}}}},
 	} {
 		if _, err := render(c, values); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: %q is missing in: %v", values, want, err)

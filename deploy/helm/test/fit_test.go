@@ -80,6 +80,7 @@ func (c *cluster) checkSet(set *appsv1.StatefulSet, bad func(string, ...any)) {
 				bad("%s of %s: a probe is missing, or asks a port that it has not", container.Name, set.Name)
 			}
 		}
+		checkSecured(set.Name, container, bad)
 		for _, mount := range container.VolumeMounts {
 			claimed := slices.ContainsFunc(set.Spec.VolumeClaimTemplates, func(v corev1.PersistentVolumeClaim) bool { return v.Name == mount.Name })
 			if !claimed && !slices.ContainsFunc(set.Spec.Template.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == mount.Name }) {
@@ -92,6 +93,28 @@ func (c *cluster) checkSet(set *appsv1.StatefulSet, bad func(string, ...any)) {
 			(len(c.secrets) != 1 || c.secrets[0].Name != volume.Secret.SecretName || c.secrets[0].StringData["kvnode.conf"] == "") {
 			bad("%s wants the Secret %s, which there is not", set.Name, volume.Secret.SecretName)
 		}
+	}
+}
+
+// checkSecured holds the certificates in a container's arguments against what it mounts. With them nothing listens without TLS.
+func checkSecured(set string, container corev1.Container, bad func(string, ...any)) {
+	files, insecure := 0, false
+	for _, argument := range container.Args {
+		flag, value, _ := strings.Cut(argument, "=")
+		switch flag {
+		case "--tls-ca", "--tls-cert", "--tls-key":
+			files++
+			if !slices.ContainsFunc(container.VolumeMounts, func(m corev1.VolumeMount) bool { return m.ReadOnly && strings.HasPrefix(value, m.MountPath+"/") }) {
+				bad("%s of %s reads %s, which is not mounted", container.Name, set, value)
+			}
+		case "--insecure":
+			insecure = true
+		case "--listen", "--sentinel":
+			insecure = insecure || value != "" && files > 0
+		}
+	}
+	if files != 0 && files != 3 || insecure == (files == 3) {
+		bad("%s of %s has %d files for TLS; a port without TLS: %v", container.Name, set, files, insecure)
 	}
 }
 

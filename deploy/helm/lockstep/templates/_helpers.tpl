@@ -107,6 +107,16 @@ readinessProbe:
   failureThreshold: 3
 {{- end }}
 
+{{/* the Secret with the certificates of some: list . "nodes" */}}
+{{- define "lockstep.tlsVolume" -}}
+{{- $root := index . 0 -}}
+{{- $key := index . 1 -}}
+- name: tls
+  secret:
+    secretName: {{ required (printf "tls.secrets.%s is missing: name a Secret with ca.crt and the certificates and keys of these pods" $key) (index $root.Values.tls.secrets $key) }}
+    defaultMode: 0440
+{{- end }}
+
 {{- define "lockstep.storage" -}}
 spec:
   accessModes: [ReadWriteOnce]
