@@ -62,10 +62,10 @@ func (s composeService) program() string {
 func (s composeService) listens(name string) []string {
 	var ports []string
 	for _, argument := range s.Command {
-		flag, value, _ := strings.Cut(argument, "=")
+		flag, value, _ := strings.Cut(filled(argument, nil), "=") // the ports are the same with TLS
 		switch flag {
 		case "--data", "--manage", "--listen", "--http", "--sentinel", "--admin":
-			if strings.HasPrefix(value, "/") { // a directory
+			if value == "" || strings.HasPrefix(value, "/") { // a directory
 				continue
 			}
 			ports = append(ports, value[strings.LastIndex(value, ":")+1:])
@@ -91,9 +91,35 @@ func readCompose(t *testing.T) composeFile {
 	return file
 }
 
-// unset replaces ${NAME:-standard} by the standard.
-func unset(text string) string {
-	return regexp.MustCompile(`\$\{[A-Z_0-9]+:-([^}]*)\}`).ReplaceAllString(text, "$1")
+var interpolation = regexp.MustCompile(`\$\{([A-Z_0-9]+)(:-|:\+|-)([^}]*)\}`)
+
+// filled replaces ${NAME:-standard}, ${NAME-standard} and ${NAME:+other} as compose does.
+func filled(text string, env map[string]string) string {
+	return interpolation.ReplaceAllStringFunc(text, func(part string) string {
+		m := interpolation.FindStringSubmatch(part)
+		value, set := env[m[1]]
+		switch {
+		case m[2] == ":+" && value != "":
+			return m[3]
+		case m[2] == ":+":
+			return ""
+		case m[2] == ":-" && value == "", !set:
+			return m[3]
+		}
+		return value
+	})
+}
+
+// environment reads a file for --env-file.
+func environment(t *testing.T, path string) map[string]string {
+	t.Helper()
+	env := make(map[string]string)
+	for line := range strings.SplitSeq(readFile(t, path), "\n") {
+		if name, value, ok := strings.Cut(line, "="); ok && !strings.HasPrefix(line, "#") {
+			env[name] = value
+		}
+	}
+	return env
 }
 
 // What could go wrong: a flag that does not exist, a port that nobody opens, a volume or secret that is not declared, a container
@@ -101,17 +127,37 @@ func unset(text string) string {
 func TestComposeFileFitsThePrograms(t *testing.T) {
 	t.Parallel()
 	file := readCompose(t)
+	for name, env := range map[string]map[string]string{"plain": {}, "TLS": environment(t, "deploy/docker/tls.env")} {
+		t.Run(name, func(t *testing.T) { file.check(t, env) })
+	}
+}
+
+// check holds the file against the programs as it is with some settings.
+func (file composeFile) check(t *testing.T, env map[string]string) {
 	programsSeen := make(map[string]int)
 	for name, s := range file.Services {
+		for i := range s.Volumes {
+			s.Volumes[i] = filled(s.Volumes[i], nil) // where certificates are is the user's
+		}
 		programsSeen[s.program()]++
 		if name != "smrctl" && (s.Build.Target != s.program() || s.Build.Dockerfile != "deploy/docker/Dockerfile" || s.Build.Context != "../..") {
 			t.Errorf("%s is built as %+v", name, s.Build)
 		}
 		arguments := make([]string, len(s.Command))
 		for i, argument := range s.Command {
-			arguments[i] = unset(argument)
+			arguments[i] = filled(argument, env)
 		}
 		tryArguments(t, s.program(), arguments)
+		secured := env["LOCKSTEP_TLS"] != ""
+		if has := slices.ContainsFunc(arguments, func(a string) bool { return strings.HasPrefix(a, "--tls-cert=/run/tls/") }); has != secured {
+			t.Errorf("%s has a certificate: %v", name, has)
+		}
+		for _, argument := range arguments {
+			flag, value, _ := strings.Cut(argument, "=")
+			if plain := flag == "--insecure" && value == "true" || (flag == "--listen" || flag == "--sentinel") && value != ""; plain && secured {
+				t.Errorf("%s speaks without TLS: %s", name, argument)
+			}
+		}
 		if !slices.Contains(s.CapDrop, "ALL") || !slices.Contains(s.SecurityOpt, "no-new-privileges:true") || !s.ReadOnly {
 			t.Errorf("%s has more rights than it needs", name)
 		}
@@ -135,7 +181,7 @@ func TestComposeFileFitsThePrograms(t *testing.T) {
 			}
 		}
 		for _, port := range s.Ports {
-			port = unset(port)
+			port = filled(port, env)
 			if !strings.HasPrefix(port, "127.0.0.1:") || !slices.Contains(s.listens(name), port[strings.LastIndex(port, ":")+1:]) {
 				t.Errorf("%s publishes %s", name, port)
 			}
