@@ -83,7 +83,7 @@ func describe() (*daemon.Program, *kvnode.Config) {
 	set.StringVar(&config.Images.Dir, "data", "", "`directory` for images of the state, from which this node starts again; without one it executes the log from its beginning")
 	set.DurationVar(&config.Images.Every, "image-every", config.Images.Every, "`time` after which an image is taken, if anything has happened")
 	set.Var(bytesize.Flag(&config.Images.LogBytes, maxSize), "image-log", "`bytes` of log after which an image is taken, or with KiB, MiB, GiB")
-	set.Var(bytesize.Flag(&config.Images.TierMemory, maxSize), "tier-memory", "`bytes` of memory for keys and values, or with MiB, GiB: values used least are read from the last image; needs --data; 0 keeps all in memory")
+	set.Var(bytesize.Flag(&config.Images.TierMemory, maxSize), "tier-memory", "`bytes` of memory for the process, or with MiB, GiB: values used least are read from the last image; needs --data; 0 keeps all in memory")
 	set.StringVar(&config.Archive.Where, "archive", "", "existing `directory`, or s3://BUCKET/PREFIX, into which images are archived, that of the replicators; needs --data")
 	set.Var(bytesize.Flag(&config.Archive.LogBytes, maxSize), "archive-image-log", "`bytes` of log behind the newest archived image after which another one is archived, or with KiB, MiB, GiB")
 	set.DurationVar(&config.Archive.Every, "archive-image-every", config.Archive.Every, "`time` after which an image is archived")

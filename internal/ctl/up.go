@@ -50,7 +50,7 @@ Binaries are taken from beside smrctl; if they are not there and this is the sou
 	flags.StringVar(&asked.Sync, "sync", defaults.Sync, "when a write counts as durable: always, interval or os")
 	flags.StringVar(&asked.Archive, "archive", "", "existing `directory`, or s3://BUCKET/PREFIX, into which everything that is committed is archived, for backups and restores; it stays so when the cluster is resumed")
 	flags.BoolVar(&asked.TLS, "tls", false, "make a CA and certificates in DIR/tls, and let nothing connect without them; it stays so when the cluster is resumed")
-	flags.StringVar(&tierMemory, "tier-memory", "", "`bytes` of memory for keys and values of each KV node, as 256MiB; values used least are read from images then; it stays so when the cluster is resumed")
+	flags.StringVar(&tierMemory, "tier-memory", "", "`bytes` of memory for the process of each KV node, as 1GiB; values used least are read from images then; it stays so when the cluster is resumed")
 	flags.BoolVar(&detach, "detach", false, "return once the cluster serves; stop it with 'smrctl down'")
 	flags.DurationVar(&timeout, "timeout", time.Minute, "how long to wait for the cluster to serve")
 	dry.add(command)

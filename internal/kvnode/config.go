@@ -158,7 +158,7 @@ func (c Config) Validate() error {
 	complain(c.Images.Every < time.Second, "an image every %v: use at least 1s", c.Images.Every)
 	complain(c.Images.TierMemory > 0 && c.Images.Dir == "", "values can only leave the memory for images: name a directory for them, or let tier memory be 0")
 	complain(c.Images.TierMemory < 0 || c.Images.TierMemory > 0 && c.Images.TierMemory < minTierMemory,
-		"%d bytes of memory for keys and values: use at least %d, or 0 for no bound", c.Images.TierMemory, minTierMemory)
+		"%d bytes of memory for the process: use at least %d, or 0 for no bound", c.Images.TierMemory, minTierMemory)
 	c.Archive.check(c.Images, complain)
 	if c.Announce != "" {
 		if _, _, err := splitHostPort(c.Announce); err != nil {

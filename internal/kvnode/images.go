@@ -26,7 +26,7 @@ type ImageConfig struct {
 	LogBytes int64
 	// Every is how old the last image may become while the log grows. Default 15 minutes.
 	Every time.Duration
-	// TierMemory is how much memory keys and values may take, in bytes of the machine's estimate, within 10 %: what is used least is read
+	// TierMemory is how much memory the process may take, in bytes, within 10 % from 512 MiB on (footprint): values that are used least are read
 	// from the last image. At least 16 MiB. Default 0: all of them stay in memory.
 	TierMemory int64
 }
@@ -96,14 +96,13 @@ func openImages(config Config) (*imageKeeper, *kv.Machine, error) {
 	engine, err := checkpoint.Open(checkpoint.Options{
 		Dir: config.Images.Dir, Cluster: config.Cluster, Group: config.Group, Logger: logger,
 		Base: func(lsn smr.LSN) ([]byte, error) { return k.base(lsn) },
-		Cold: k.config.TierMemory > 0, Warm: k.config.TierMemory / 4 * 3, Memory: k.config.TierMemory,
+		Cold: k.config.TierMemory > 0, Warm: k.config.TierMemory / 2, Memory: k.config.TierMemory,
 	})
 	if err != nil {
 		return nil, nil, err
 	}
 	if k.config.TierMemory > 0 {
 		k.tier = newTier(k, k.config.TierMemory)
-		limitProcess(k.config.TierMemory)
 	}
 	k.engine = engine
 	began := time.Now()

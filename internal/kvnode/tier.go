@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"math/bits"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,27 +26,19 @@ const (
 	tierBack = 4096
 )
 
-// tierProcess is what a process takes beside a tenth more than the bound, in bytes: its program and stacks, buffers of clients, of the log and of the stores of
-// images, and the collector's least room for garbage. With many clients or large requests it is more.
+// tierProcess is what a process is let take beside the bound before it was measured, in bytes.
 const tierProcess = 64 << 20
 
-// limitProcess asks the collector to keep what the Go heap takes within the bound, a tenth and tierProcess: by default it would let the heap grow to twice
-// what is used before it looks. Whoever has set a limit (GOMEMLIMIT) knows why.
-func limitProcess(bound int64) {
-	if debug.SetMemoryLimit(-1) == math.MaxInt64 {
-		debug.SetMemoryLimit(bound + bound/10 + tierProcess)
-	}
-}
-
-// tier keeps the memory that keys and values of a node take near a bound: values that are idle leave the memory for the last image
-// (kv.Tier), which is taken sooner when too few can. nil: everything stays in memory.
+// tier keeps the memory that a node takes near a bound: values that are idle leave the memory for the last image (kv.Tier), which is taken
+// sooner when too few can. nil: everything stays in memory.
 //
-// Thresholds, in parts of the bound: an image is due at an eighth of it in log bytes once 75 % are in use, and at a thirty-second once values
+// Thresholds, in parts of the room that keys and values have within the bound (footprint): an image is due at an eighth of it in log bytes once 75 % are in use, and at a thirty-second once values
 // cannot leave fast enough; values leave above 95 %; above 105 % the log is not executed further while an image is wanted or taken, since
 // nothing else can make room.
 type tier struct {
 	keeper *imageKeeper
 	bound  int64
+	room   atomic.Int64 // of the bound, for keys and values
 
 	// used has a bit for each key, chosen by its number: it was used since the hand of the clock came by. Several keys may share one.
 	used []atomic.Uint32
@@ -59,6 +49,8 @@ type tier struct {
 	taken    atomic.Int64 // values that are back in memory
 	waits    atomic.Int64 // times that the log was not executed further
 	hurried  atomic.Uint64
+
+	footprint *footprint // of run
 
 	hurry  chan struct{} // an image is wanted; capacity 1
 	wanted atomic.Bool   // from then until it is taken, or cannot be
@@ -71,7 +63,9 @@ type tier struct {
 
 func newTier(keeper *imageKeeper, bound int64) *tier {
 	words := 1 << bits.Len64(uint64(bound)/128/32)
-	return &tier{keeper: keeper, bound: bound, used: make([]atomic.Uint32, words), hurry: make(chan struct{}, 1), eased: make(chan struct{})}
+	t := &tier{keeper: keeper, bound: bound, footprint: newFootprint(bound), used: make([]atomic.Uint32, words), hurry: make(chan struct{}, 1), eased: make(chan struct{})}
+	t.room.Store(t.footprint.firstRoom())
+	return t
 }
 
 func (t *tier) place(database byte, key uint64) (word *atomic.Uint32, bit uint32) {
@@ -101,7 +95,7 @@ func (t *tier) Read(back kv.ReadBack) {
 	t.keeper.node.stats.readsBack.Add(1)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if size := back.Bytes(); len(t.back) < tierBack && t.bytes+size <= t.bound/20 {
+	if size := back.Bytes(); len(t.back) < tierBack && t.bytes+size <= t.room.Load()/20 {
 		t.back = append(t.back, back)
 		t.bytes += size
 	}
@@ -117,7 +111,8 @@ func (t *tier) settle(m *kv.Machine) {
 	for _, b := range back {
 		m.TakeBack(b)
 	}
-	target := t.bound / 100 * 95
+	room := t.room.Load()
+	target := room / 100 * 95
 	began := time.Now()
 	stats := m.TierStats()
 	exhausted := false
@@ -127,7 +122,7 @@ func (t *tier) settle(m *kv.Machine) {
 	}
 	t.publish(stats)
 	grown := uint64(m.Applied()) - min(t.hurried.Load(), uint64(m.Applied()))
-	if stats.Resident > t.bound/4*3 && grown > uint64(t.bound/8) || (exhausted || stats.Resident > target) && grown > uint64(t.bound/32) {
+	if stats.Resident > room/4*3 && grown > uint64(room/8) || (exhausted || stats.Resident > target) && grown > uint64(room/32) {
 		t.hurried.Store(uint64(m.Applied()))
 		t.wanted.Store(true) // before: who takes the wish away says that it is no more
 		select {
@@ -146,7 +141,7 @@ func (t *tier) publish(stats kv.TierStats) {
 
 // afterFrame is settle where there is something to do. It is cheap else.
 func (t *tier) afterFrame(m *kv.Machine) {
-	if t != nil && m.TierStats().Resident > t.bound/4*3 {
+	if t != nil && m.TierStats().Resident > t.room.Load()/4*3 {
 		t.settle(m)
 	}
 }
@@ -158,7 +153,7 @@ func (t *tier) await() {
 		return
 	}
 	waited := false
-	for t.resident.Load() > t.bound/100*105 {
+	for t.resident.Load() > t.room.Load()/100*105 {
 		t.mu.Lock()
 		eased := t.eased
 		t.mu.Unlock()
@@ -205,7 +200,7 @@ func (t *tier) run(ctx context.Context) {
 			t.mu.Lock()
 			waiting := len(t.back)
 			t.mu.Unlock()
-			if waiting > 0 || t.over() {
+			if over := t.over(); over || waiting > 0 {
 				t.keeper.Between(t.settle)
 			}
 		}
@@ -219,7 +214,10 @@ func (t *tier) over() bool {
 	stats := n.machine.TierStats()
 	n.lock.RUnlock()
 	t.publish(stats)
-	return stats.Resident > t.bound/100*95
+	if room, measured := t.footprint.measure(stats.Resident); measured {
+		t.room.Store(room)
+	}
+	return stats.Resident > t.room.Load()/100*95
 }
 
 // hurried returns what an image is wanted by, nil if nobody wants one.
@@ -247,6 +245,7 @@ func (n *Node) infoTier(w *infoWriter) {
 	t := n.keeper.tier
 	w.line("tiering_enabled", 1)
 	w.line("tiering_memory", t.bound)
+	w.line("tiering_room_bytes", t.room.Load())
 	w.line("tiering_resident_bytes", t.resident.Load())
 	w.line("tiering_cold_keys", t.cold.Load())
 	w.line("tiering_cold_bytes", t.coldSize.Load())

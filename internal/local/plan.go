@@ -88,7 +88,7 @@ type Options struct {
 	Sync        string // always, interval or os; always
 	TLS         bool   // all connections, with a CA that is made for the cluster
 	Archive     string // absolute directory of an archive, or s3://...; none. It may be changed later
-	TierMemory  int64  // bytes of memory for keys and values of each KV node; no bound. It may be changed later
+	TierMemory  int64  // bytes of memory for the process of each KV node; no bound. It may be changed later
 }
 
 // WithDefaults returns o with the zero values filled in.
