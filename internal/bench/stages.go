@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"lockstep/internal/local"
@@ -34,7 +35,7 @@ type floors struct {
 }
 
 // RunStages measures where the time of SETs goes: of the processes' own histograms (/metrics), and beside them what the machine
-// takes at least. With a directory, CPU profiles of all processes under each load are written there.
+// takes at least. With a directory, profiles and traces of all processes under each load are written there.
 func RunStages(ctx context.Context, e *Env, profiles, revision string) (stages []Stage, report *Report, err error) {
 	report = newReport(e, revision)
 	flag := []string{"--pprof"}
@@ -217,22 +218,31 @@ func tripFloor() (time.Duration, error) {
 	return all.Quantile(0.5), nil
 }
 
-// profileAll writes a CPU profile of every process, DIR-PROCESS.pprof.
+// traceTime is how long an execution trace is.
+const traceTime = time.Second
+
+// profileAll writes what every process can tell of itself while it is under load, as DIR-PROCESS.KIND: where its processor time went (cpu), what
+// was allocated (allocs), where goroutines waited for each other (block) and for locks (mutex), for all of length but its last
+// seconds, and then what the scheduler did (trace; go tool trace). The kinds are read with go tool pprof.
 func profileAll(ctx context.Context, cluster *local.Cluster, prefix string, length time.Duration) error {
 	if err := os.MkdirAll(filepath.Dir(prefix), 0o755); err != nil {
 		return fmt.Errorf("make directory for profiles: %w", err)
 	}
-	list := cluster.Processes()
-	errs := make([]error, len(list))
-	var wait sync.WaitGroup
-	for i, p := range list {
-		wait.Go(func() {
-			url := fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", cluster.HTTPAddr(p), max(int(length.Seconds()), 1))
-			errs[i] = fetch(ctx, url, prefix+"-"+p.Name+".pprof")
-		})
+	seconds := max(int((length - 2*traceTime).Seconds()), 1)
+	var group errgroup.Group
+	for _, p := range cluster.Processes() {
+		for kind, page := range map[string]string{"cpu": "profile", "allocs": "allocs", "block": "block", "mutex": "mutex"} {
+			group.Go(func() error {
+				url := fmt.Sprintf("http://%s/debug/pprof/%s?seconds=%d", cluster.HTTPAddr(p), page, seconds)
+				if err := fetch(ctx, url, prefix+"-"+p.Name+"."+kind); err != nil || kind != "cpu" {
+					return err
+				}
+				url = fmt.Sprintf("http://%s/debug/pprof/trace?seconds=%d", cluster.HTTPAddr(p), int(traceTime.Seconds()))
+				return fetch(ctx, url, prefix+"-"+p.Name+".trace")
+			})
+		}
 	}
-	wait.Wait()
-	return errors.Join(errs...)
+	return group.Wait()
 }
 
 func fetch(ctx context.Context, url, path string) error {

@@ -17,8 +17,9 @@ func newStages(s *screen, dir *string) *cobra.Command {
 		Use:   "stages",
 		Short: "Show where the time of a write goes, beside what the machine takes at least",
 		Long: `Starts a cluster with sync always, puts SETs on it, and shows the means of the processes' own histograms, the CPU time of each
-kind of process, and the floors: a sync of 4 KiB on the same disk and a round trip on loopback. --out also takes CPU profiles of all
-processes under each load (look at them with go tool pprof); taking them costs time itself.`,
+kind of process, and the floors: a sync of 4 KiB on the same disk and a round trip on loopback. --out also takes profiles
+of processor time, allocations, waiting and locks (go tool pprof) and execution traces (go tool trace) of all processes under each load; taking them
+costs time itself.`,
 		Args: cobra.NoArgs,
 		RunE: work(func(ctx context.Context, _ []string) error {
 			if env.Time < time.Second || env.Time > time.Hour {

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -30,6 +31,12 @@ const (
 	ExitDone   = 0 // stopped in good order, or answered what was asked
 	ExitFailed = 1
 	ExitUsage  = 2
+)
+
+// With --pprof: waiting is sampled once for so much of it, and one of so many waits for a lock.
+const (
+	blockRate = 100 * time.Microsecond
+	mutexRate = 100
 )
 
 // Share is how many of the machine's processors a program's Go code may run on at once, unless GOMAXPROCS in its environment says something.
@@ -108,7 +115,7 @@ func New(name, usage, about string) *Program {
 	set.Usage = func() {} // a mistake is answered in two lines
 	set.StringVar(&p.common.config, "config", "", "`file` of settings, one `name = value` a line, named as these flags; what the command line says wins")
 	set.StringVar(&p.common.http, "http", "", "`host:port` for /metrics, /livez and /readyz (HTTP); empty for nowhere")
-	set.BoolVar(&p.common.profiles, "pprof", false, "offer /debug/pprof/ on --http")
+	set.BoolVar(&p.common.profiles, "pprof", false, "offer /debug/pprof/ on --http, and note where goroutines wait, which costs a little")
 	set.StringVar(&p.common.files.CA, "tls-ca", "", "`file` with the CAs whose certificates are accepted (PEM); with it, --tls-cert and --tls-key all inner connections speak TLS, and both sides show who they are")
 	set.StringVar(&p.common.files.Cert, "tls-cert", "", "`file` with the certificate of this process (PEM); a new one is taken without a restart")
 	set.StringVar(&p.common.files.Key, "tls-key", "", "`file` with the key of --tls-cert (PEM), which others may not read")
@@ -174,6 +181,10 @@ func (p *Program) observed(outer context.Context, logger *slog.Logger) error {
 		}
 		observer.Address, observer.Secure = listener.Addr().String(), p.common.httpTLS != "off"
 		logger.Info("http", append(p.Labels(), "address", listener.Addr().String())...)
+		if p.common.profiles {
+			runtime.SetBlockProfileRate(int(blockRate))
+			runtime.SetMutexProfileFraction(mutexRate)
+		}
 		group.Go(func() error { return observer.Serve(inner, listener, p.common.profiles) })
 	}
 	if p.Keeper != nil {

@@ -14,6 +14,9 @@ import (
 // connections have to say.
 const maxTicks = 25
 
+// idleTicks is how many ticks come together while nobody waits for anything.
+const idleTicks = 10
+
 // maxRounds is how many rounds a goroutine that brought something steps the session for others, before it leaves that to the session
 // loop's own goroutine.
 const maxRounds = 2
@@ -24,6 +27,7 @@ type sessionLoop struct {
 	client *Client
 	turn   turn.Turn
 	due    atomic.Int64 // ticks
+	busy   atomic.Bool  // somebody waits, or there is no connection to the master
 	// stopping: the turn is to be left to the loop's own goroutine, which gives it to nobody.
 	stopping atomic.Bool
 
@@ -61,7 +65,7 @@ func newSessionLoop(c *Client) *sessionLoop {
 func (l *sessionLoop) run(ctx context.Context) {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
-	last := time.Now()
+	last, period := time.Now(), tick
 	for {
 		select {
 		case <-l.turn.Left():
@@ -77,6 +81,10 @@ func (l *sessionLoop) run(ctx context.Context) {
 			if l.turn.Knock() {
 				l.rounds()
 			}
+			if next := l.pace(); next != period {
+				period = next
+				ticker.Reset(period)
+			}
 		case <-ctx.Done():
 			l.stopping.Store(true)
 			if !l.turn.Knock() {
@@ -86,6 +94,14 @@ func (l *sessionLoop) run(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// pace returns how long to wait for the next ticks.
+func (l *sessionLoop) pace() time.Duration {
+	if l.busy.Load() {
+		return tick
+	}
+	return idleTicks * tick
 }
 
 // end answers everybody. The turn is given to nobody any more.
@@ -142,6 +158,7 @@ func (l *sessionLoop) finish() {
 	l.carryOut()
 	l.effects.Reset()
 	pending, bytes := l.session.Pending()
+	l.busy.Store(pending > 0 || len(l.reads) > 0 || len(l.counts) > 0 || l.link == nil)
 	l.client.inbox.settle(pending, bytes, l.session.Refusing())
 }
 
