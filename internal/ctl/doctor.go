@@ -331,6 +331,9 @@ func (d *doctor) versionAt(ctx context.Context, addr string) (string, error) {
 	}
 	defer conn.Close()
 	reply, err := proto.NewConfmasterClient(conn).Status(ctx, &proto.StatusRequest{Local: true})
+	if err == nil && reply.GetCluster() != d.status.GetCluster() {
+		err = fmt.Errorf("cluster %q answers at %s", reply.GetCluster(), addr)
+	}
 	return reply.GetVersion(), err
 }
 

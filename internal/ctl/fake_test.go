@@ -184,6 +184,8 @@ func (f *fakeCluster) change(ts *testscript.TestScript, args []string) {
 		writeLog(ts, ts.MkAbs(args[1]), args[2])
 	case "web":
 		f.cluster.Confmasters[0].Page = "https://10.0.0.1:9121/"
+	case "version": // the configuration master answers at its own address, too, and is of an older version
+		f.cluster.Confmasters[0].Addr, f.cluster.Version = f.addr, "0.0.9"
 	case "audit":
 		for i, text := range []string{"admin/root from 10.0.0.9:40000: change user app: done", "operator/otto from 10.0.0.7:5000: switch over: refused: n3 is down"} {
 			f.entries = append(f.entries, &proto.WorkEntry{Id: uint64(5 + i), TimeMs: 1_700_000_200_000 + int64(i)*1000, Group: "g1", Epoch: 7, Kind: "note",
