@@ -91,19 +91,15 @@ func readCompose(t *testing.T) composeFile {
 	return file
 }
 
-var interpolation = regexp.MustCompile(`\$\{([A-Z_0-9]+)(:-|:\+|-)([^}]*)\}`)
+// interpolation is what every version of compose knows.
+var interpolation = regexp.MustCompile(`\$\{([A-Z_0-9]+)(:-|-)([^}]*)\}`)
 
-// filled replaces ${NAME:-standard}, ${NAME-standard} and ${NAME:+other} as compose does.
+// filled replaces ${NAME:-standard} and ${NAME-standard} as compose does.
 func filled(text string, env map[string]string) string {
 	return interpolation.ReplaceAllStringFunc(text, func(part string) string {
 		m := interpolation.FindStringSubmatch(part)
 		value, set := env[m[1]]
-		switch {
-		case m[2] == ":+" && value != "":
-			return m[3]
-		case m[2] == ":+":
-			return ""
-		case m[2] == ":-" && value == "", !set:
+		if m[2] == ":-" && value == "" || !set {
 			return m[3]
 		}
 		return value
@@ -145,10 +141,12 @@ func (file composeFile) check(t *testing.T, env map[string]string) {
 		}
 		arguments := make([]string, len(s.Command))
 		for i, argument := range s.Command {
-			arguments[i] = filled(argument, env)
+			if arguments[i] = filled(argument, env); strings.Contains(arguments[i], "${") {
+				t.Errorf("%s: not every version of compose reads %s", name, argument)
+			}
 		}
 		tryArguments(t, s.program(), arguments)
-		secured := env["LOCKSTEP_TLS"] != ""
+		secured := env["LOCKSTEP_TLS_CERT"] != ""
 		if has := slices.ContainsFunc(arguments, func(a string) bool { return strings.HasPrefix(a, "--tls-cert=/run/tls/") }); has != secured {
 			t.Errorf("%s has a certificate: %v", name, has)
 		}
