@@ -1,6 +1,8 @@
 # Lockstep. `make up` starts a cluster, `make test` runs the tests; both need Go, git and make only.
 
 GO ?= go
+# No C: a fresh machine need not have a compiler, and what pebble caches is Go's memory, which the bound of --tier-memory counts.
+export CGO_ENABLED ?= 0
 FUZZTIME ?= 10s
 MIN ?= 5
 BIN := bin

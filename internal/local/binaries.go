@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -77,6 +78,9 @@ func Build(ctx context.Context, root, target string, flags ...string) error {
 	arguments := append([]string{"build", "-o", target + string(filepath.Separator)}, flags...)
 	cmd := exec.CommandContext(ctx, "go", append(arguments, "./cmd/...")...)
 	cmd.Dir = root
+	if !slices.Contains(flags, "-race") { // which needs C; the Makefile has the reason
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("go build: %w\n%s", err, out)
 	}
