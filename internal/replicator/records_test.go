@@ -47,10 +47,13 @@ func TestRecordsArePages(t *testing.T) {
 			t.Fatal(err)
 		}
 		var lsns []uint64
+		bytes := 0
 		for _, record := range reply.GetRecords() {
-			if record.GetKind() == smr.KindRequests.String() && (len(record.GetBody()) > 0) != in.GetBodies() && in.GetCount() < 50 {
+			fits := bytes+int(record.GetSize()) <= maxBodies // it may be left out of a page that is too long for it
+			if got := len(record.GetBody()) > 0; record.GetKind() == smr.KindRequests.String() && got != in.GetBodies() && (got || fits) {
 				t.Errorf("frame at %d has %d bytes of a body", record.GetLsn(), len(record.GetBody()))
 			}
+			bytes += len(record.GetBody())
 			if record.GetLsn() < end {
 				lsns = append(lsns, record.GetLsn())
 			}
