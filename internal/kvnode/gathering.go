@@ -47,6 +47,7 @@ type gathering struct {
 // place is what a gathering knows of a connection.
 type place struct {
 	flight   uint64 // that its writes go with, or went with
+	writes   int    // how many they are
 	expected uint64 // the flight that answered it last, if it has not come back since
 }
 
@@ -61,21 +62,26 @@ func (g *gathering) submitted(p *place, writes int) {
 	if g.waiting == 0 {
 		g.since = g.now()
 	}
-	p.flight = g.flight
+	p.flight, p.writes = g.flight, writes
 	g.waiting++
 	g.writes += writes
 }
 
 // withdrawn takes submitted back: the connection goes its own way.
-func (g *gathering) withdrawn(p *place, writes int) {
+func (g *gathering) withdrawn(p *place) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if p.flight == g.flight {
-		g.waiting--
-		g.writes -= writes
-	} else {
+	g.leave(p)
+}
+
+// leave takes a connection out of the flight that it waits for, or is on. mu is held.
+func (g *gathering) leave(p *place) {
+	if p.flight != g.flight {
 		g.flying--
+		return
 	}
+	g.waiting-- // refused, or sent by others
+	g.writes -= p.writes
 }
 
 // holds reports whether something waits.
@@ -89,11 +95,7 @@ func (g *gathering) holds() bool {
 func (g *gathering) finished(p *place) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if p.flight == g.flight {
-		g.waiting-- // refused, or sent by others
-	} else {
-		g.flying--
-	}
+	g.leave(p)
 	if p.flight != g.answered {
 		g.judge()
 		g.answered, g.all, g.expected = p.flight, 0, 0

@@ -110,11 +110,14 @@ func TestNothingIsCountedTwice(t *testing.T) {
 	p := make([]place, 4)
 	g.submitted(&p[0], 1)
 	g.finished(&p[0]) // before it has left
+	if g.writes != 0 {
+		t.Errorf("%d writes wait, of nobody", g.writes)
+	}
 	g.submitted(&p[1], 3)
-	g.withdrawn(&p[1], 3)
+	g.withdrawn(&p[1])
 	g.submitted(&p[2], 1)
 	g.wants(t, 1, "alone")
-	g.withdrawn(&p[2], 1) // behind its flight
+	g.withdrawn(&p[2]) // behind its flight
 	g.returned(&p[0])
 	g.returned(&p[0])
 	g.submitted(&p[3], 1)

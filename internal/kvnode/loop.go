@@ -374,7 +374,7 @@ func (c *conn) submitRun() verdict {
 	if c.submit(true) {
 		return submitted
 	}
-	c.node.gathering.withdrawn(&c.turn.place, c.run.writes)
+	c.node.gathering.withdrawn(&c.turn.place)
 	if !c.turn.where.CompareAndSwap(inLog, atLoop) {
 		return submitted // the node stops, and ends the connection
 	}
