@@ -89,6 +89,15 @@ func Seal(rule string) string {
 	return rule
 }
 
+// Shown returns a rule for people: of the hash of a password only so much that two can be told apart.
+func Shown(rule string) string {
+	const shown = len("#") + 8
+	if strings.HasPrefix(rule, "#") && len(rule) > shown {
+		return rule[:shown] + "…"
+	}
+	return rule
+}
+
 func isHash(text string) bool {
 	return len(text) == 64 && strings.Trim(text, "0123456789abcdef") == ""
 }

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"lockstep/internal/acl"
 	"lockstep/proto"
 )
 
@@ -182,9 +183,7 @@ func Shown(kind, value string) string {
 func HideHashes(rules string) string {
 	words := strings.Fields(rules)
 	for i, word := range words {
-		if strings.HasPrefix(word, "#") && len(word) > 9 {
-			words[i] = word[:9] + "…"
-		}
+		words[i] = acl.Shown(word)
 	}
 	return strings.Join(words, " ")
 }

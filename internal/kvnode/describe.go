@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"lockstep/internal/acl"
 	"lockstep/internal/logtext"
 	"lockstep/proto"
 	"lockstep/smr"
@@ -64,14 +65,9 @@ func describe(batch *proto.RequestBatch) *proto.RequestTexts {
 
 // hideHash shortens the hashes of passwords in the rules of a user.
 func hideHash(rules string) string {
-	if !strings.Contains(rules, "#") {
-		return rules
-	}
 	words := strings.Split(rules, " ")
 	for i, word := range words {
-		if strings.HasPrefix(word, "#") && len(word) > 9 {
-			words[i] = word[:9] + "…"
-		}
+		words[i] = acl.Shown(word)
 	}
 	return strings.Join(words, " ")
 }

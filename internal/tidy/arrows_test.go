@@ -73,7 +73,7 @@ var arrows = map[string][]string{
 	"internal/slack":    {},
 	"internal/daemon":   {"internal/trust", "internal/fault", "internal/slack", "internal/release", "internal/obs", "internal/bytesize", "internal/nearest"},
 
-	"internal/drift":   {"proto"},
+	"internal/drift":   {"internal/acl", "proto"},
 	"internal/logtext": {"smr", "internal/kv"},
 	"internal/web":     {"smr", "proto", "internal/drift", "internal/obs", "internal/trust"},
 
