@@ -14,6 +14,8 @@ import (
 
 	"lockstep/internal/admin"
 	"lockstep/internal/drill"
+	"lockstep/internal/drill/plan"
+	"lockstep/internal/drill/report"
 	"lockstep/internal/local"
 	"lockstep/internal/pause"
 )
@@ -37,17 +39,17 @@ func newDrillList(s *screen) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			last := make(map[string]*drill.Report)
+			last := make(map[string]*report.Report)
 			for _, r := range reports {
 				last[r.Drill] = r
 			}
 			type entry struct {
-				drill.Kind
+				plan.Kind
 				Last    string `json:"last"` // id of the last run, "" if there was none
 				Verdict string `json:"verdict"`
 			}
 			var list []entry
-			for _, k := range drill.Kinds {
+			for _, k := range plan.Kinds {
 				e := entry{Kind: k}
 				if r := last[k.Name]; r != nil {
 					e.Last, e.Verdict = r.ID, r.Verdict
@@ -113,7 +115,7 @@ func (p *drillPlace) dirOf(ctx context.Context, client *admin.Client, cluster *l
 }
 
 // reports reads the history. What a killed drill left is cleaned up before.
-func (p *drillPlace) reports(ctx context.Context, s *screen) ([]*drill.Report, error) {
+func (p *drillPlace) reports(ctx context.Context, s *screen) ([]*report.Report, error) {
 	dir, err := p.tidied(ctx, s)
 	if err != nil {
 		return nil, err
@@ -175,15 +177,15 @@ drill was done and did not pass.`,
 			if len(args) > 0 {
 				return nil, cobra.ShellCompDirectiveNoFileComp
 			}
-			return drill.Names(), cobra.ShellCompDirectiveNoFileComp
+			return plan.Names(), cobra.ShellCompDirectiveNoFileComp
 		},
 	}
 	at.add(command)
 	flags := command.Flags()
 	flags.StringVar(&config.Node, "node", "", "the `node` that is hit, of drills that leave a choice, or to which mastership is handed over")
-	flags.DurationVar(&config.Hold, "hold", drill.DefaultHold, "how long the fault lasts, 1s to 1m")
-	flags.DurationVar(&config.Longest, "longest", drill.DefaultLongest, "longest time without an acknowledged write; beyond that the drill is aborted")
-	flags.IntVar(&config.Clients, "clients", drill.DefaultClients, "clients on each KV node, 1 to 50")
+	flags.DurationVar(&config.Hold, "hold", plan.DefaultHold, "how long the fault lasts, 1s to 1m")
+	flags.DurationVar(&config.Longest, "longest", plan.DefaultLongest, "longest time without an acknowledged write; beyond that the drill is aborted")
+	flags.IntVar(&config.Clients, "clients", plan.DefaultClients, "clients on each KV node, 1 to 50")
 	flags.IntVar(&times, "times", 1, "how often, one after the other; ends with the first that does not pass")
 	flags.DurationVar(&every, "every", 0, "again and again, so long after each other, until Ctrl-C or the first that does not pass")
 	flags.BoolVar(&ask.dryRun, "dry-run", false, "show what was looked at and what would be done, and do nothing")
@@ -233,7 +235,7 @@ func runDrills(ctx context.Context, s *screen, at *drillPlace, ask *changing, co
 		}
 		return s.show(plan, func() { showDrillPlan(s, plan) })
 	}
-	config.Confirm = func(plan *drill.Plan) error {
+	config.Confirm = func(plan *plan.Plan) error {
 		if ask.yes {
 			return nil
 		}
@@ -242,16 +244,16 @@ func runDrills(ctx context.Context, s *screen, at *drillPlace, ask *changing, co
 	}
 	passed := 0
 	for {
-		report, err := drill.Run(ctx, config)
+		result, err := drill.Run(ctx, config)
 		if err != nil {
 			return err
 		}
 		s.compact = times > 1 || every > 0
-		if err := s.show(report, func() { showDrill(s, report, filepath.Join(config.Dir, report.ID)) }); err != nil {
+		if err := s.show(result, func() { showDrill(s, result, filepath.Join(config.Dir, result.ID)) }); err != nil {
 			return err
 		}
-		if !report.Good() {
-			return found("drill %s did not pass (%d had passed before): %s", report.Drill, passed, strings.Join(report.Problems, "; "))
+		if !result.Good() {
+			return found("drill %s did not pass (%d had passed before): %s", result.Drill, passed, strings.Join(result.Problems, "; "))
 		}
 		passed++
 		config.Confirm = nil // it was asked once
@@ -297,7 +299,7 @@ func sameDigests(ctx context.Context, client *admin.Client, name string) error {
 	return nil
 }
 
-func showDrillPlan(s *screen, plan *drill.Plan) {
+func showDrillPlan(s *screen, plan *plan.Plan) {
 	for _, check := range plan.Checks {
 		s.printf("  checked: %s\n", check)
 	}
@@ -307,8 +309,8 @@ func showDrillPlan(s *screen, plan *drill.Plan) {
 }
 
 // showDrill shows a report to people. folder is where it stands.
-func showDrill(s *screen, r *drill.Report, folder string) {
-	colour := map[string]string{drill.Passed: green, drill.Failed: red, drill.Aborted: yellow}[r.Verdict]
+func showDrill(s *screen, r *report.Report, folder string) {
+	colour := map[string]string{report.Passed: green, report.Failed: red, report.Aborted: yellow}[r.Verdict]
 	s.printf("drill %s on group %s: %s\n", r.Drill, r.Group, s.paint(colour, r.Verdict))
 	for _, p := range r.Problems {
 		s.printf("  %s\n", p)
@@ -318,11 +320,11 @@ func showDrill(s *screen, r *drill.Report, folder string) {
 		line("hit", "%s", strings.Join(r.Victims, ", "))
 	}
 	if r.FaultAt > 0 {
-		line("detection", "%s", drill.Millis(r.DetectionMs))
-		line("election", "%s", drill.Millis(r.ElectionMs))
-		line("first write", "%s after the fault", drill.Millis(r.FirstWriteMs))
+		line("detection", "%s", report.Millis(r.DetectionMs))
+		line("election", "%s", report.Millis(r.ElectionMs))
+		line("first write", "%s after the fault", report.Millis(r.FirstWriteMs))
 		line("longest pause", "%.0f ms without an acknowledged write", r.PauseMs)
-		line("whole again", "%s", drill.Millis(r.MendedMs))
+		line("whole again", "%s", report.Millis(r.MendedMs))
 	}
 	if r.MasterAfter != "" {
 		line("master", "%s (epoch %d) before, %s (epoch %d) after", r.MasterBefore, r.EpochBefore, r.MasterAfter, r.EpochAfter)
@@ -385,7 +387,7 @@ func newDrillHistory(s *screen) *cobra.Command {
 					rows[0] = append(rows[0], "BY", "PROBLEMS")
 				}
 				for _, e := range list {
-					row := []string{e.ID, e.Group, e.Verdict, drill.Millis(e.FirstWriteMs), fmt.Sprintf("%.0f", e.PauseMs), fmt.Sprint(e.Writes), fmt.Sprint(e.Errors)}
+					row := []string{e.ID, e.Group, e.Verdict, report.Millis(e.FirstWriteMs), fmt.Sprintf("%.0f", e.PauseMs), fmt.Sprint(e.Writes), fmt.Sprint(e.Errors)}
 					if s.wide() {
 						row = append(row, e.By, strings.Join(e.Problems, "; "))
 					}
@@ -411,7 +413,7 @@ func newDrillShow(s *screen) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			report, page, err := drill.Read(dir, args[0])
+			result, page, err := drill.Read(dir, args[0])
 			if err != nil {
 				return err
 			}
@@ -420,12 +422,12 @@ func newDrillShow(s *screen) *cobra.Command {
 				if err != nil {
 					return fmt.Errorf("write the report: %w", err)
 				}
-				if err := errors.Join(report.WriteHTML(file), file.Close()); err != nil {
+				if err := errors.Join(result.WriteHTML(file), file.Close()); err != nil {
 					return err
 				}
 				s.note("written to " + html)
 			}
-			return s.show(report, func() { showDrill(s, report, filepath.Dir(page)) })
+			return s.show(result, func() { showDrill(s, result, filepath.Dir(page)) })
 		}),
 	}
 	at.add(command)
@@ -435,8 +437,8 @@ func newDrillShow(s *screen) *cobra.Command {
 
 // checkDrill refuses what is no drill.
 func checkDrill(name string) error {
-	if drill.Find(name) == nil {
-		return usage("there is no drill %q%s: `%s drill list` shows them", name, didYouMean(name, drill.Names()), program())
+	if plan.Find(name) == nil {
+		return usage("there is no drill %q%s: `%s drill list` shows them", name, didYouMean(name, plan.Names()), program())
 	}
 	return nil
 }

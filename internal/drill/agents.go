@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strconv"
 	"strings"
 	"time"
 
@@ -13,6 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"lockstep/internal/drill/plan"
 	"lockstep/internal/fault"
 	"lockstep/proto"
 )
@@ -28,9 +28,6 @@ type agent struct {
 
 // agentPatience bounds an order until it is carried out.
 const agentPatience = 10 * time.Second
-
-// confmasterName is what a configuration master is called here and on clusters of one machine.
-func confmasterName(id uint64) string { return "c" + strconv.FormatUint(id, 10) }
 
 // dialAgents prepares connections to all agents of the group and of the configuration masters.
 func (r *run) dialAgents(cluster *proto.ClusterStatus, group *proto.GroupStatus) error {
@@ -49,7 +46,7 @@ func (r *run) dialAgents(cluster *proto.ClusterStatus, group *proto.GroupStatus)
 		problems = append(problems, add(replica.GetNode(), replica.GetManageAddr(), target))
 	}
 	for _, c := range cluster.GetConfmasters() {
-		problems = append(problems, add(confmasterName(c.GetId()), c.GetAddr(), &proto.Target{Cluster: cluster.GetCluster()}))
+		problems = append(problems, add(plan.Confmaster(c.GetId()), c.GetAddr(), &proto.Target{Cluster: cluster.GetCluster()}))
 	}
 	return errors.Join(problems...)
 }

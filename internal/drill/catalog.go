@@ -10,71 +10,28 @@ import (
 	"lockstep/proto"
 )
 
-// Kind is a drill.
-type Kind struct {
-	Name   string `json:"name"`
-	What   string `json:"what"`   // is done
-	Proves string `json:"proves"` // if it passes
-
-	target target
-	moves  bool // another master must be elected
-	takes  bool // a replica does not count meanwhile: the others must be enough for copies
-	agent  bool // needs agents that are allowed
-	do     func(*run, context.Context) error
+// acts are what each drill does, by its name.
+var acts = map[string]func(*run, context.Context) error{
+	"kill-master":              (*run).killMaster,
+	"kill-kvnode":              (*run).killKVNode,
+	"pause-master":             (*run).pauseMaster,
+	"isolate-master":           (*run).isolateMaster,
+	"one-way-cut":              (*run).cutOneWay,
+	"slow-disk":                (*run).slowDisk,
+	"full-disk":                (*run).fillDisk,
+	"lose-disk":                (*run).loseDisk,
+	"kill-confmaster-leader":   (*run).killLeader,
+	"lose-confmaster-majority": (*run).loseMajority,
+	"rolling-restart":          (*run).restartAll,
+	"switchover":               (*run).switchOver,
+	"clock-jump":               (*run).turnClockBack,
 }
-
-// target says whom a drill hits.
-type target int
-
-const (
-	theMaster target = iota
-	aSlave
-	everyNode  // one after the other
-	theLeader  // of the configuration masters
-	aMajority  // of them
-	nobodyElse // a planned change only
-)
 
 // Sizes of faults.
 const (
 	syncDelay = 150 * time.Millisecond
 	clockBack = time.Hour
 )
-
-// Kinds are all drills, in the order in which they are shown.
-var Kinds = []Kind{
-	{"kill-master", "kill -9 of the master's replicator and KV node, as when its machine dies", "another replica leads within seconds; clients of the other nodes see a pause", theMaster, true, true, true, (*run).killMaster},
-	{"kill-kvnode", "kill -9 of the master's KV node; its replicator goes on", "mastership moves to a replica whose KV node lives", theMaster, true, false, true, (*run).killKVNode},
-	{"pause-master", "the master's replicator and KV node stand still (SIGSTOP), then go on as if nothing had been", "another replica leads; the old master acknowledges nothing when it wakes", theMaster, true, true, true, (*run).pauseMaster},
-	{"isolate-master", "the master's replicator can neither send nor receive", "another replica leads; the old master takes no write that is lost", theMaster, true, true, true, (*run).isolateMaster},
-	{"one-way-cut", "what the master's replicator sends does not arrive; it hears everybody", "another replica leads, though the old one thinks that all is well", theMaster, true, true, true, (*run).cutOneWay},
-	{"slow-disk", "each sync of the master's log takes 150 ms longer", "writes get slow, or are committed by the others' disks; nothing is lost", theMaster, false, false, true, (*run).slowDisk},
-	{"full-disk", "the master's log finds no room", "the process stays up; writes wait or another replica leads; all goes on when there is room", theMaster, false, true, true, (*run).fillDisk},
-	{"lose-disk", "log and hard state of a slave are gone, and its replicator with them", "it comes back as a new replica, is filled by its peers, and becomes a member again", aSlave, false, true, true, (*run).loseDisk},
-	{"kill-confmaster-leader", "kill -9 of the leader of the configuration masters", "clients notice nothing; another one leads", theLeader, false, false, true, (*run).killLeader},
-	{"lose-confmaster-majority", "more than half of the configuration masters stand still", "clients notice nothing, though nobody could elect a master meanwhile", aMajority, false, false, true, (*run).loseMajority},
-	{"rolling-restart", "each node's processes are restarted, one node after the other, the master last and after a hand-over", "clients of the other nodes see pauses, no error", everyNode, false, true, true, (*run).restartAll},
-	{"switchover", "mastership is handed over, as for maintenance", "clients see a short pause, no error", nobodyElse, true, false, false, (*run).switchOver},
-	{"clock-jump", "the master's clock is set back by an hour", "log time stands still until the clock has caught up; nothing is lost, nothing expires early", theMaster, false, false, true, (*run).turnClockBack},
-}
-
-// Find returns the drill of that name, nil if there is none.
-func Find(name string) *Kind {
-	for i := range Kinds {
-		if Kinds[i].Name == name {
-			return &Kinds[i]
-		}
-	}
-	return nil
-}
-
-// Names lists the names of all drills.
-func Names() (names []string) {
-	for i := range Kinds {
-		names = append(names, Kinds[i].Name)
-	}
-	return names
-}
 
 func (r *run) killMaster(ctx context.Context) error {
 	victim := r.plan.Victims[0]

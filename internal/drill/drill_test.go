@@ -19,6 +19,8 @@ import (
 
 	"lockstep/internal/admin"
 	"lockstep/internal/chaos"
+	"lockstep/internal/drill/plan"
+	"lockstep/internal/drill/report"
 	"lockstep/internal/fault"
 	"lockstep/proto"
 )
@@ -104,7 +106,7 @@ func (f *fakes) start(t *testing.T) Config {
 	for _, r := range f.status.GetGroups()[0].GetReplicas() {
 		r.KvAddr = letsIn(t)
 	}
-	return Config{Group: "g1", Client: client, Dir: t.TempDir(), By: "tester", Hold: time.Second, Longest: time.Minute, Clients: 1, Progress: func(line string) { t.Log(line) },
+	return Config{Order: plan.Order{Group: "g1", Hold: time.Second, Longest: time.Minute, Clients: 1}, Client: client, Dir: t.TempDir(), By: "tester", Progress: func(line string) { t.Log(line) },
 		Dial: func(string) (*grpc.ClientConn, error) {
 			return grpc.NewClient("passthrough:///"+listener.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 		}}
@@ -143,7 +145,7 @@ func TestDrillsAreRefused(t *testing.T) {
 			config := f.start(t)
 			drills := test.only
 			if drills == nil {
-				drills = Names()
+				drills = plan.Names()
 			}
 			if name == "a drill" {
 				drills = drills[:1] // it is waited for a little
@@ -186,7 +188,7 @@ func TestDrillsArePlanned(t *testing.T) {
 		}
 	}
 	config.Node = ""
-	for _, wrong := range []Config{{Drill: "earthquake"}, {Drill: "kill-master", Hold: time.Hour}, {Drill: "kill-master", Clients: 1000}} {
+	for _, wrong := range []plan.Order{{Drill: "earthquake"}, {Drill: "kill-master", Hold: time.Hour}, {Drill: "kill-master", Clients: 1000}} {
 		c := config
 		c.Drill, c.Hold, c.Clients = wrong.Drill, max(c.Hold, wrong.Hold), max(c.Clients, wrong.Clients)
 		if _, err := Inspect(context.Background(), c); err == nil {
@@ -199,7 +201,7 @@ func TestDrillsArePlanned(t *testing.T) {
 func TestNothingIsLeftOfADrillThatDidNotBegin(t *testing.T) {
 	config := (&fakes{status: healthy(), faults: &proto.FaultsReply{Allowed: true}}).start(t)
 	config.Drill = "kill-master"
-	config.Confirm = func(*Plan) error { return errors.New("no") }
+	config.Confirm = func(*plan.Plan) error { return errors.New("no") }
 	if _, err := Run(context.Background(), config); err == nil || err.Error() != "no" {
 		t.Errorf("%v", err)
 	}
@@ -232,16 +234,17 @@ func TestHistoryIsLocked(t *testing.T) {
 }
 
 // example is a report of a drill that went in an ordinary way, made of operations whose figures are known.
-func example() *Report {
+func example() *report.Report {
 	const ms = int64(time.Millisecond)
 	began := time.Date(2026, 11, 21, 10, 0, 0, 0, time.UTC)
-	r := &run{Config: Config{Drill: "kill-master", Group: "g1", By: "ann@desk"}, kind: Find("kill-master"), began: time.Now()}
+	r := &run{Config: Config{Order: plan.Order{Drill: "kill-master", Group: "g1"}, By: "ann@desk"}, kind: plan.Find("kill-master"), began: time.Now()}
 	r.report = newReport(&r.Config, r.kind, "20261121T100000.000Z-kill-master")
 	r.report.Began, r.report.Version = began, "0.1.0"
-	r.report.note(&Plan{Victims: []string{"n1"}, Checks: []string{"3 of 3 replicas are members"}, master: "n1", epoch: 4})
+	note(r.report, &plan.Plan{Victims: []string{"n1"}, Checks: []string{"3 of 3 replicas are members"}, Master: "n1", Epoch: 4})
 	r.report.MasterAfter, r.report.EpochAfter, r.report.Digests, r.report.Nodes, r.report.Keys, r.report.Violations = "n2", 5, "equal", 3, 2, []string{}
 	r.strikeAt, r.mendedAt = 1000*ms, 2000*ms
-	r.timeline = []Moment{{1300 * ms, "confmaster", established, "established n2"}, {1000 * ms, "drill", "", "the fault is there"}, {1100 * ms, "confmaster", electionBegun, "election-begun n1"}}
+	r.timeline = []report.Moment{{Stamp: 1300 * ms, Who: "confmaster", Name: established, Text: "established n2"}, {Stamp: 1000 * ms, Who: "drill", Text: "the fault is there"},
+		{Stamp: 1100 * ms, Who: "confmaster", Name: electionBegun, Text: "election-begun n1"}}
 	var ops []chaos.Op
 	for at := int64(0); at < 2500; at += 50 {
 		op := chaos.Op{Node: "n2", Key: "c1", Kind: chaos.Incr, Call: at * ms, Return: (at + 5) * ms, Outcome: chaos.OK}
@@ -261,8 +264,8 @@ func example() *Report {
 // What could go wrong: figures that are not what happened. Those of an example are known by hand.
 func TestFigures(t *testing.T) {
 	r := example()
-	if !r.Good() || Millis(r.DetectionMs) != "100 ms" || Millis(r.ElectionMs) != "200 ms" || Millis(r.FirstWriteMs) != "352 ms" || r.PauseMs != 352 || Millis(r.MendedMs) != "1000 ms" {
-		t.Errorf("%s: detection %s, election %s, first write %s, pause %v, whole %s", r.Summary(), Millis(r.DetectionMs), Millis(r.ElectionMs), Millis(r.FirstWriteMs), r.PauseMs, Millis(r.MendedMs))
+	if !r.Good() || report.Millis(r.DetectionMs) != "100 ms" || report.Millis(r.ElectionMs) != "200 ms" || report.Millis(r.FirstWriteMs) != "352 ms" || r.PauseMs != 352 || report.Millis(r.MendedMs) != "1000 ms" {
+		t.Errorf("%s: detection %s, election %s, first write %s, pause %v, whole %s", r.Summary(), report.Millis(r.DetectionMs), report.Millis(r.ElectionMs), report.Millis(r.FirstWriteMs), r.PauseMs, report.Millis(r.MendedMs))
 	}
 	if r.Writes != 50 || r.Reads != 50 || len(r.Errors) != 3 || r.Errors[0].Name != "connection lost" || r.Errors[0].Count != 2 || !r.Errors[0].Victim || r.ErrorsOfOthers() != 0 {
 		t.Errorf("%d writes, %d reads, errors %+v", r.Writes, r.Reads, r.Errors)
@@ -272,22 +275,22 @@ func TestFigures(t *testing.T) {
 // A drill passes only if its promise was kept: mastership that has not moved, no write afterwards, a problem, or an abort are no pass.
 func TestVerdicts(t *testing.T) {
 	verdict := func(change func(*run)) string {
-		r := &run{kind: Find("kill-master"), report: &Report{EpochBefore: 1, EpochAfter: 2}, strikeAt: 1, began: time.Now()}
+		r := &run{kind: plan.Find("kill-master"), report: &report.Report{EpochBefore: 1, EpochAfter: 2}, strikeAt: 1, began: time.Now()}
 		change(r)
 		r.conclude([]chaos.Op{{Kind: chaos.Incr, Call: 2, Return: 3, Outcome: chaos.OK}}, 10)
 		return r.report.Verdict
 	}
 	for want, change := range map[string]func(*run){
-		Passed: func(*run) {}, Aborted: func(r *run) { r.abortedBy = errors.New("ctrl-c") }, Failed: func(r *run) { r.report.EpochAfter = 1 },
+		report.Passed: func(*run) {}, report.Aborted: func(r *run) { r.abortedBy = errors.New("ctrl-c") }, report.Failed: func(r *run) { r.report.EpochAfter = 1 },
 	} {
 		if got := verdict(change); got != want {
 			t.Errorf("%s, want %s", got, want)
 		}
 	}
-	if got := verdict(func(r *run) { r.complain("digests differ") }); got != Failed {
+	if got := verdict(func(r *run) { r.complain("digests differ") }); got != report.Failed {
 		t.Errorf("with a problem: %s", got)
 	}
-	if got := verdict(func(r *run) { r.strikeAt = 5 }); got != Failed {
+	if got := verdict(func(r *run) { r.strikeAt = 5 }); got != report.Failed {
 		t.Errorf("without a write: %s", got)
 	}
 }
@@ -358,7 +361,7 @@ func TestHistoryKeepsReports(t *testing.T) {
 
 // The fault that a held call ends on is told: a limit that is longer than an agent takes would be refused there.
 func TestLimitsFitTheAgents(t *testing.T) {
-	if MaxHold > fault.MaxLimit {
-		t.Errorf("a fault of %v is possible, agents take %v", MaxHold, fault.MaxLimit)
+	if plan.MaxHold > fault.MaxLimit {
+		t.Errorf("a fault of %v is possible, agents take %v", plan.MaxHold, fault.MaxLimit)
 	}
 }

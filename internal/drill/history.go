@@ -16,6 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"lockstep/internal/chaos"
+	"lockstep/internal/drill/plan"
+	"lockstep/internal/drill/report"
 	"lockstep/internal/local"
 	"lockstep/internal/wholefile"
 )
@@ -101,7 +103,7 @@ func writeJSON(path string, value any) error {
 }
 
 // finish keeps the report, and of what clients did only what somebody must look into.
-func (h *history) finish(rep *Report, folder string) error {
+func (h *history) finish(rep *report.Report, folder string) error {
 	var page bytes.Buffer
 	if err := rep.WriteHTML(&page); err != nil {
 		return err
@@ -138,9 +140,9 @@ func (h *history) tidyUp(ctx context.Context, c Config) error {
 		if err := c.cleanUpBehind(ctx, u, folder); err != nil {
 			return fmt.Errorf("clean up behind drill %s: %w", u.ID, err)
 		}
-		rep := &Report{ID: u.ID, Drill: u.Drill, Group: u.Group, By: u.By, Began: u.Began, Version: version(), Verdict: Aborted,
-			Problems: []string{"smrctl ended in the middle; a later one cleaned up"}, Victims: []string{}, Checks: []string{}, Errors: []ErrorCount{}, Violations: []string{}, Timeline: []Moment{}}
-		if kind := Find(u.Drill); kind != nil {
+		rep := &report.Report{ID: u.ID, Drill: u.Drill, Group: u.Group, By: u.By, Began: u.Began, Version: version(), Verdict: report.Aborted,
+			Problems: []string{"smrctl ended in the middle; a later one cleaned up"}, Victims: []string{}, Checks: []string{}, Errors: []report.ErrorCount{}, Violations: []string{}, Timeline: []report.Moment{}}
+		if kind := plan.Find(u.Drill); kind != nil {
 			rep.What, rep.Proves = kind.What, kind.Proves
 		}
 		if err := h.finish(rep, folder); err != nil {
@@ -212,7 +214,7 @@ func readJSON(path string, target any) error {
 }
 
 // Reports reads the history, oldest first. Without a directory it is empty.
-func Reports(dir string) ([]*Report, error) {
+func Reports(dir string) ([]*report.Report, error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -220,9 +222,9 @@ func Reports(dir string) ([]*Report, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the history of drills: %w", err)
 	}
-	var list []*Report
+	var list []*report.Report
 	for _, entry := range entries {
-		rep := &Report{}
+		rep := &report.Report{}
 		err := readJSON(filepath.Join(dir, entry.Name(), reportName), rep)
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 			continue
@@ -232,20 +234,20 @@ func Reports(dir string) ([]*Report, error) {
 		}
 		list = append(list, rep)
 	}
-	slices.SortStableFunc(list, func(a, b *Report) int { return a.Began.Compare(b.Began) })
+	slices.SortStableFunc(list, func(a, b *report.Report) int { return a.Began.Compare(b.Began) })
 	return list, nil
 }
 
 // Read reads the report of one run; id may be its beginning if that says which, or "last".
-func Read(dir, id string) (*Report, string, error) {
+func Read(dir, id string) (*report.Report, string, error) {
 	list, err := Reports(dir)
 	if err != nil {
 		return nil, "", err
 	}
-	var found []*Report
+	var found []*report.Report
 	for _, rep := range list {
 		if rep.ID == id {
-			found = []*Report{rep}
+			found = []*report.Report{rep}
 			break
 		}
 		if strings.HasPrefix(rep.ID, id) {

@@ -2,7 +2,6 @@ package drill
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -10,80 +9,17 @@ import (
 	"time"
 
 	"lockstep/internal/chaos"
+	"lockstep/internal/drill/plan"
+	"lockstep/internal/drill/report"
 )
 
-// Verdicts.
-const (
-	Passed  = "passed"
-	Failed  = "failed"  // a promise was broken, or what the drill shows did not come about
-	Aborted = "aborted" // it was ended before its end; nothing is proved
-)
-
-// Report is how a drill went. Times are of this machine's monotonic clock; stamps are nanoseconds since the clients began.
-type Report struct {
-	ID       string    `json:"id"`
-	Drill    string    `json:"drill"`
-	What     string    `json:"what"`
-	Proves   string    `json:"proves"`
-	Group    string    `json:"group"`
-	By       string    `json:"by"`
-	Began    time.Time `json:"began"`
-	Seconds  float64   `json:"seconds"`
-	Version  string    `json:"version"` // of smrctl
-	Victims  []string  `json:"victims"`
-	Checks   []string  `json:"checks"`
-	Verdict  string    `json:"verdict"`
-	Problems []string  `json:"problems"` // why it did not pass
-
-	// Milliseconds from the fault until an election began, from then until the new master was established, and from the fault until the
-	// first write was acknowledged after the election had begun (without an election: one that was sent after the fault). null: did
-	// not happen.
-	DetectionMs  *float64 `json:"detection_ms"`
-	ElectionMs   *float64 `json:"election_ms"`
-	FirstWriteMs *float64 `json:"first_write_ms"`
-	PauseMs      float64  `json:"pause_ms"` // longest time without an acknowledged write, from the fault on
-	MendedMs     *float64 `json:"mended_ms"`
-
-	MasterBefore string `json:"master_before"`
-	MasterAfter  string `json:"master_after"`
-	EpochBefore  uint64 `json:"epoch_before"`
-	EpochAfter   uint64 `json:"epoch_after"`
-
-	Writes          int          `json:"writes"` // acknowledged, each read back at the end on every node
-	Reads           int          `json:"reads"`  // answered, each checked
-	Keys            int          `json:"keys"`
-	Nodes           int          `json:"nodes"` // on which every key was read at the end
-	Errors          []ErrorCount `json:"errors"`
-	Violations      []string     `json:"violations"`
-	Digests         string       `json:"digests"`          // equal, or why that is not known
-	WritesPerSecond []int        `json:"writes_per_tenth"` // acknowledged in each tenth of a second
-	FaultAt         int64        `json:"fault_at"`         // stamp, 0 if it was not made
-	MendedAt        int64        `json:"mended_at"`
-	Timeline        []Moment     `json:"timeline"`
+func newReport(c *Config, kind *plan.Kind, id string) *report.Report {
+	return &report.Report{ID: id, Drill: kind.Name, What: kind.What, Proves: kind.Proves, Group: c.Group, By: c.By, Began: time.Now(), Version: version()}
 }
 
-// ErrorCount is how often clients of a node saw an error.
-type ErrorCount struct {
-	Name   string `json:"name"`
-	Node   string `json:"node"`
-	Victim bool   `json:"victim"` // the drill hit that node
-	Count  int    `json:"count"`
-}
-
-// Moment is something that happened.
-type Moment struct {
-	Stamp int64  `json:"at"`
-	Who   string `json:"who"` // drill, confmaster, clients, or the node where a fault was made
-	Name  string `json:"name,omitempty"`
-	Text  string `json:"text"`
-}
-
-func newReport(c *Config, kind *Kind, id string) *Report {
-	return &Report{ID: id, Drill: kind.Name, What: kind.What, Proves: kind.Proves, Group: c.Group, By: c.By, Began: time.Now(), Version: version()}
-}
-
-func (r *Report) note(p *Plan) {
-	r.Victims, r.Checks, r.MasterBefore, r.EpochBefore = append([]string{}, p.Victims...), p.Checks, p.master, p.epoch
+// note takes down what was looked at.
+func note(r *report.Report, p *plan.Plan) {
+	r.Victims, r.Checks, r.MasterBefore, r.EpochBefore = append([]string{}, p.Victims...), p.Checks, p.Master, p.Epoch
 }
 
 // judge ends the clients and fills in the report.
@@ -95,7 +31,7 @@ func (r *run) judge(ctx context.Context) error {
 		return err
 	}
 	rep := r.report
-	rep.Nodes, rep.Keys = len(r.plan.clientsAt), finding.Checked.Keys
+	rep.Nodes, rep.Keys = len(r.clientsAt), finding.Checked.Keys
 	if finding.Unread != nil {
 		r.complain("not every key could be read on every node: %v", finding.Unread)
 	}
@@ -133,37 +69,37 @@ func (r *run) conclude(ops []chaos.Op, end int64) {
 	defer r.mu.Unlock()
 	rep := r.report
 	rep.FaultAt, rep.MendedAt = r.strikeAt, r.mendedAt
-	slices.SortStableFunc(r.timeline, func(a, b Moment) int { return int(min(max(a.Stamp-b.Stamp, -1), 1)) })
+	slices.SortStableFunc(r.timeline, func(a, b report.Moment) int { return int(min(max(a.Stamp-b.Stamp, -1), 1)) })
 	rep.Timeline = r.timeline
 	figures(rep, ops, end)
 	rep.Seconds = time.Since(r.began).Seconds()
 	switch {
 	case r.abortedBy != nil:
-		rep.Verdict = Aborted
+		rep.Verdict = report.Aborted
 		r.problems = append([]string{r.abortedBy.Error()}, r.problems...)
 	case len(r.problems) > 0:
-		rep.Verdict = Failed
+		rep.Verdict = report.Failed
 	case rep.FirstWriteMs == nil:
-		rep.Verdict = Failed
+		rep.Verdict = report.Failed
 		r.problems = append(r.problems, "no write was acknowledged after the fault")
-	case r.kind.moves && rep.EpochAfter == rep.EpochBefore:
-		rep.Verdict = Failed
+	case r.kind.Moves && rep.EpochAfter == rep.EpochBefore:
+		rep.Verdict = report.Failed
 		r.problems = append(r.problems, "mastership has not moved")
 	default:
-		rep.Verdict = Passed
+		rep.Verdict = report.Passed
 	}
 	rep.Problems = append([]string{}, r.problems...)
 }
 
 // figures computes what the report says about times, errors and rates. The timeline is in order.
-func figures(rep *Report, ops []chaos.Op, end int64) {
+func figures(rep *report.Report, ops []chaos.Op, end int64) {
 	millis := func(from, to int64) *float64 {
 		ms := float64(to-from) / 1e6
 		return &ms
 	}
 	begun := electionFigures(rep, millis)
 	var acks []int64
-	counts := make(map[ErrorCount]int)
+	counts := make(map[report.ErrorCount]int)
 	rep.WritesPerSecond = make([]int, end/int64(time.Second/10)+1)
 	first := int64(0)
 	for i := range ops {
@@ -172,7 +108,7 @@ func figures(rep *Report, ops []chaos.Op, end int64) {
 		case op.Final:
 			continue
 		case op.Outcome != chaos.OK:
-			counts[ErrorCount{Name: errorName(op), Node: op.Node, Victim: slices.Contains(rep.Victims, op.Node)}]++
+			counts[report.ErrorCount{Name: errorName(op), Node: op.Node, Victim: slices.Contains(rep.Victims, op.Node)}]++
 			continue
 		case !op.Acknowledged():
 			rep.Reads++
@@ -192,14 +128,14 @@ func figures(rep *Report, ops []chaos.Op, end int64) {
 		e.Count = n
 		rep.Errors = append(rep.Errors, e)
 	}
-	slices.SortFunc(rep.Errors, func(a, b ErrorCount) int {
+	slices.SortFunc(rep.Errors, func(a, b report.ErrorCount) int {
 		if a.Count != b.Count {
 			return b.Count - a.Count
 		}
 		return strings.Compare(a.Name+a.Node, b.Name+b.Node)
 	})
 	if rep.Errors == nil {
-		rep.Errors = []ErrorCount{}
+		rep.Errors = []report.ErrorCount{}
 	}
 	if rep.FaultAt == 0 {
 		return
@@ -221,7 +157,7 @@ func figures(rep *Report, ops []chaos.Op, end int64) {
 }
 
 // electionFigures finds the election in the timeline, which is in order, and returns the stamp of its begin, 0 if there was none.
-func electionFigures(rep *Report, millis func(from, to int64) *float64) (begun int64) {
+func electionFigures(rep *report.Report, millis func(from, to int64) *float64) (begun int64) {
 	if rep.FaultAt == 0 {
 		return 0
 	}
@@ -258,37 +194,4 @@ func errorName(op *chaos.Op) string {
 		return "connection lost"
 	}
 	return note
-}
-
-// Summary is a report in one line.
-func (r *Report) Summary() string {
-	text := fmt.Sprintf("%s: %s", r.Drill, r.Verdict)
-	if r.Verdict != Passed && len(r.Problems) > 0 {
-		text += ": " + r.Problems[0]
-	}
-	return text
-}
-
-// Good reports whether the drill passed.
-func (r *Report) Good() bool { return r.Verdict == Passed }
-
-// ErrorsOfOthers counts errors that clients of nodes saw which the drill did not hit.
-func (r *Report) ErrorsOfOthers() (n int) {
-	for _, e := range r.Errors {
-		if !e.Victim {
-			n += e.Count
-		}
-	}
-	return n
-}
-
-// errNotPassed is what a caller may turn a report into.
-var errNotPassed = errors.New("the drill did not pass")
-
-// Err is nil if the drill passed.
-func (r *Report) Err() error {
-	if r.Good() {
-		return nil
-	}
-	return fmt.Errorf("%w: %s", errNotPassed, r.Summary())
 }

@@ -16,6 +16,8 @@ import (
 
 	"lockstep/internal/admin"
 	"lockstep/internal/chaos"
+	"lockstep/internal/drill/plan"
+	"lockstep/internal/drill/report"
 	"lockstep/internal/local"
 	"lockstep/internal/pause"
 	"lockstep/internal/release"
@@ -24,9 +26,7 @@ import (
 
 // Config of a drill.
 type Config struct {
-	Drill string
-	Group string
-	Node  string // the victim, or whom to hand over to; "": as the drill says
+	plan.Order
 
 	Client   *admin.Client
 	Local    *local.Cluster // nil: the processes have a supervisor elsewhere
@@ -38,22 +38,13 @@ type Config struct {
 	// Digests reports whether all KV nodes hold the same state at one LSN, or why that is not known.
 	Digests func(ctx context.Context) error
 	// Confirm is asked before anything is done; an error ends the drill. nil: nobody is asked.
-	Confirm func(*Plan) error
-
-	Hold    time.Duration // how long a fault lasts
-	Longest time.Duration // longest time without an acknowledged write, beyond that the drill is aborted
-	Clients int           // on each KV node
+	Confirm func(*plan.Plan) error
 
 	Progress func(line string)
 }
 
-// Bounds and defaults of Config.
+// Patience of a drill.
 const (
-	DefaultHold    = 8 * time.Second
-	MaxHold        = time.Minute
-	DefaultLongest = 45 * time.Second
-	DefaultClients = 2
-
 	// mendPatience bounds how long the group may take to be whole again, warmUp until clients work.
 	mendPatience = 3 * time.Minute
 	warmUp       = 30 * time.Second
@@ -63,35 +54,18 @@ const (
 	poll   = 100 * time.Millisecond
 )
 
-// Check returns all problems of what people choose.
-func (c *Config) Check() error {
-	var problems []error
-	if Find(c.Drill) == nil {
-		problems = append(problems, fmt.Errorf("drill %q: use one of %v", c.Drill, Names()))
-	}
-	if c.Hold < time.Second || c.Hold > MaxHold {
-		problems = append(problems, fmt.Errorf("hold %v: use 1s to %v", c.Hold, MaxHold))
-	}
-	if c.Longest < time.Second || c.Longest > 10*time.Minute {
-		problems = append(problems, fmt.Errorf("longest pause %v: use 1s to 10m", c.Longest))
-	}
-	if c.Clients < 1 || c.Clients > 50 {
-		problems = append(problems, fmt.Errorf("clients %d: use 1 to 50", c.Clients))
-	}
-	return errors.Join(problems...)
-}
-
 // run is a drill under way.
 type run struct {
 	Config
-	kind    *Kind
-	plan    *Plan
-	agents  map[string]*agent
-	allowed map[string]bool // of agents
-	report  *Report
-	work    *chaos.Workload
-	folder  string // of this run
-	renewed string // node that must come back as another incarnation
+	kind      *plan.Kind
+	plan      *plan.Plan
+	agents    map[string]*agent
+	allowed   map[string]bool // of agents
+	report    *report.Report
+	clientsAt []local.Replica
+	work      *chaos.Workload
+	folder    string // of this run
+	renewed   string // node that must come back as another incarnation
 
 	mu        sync.Mutex
 	began     time.Time
@@ -100,14 +74,14 @@ type run struct {
 	stopped   []string           // processes that only we start again
 	strikeAt  int64              // stamp of the fault, 0 before
 	mendedAt  int64              // stamp when all was whole again
-	timeline  []Moment
+	timeline  []report.Moment
 	problems  []string
 	abortedBy error
 }
 
 // Run does a drill. The error says that it was refused or could not be done (Refusal, or what went wrong); how it went is in the
 // report, which also stands in the history.
-func Run(ctx context.Context, c Config) (*Report, error) {
+func Run(ctx context.Context, c Config) (*report.Report, error) {
 	if err := c.Check(); err != nil {
 		return nil, err
 	}
@@ -119,25 +93,25 @@ func Run(ctx context.Context, c Config) (*Report, error) {
 	if err := history.tidyUp(ctx, c); err != nil {
 		return nil, err
 	}
-	r := &run{Config: c, kind: Find(c.Drill), began: time.Now()}
+	r := &run{Config: c, kind: plan.Find(c.Drill), began: time.Now()}
 	r.report = newReport(&r.Config, r.kind, history.nextID(c.Drill, r.began))
-	plan, err := r.inspect(ctx)
+	looked, err := r.inspect(ctx)
 	defer r.closeAgents()
 	if err != nil {
 		return nil, err
 	}
 	if c.Confirm != nil {
-		if err := c.Confirm(plan); err != nil {
+		if err := c.Confirm(looked); err != nil {
 			return nil, err
 		}
-		if plan, err = r.inspect(ctx); err != nil { // it may have taken a while
+		if looked, err = r.inspect(ctx); err != nil { // it may have taken a while
 			return nil, err
 		}
 	}
 	if r.folder, err = history.begin(r.report.ID, r.unfinished()); err != nil {
 		return nil, err
 	}
-	r.report.note(plan)
+	note(r.report, looked)
 	if err := r.drive(ctx); err != nil {
 		return nil, errors.Join(err, history.abandon(r.report.ID))
 	}
@@ -145,12 +119,12 @@ func Run(ctx context.Context, c Config) (*Report, error) {
 }
 
 // Inspect says what a drill would do, and refuses what the group could not survive, as Run does. It changes nothing.
-func Inspect(ctx context.Context, c Config) (*Plan, error) {
+func Inspect(ctx context.Context, c Config) (*plan.Plan, error) {
 	if err := c.Check(); err != nil {
 		return nil, err
 	}
-	r := &run{Config: c, kind: Find(c.Drill), began: time.Now()}
-	r.report = &Report{}
+	r := &run{Config: c, kind: plan.Find(c.Drill), began: time.Now()}
+	r.report = &report.Report{}
 	defer r.closeAgents()
 	return r.inspect(ctx)
 }
@@ -166,7 +140,7 @@ func (r *run) drive(ctx context.Context) error {
 	seed := rand.Uint64()
 	var err error
 	r.work, err = chaos.StartWorkload(context.WithoutCancel(ctx), chaos.WorkloadOptions{
-		Dir: r.folder, Nodes: r.plan.clientsAt, Name: keyName(r.report.ID), Clients: r.Clients, Seed: seed, Login: r.Client.Login})
+		Dir: r.folder, Nodes: r.clientsAt, Name: keyName(r.report.ID), Clients: r.Clients, Seed: seed, Login: r.Client.Login})
 	if err != nil {
 		return err
 	}
@@ -177,7 +151,7 @@ func (r *run) drive(ctx context.Context) error {
 	if failed == nil {
 		watchers.Go(func() { r.guard(watching, abort) })
 		r.say("clients write and check what they read; now: %s", r.kind.What)
-		failed = r.kind.do(r, ctx)
+		failed = acts[r.Drill](r, ctx)
 	}
 	if cause := context.Cause(ctx); cause != nil {
 		r.abortedBy = cause
@@ -215,7 +189,7 @@ func (r *run) mark(who, text string) {
 		at = r.work.Now()
 	}
 	r.mu.Lock()
-	r.timeline = append(r.timeline, Moment{Stamp: at, Who: who, Text: text})
+	r.timeline = append(r.timeline, report.Moment{Stamp: at, Who: who, Text: text})
 	begun := r.strikeAt
 	r.mu.Unlock()
 	when := ""
@@ -357,7 +331,7 @@ func (r *run) awaitOtherMaster(ctx context.Context, node string) error {
 		switch {
 		case err != nil:
 			return err
-		case group.GetMaster() == "" || group.GetEpoch() == r.plan.epoch && r.kind.target == theMaster && group.GetMaster() == r.plan.master:
+		case group.GetMaster() == "" || group.GetEpoch() == r.plan.Epoch && r.kind.Target == plan.TheMaster && group.GetMaster() == r.plan.Master:
 			return fmt.Errorf("nobody was elected in place of %s: the group is %s, its master %q", node, group.GetState(), group.GetMaster())
 		}
 		return nil
@@ -375,12 +349,12 @@ func (r *run) mend(ctx context.Context, before map[string]uint64) error {
 		if err != nil {
 			return err
 		}
-		if problems := wholeness(status, group, r.plan); len(problems) > 0 {
+		if problems := r.plan.Wholeness(status, group); len(problems) > 0 {
 			return errors.New(problems[0])
 		}
 		for _, replica := range group.GetReplicas() {
 			node, state := replica.GetNode(), replica.GetState()
-			if r.renewed == node && state.GetIncarnation() == r.plan.incarnations[node] {
+			if r.renewed == node && state.GetIncarnation() == r.plan.Incarnations[node] {
 				return fmt.Errorf("%s is the incarnation that it was before its disk was lost", node)
 			}
 			if life := before[node]; life != 0 && slices.Contains(r.hands(), node) && life == state.GetLife() {
@@ -452,7 +426,7 @@ func (r *run) warm(ctx context.Context) error {
 }
 
 // keyName is in the name of every key of a run.
-func keyName(id string) string { return "lockstep-drill:" + id }
+func keyName(id string) string { return plan.KeyMark + id }
 
 // version is what ran.
 func version() string { return release.String() }

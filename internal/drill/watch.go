@@ -6,6 +6,8 @@ import (
 	"slices"
 	"time"
 
+	"lockstep/internal/drill/plan"
+	"lockstep/internal/drill/report"
 	"lockstep/proto"
 )
 
@@ -25,7 +27,7 @@ func (r *run) follow(ctx context.Context) {
 		}
 		at := r.work.Now()
 		r.mu.Lock()
-		r.timeline = append(r.timeline, Moment{Stamp: at, Who: "confmaster", Name: e.GetName(), Text: text})
+		r.timeline = append(r.timeline, report.Moment{Stamp: at, Who: "confmaster", Name: e.GetName(), Text: text})
 		struck := r.strikeAt
 		r.mu.Unlock()
 		if struck != 0 && (e.GetName() == electionBegun || e.GetName() == established) {
@@ -62,7 +64,7 @@ func (r *run) guard(ctx context.Context, abort context.CancelCauseFunc) {
 		if err != nil {
 			continue // clients tell whether that matters
 		}
-		if group.GetVersion() != r.plan.version {
+		if group.GetVersion() != r.plan.Version {
 			abort(fmt.Errorf("somebody else changes group %s", r.Group))
 			return
 		}
@@ -100,7 +102,7 @@ func (r *run) strange(status *proto.ClusterStatus, group *proto.GroupStatus) (li
 		}
 	}
 	for _, c := range status.GetConfmasters() {
-		if name := confmasterName(c.GetId()); !slices.Contains(hands, name) && !c.GetUp() && !c.GetLeader() {
+		if name := plan.Confmaster(c.GetId()); !slices.Contains(hands, name) && !c.GetUp() && !c.GetLeader() {
 			list = append(list, name+" is not up")
 		}
 	}

@@ -16,6 +16,8 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"lockstep/internal/drill"
+	"lockstep/internal/drill/plan"
+	"lockstep/internal/drill/report"
 	"lockstep/internal/local"
 )
 
@@ -30,7 +32,7 @@ func (w *world) smrctlOf(ctx context.Context, args ...string) *exec.Cmd {
 const drillPatience = 5 * time.Minute
 
 // runDrill runs a drill to its end and returns its report, nil if it was refused, and what smrctl said.
-func (w *world) runDrill(t *testing.T, args ...string) (report *drill.Report, said string, code int) {
+func (w *world) runDrill(t *testing.T, args ...string) (result *report.Report, said string, code int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), drillPatience)
 	defer cancel()
@@ -43,12 +45,12 @@ func (w *world) runDrill(t *testing.T, args ...string) (report *drill.Report, sa
 		t.Fatalf("%v: %v\n%s", args, err, stderr.String())
 	}
 	if stdout.Len() > 0 {
-		report = &drill.Report{}
-		if err := json.Unmarshal(stdout.Bytes(), report); err != nil {
+		result = &report.Report{}
+		if err := json.Unmarshal(stdout.Bytes(), result); err != nil {
 			t.Fatalf("%v: %v\n%s", args, err, stdout.String())
 		}
 	}
-	return report, stderr.String(), cmd.ProcessState.ExitCode()
+	return result, stderr.String(), cmd.ProcessState.ExitCode()
 }
 
 // Every drill, on a real cluster as `smrctl up` starts it. What could go wrong: a fault that is not made, not taken back, or that the
@@ -56,24 +58,24 @@ func (w *world) runDrill(t *testing.T, args ...string) (report *drill.Report, sa
 func TestDrills(t *testing.T) {
 	w := start(t, local.Options{Replicas: 3}, nil)
 	short := []string{"kill-master", "one-way-cut", "lose-confmaster-majority"}
-	names := drill.Names()
+	names := plan.Names()
 	if testing.Short() {
 		names = short
 	}
 	for _, name := range names {
-		report, said, code := w.runDrill(t, name, "--hold", "4s", "--longest", "2m")
-		if report == nil || code != 0 || !report.Good() {
-			t.Fatalf("%s: exit code %d\n%s%+v", name, code, said, report)
+		result, said, code := w.runDrill(t, name, "--hold", "4s", "--longest", "2m")
+		if result == nil || code != 0 || !result.Good() {
+			t.Fatalf("%s: exit code %d\n%s%+v", name, code, said, result)
 		}
-		if report.Writes == 0 || report.Reads == 0 || report.FirstWriteMs == nil || report.Digests != "equal" || report.Nodes != 3 || len(report.Violations) != 0 {
-			t.Errorf("%s: %+v", name, report)
+		if result.Writes == 0 || result.Reads == 0 || result.FirstWriteMs == nil || result.Digests != "equal" || result.Nodes != 3 || len(result.Violations) != 0 {
+			t.Errorf("%s: %+v", name, result)
 		}
-		page, err := os.ReadFile(filepath.Join(w.Dir, "drills", report.ID, "report.html"))
+		page, err := os.ReadFile(filepath.Join(w.Dir, "drills", result.ID, "report.html"))
 		if err != nil || !bytes.Contains(page, []byte("</html>")) {
 			t.Errorf("%s: page of %d bytes, %v", name, len(page), err)
 		}
 		t.Logf("%s; detection %s, election %s, first write %s, longest pause %.0f ms, %d writes, %d errors on nodes that were not hit",
-			report.Summary(), drill.Millis(report.DetectionMs), drill.Millis(report.ElectionMs), drill.Millis(report.FirstWriteMs), report.PauseMs, report.Writes, report.ErrorsOfOthers())
+			result.Summary(), report.Millis(result.DetectionMs), report.Millis(result.ElectionMs), report.Millis(result.FirstWriteMs), result.PauseMs, result.Writes, result.ErrorsOfOthers())
 	}
 	reports, err := drill.Reports(filepath.Join(w.Dir, "drills"))
 	if err != nil || len(reports) != len(names) {
@@ -96,10 +98,10 @@ func (w *world) refuseDrills(t *testing.T) {
 		}
 		return err
 	})
-	for _, name := range drill.Names() {
-		report, said, code := w.runDrill(t, name)
-		if report != nil || code != 1 || !strings.Contains(said, "refused") || !strings.Contains(said, victim+" has no KV node") {
-			t.Errorf("%s on a group without a KV node: exit code %d, report %v\n%s", name, code, report, said)
+	for _, name := range plan.Names() {
+		result, said, code := w.runDrill(t, name)
+		if result != nil || code != 1 || !strings.Contains(said, "refused") || !strings.Contains(said, victim+" has no KV node") {
+			t.Errorf("%s on a group without a KV node: exit code %d, report %v\n%s", name, code, result, said)
 		}
 	}
 	w.startAgain(t, local.KVNodeOf(victim))

@@ -19,7 +19,7 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/redis/go-redis/v9"
 
-	"lockstep/internal/drill"
+	"lockstep/internal/drill/report"
 	"lockstep/internal/local"
 	"lockstep/proto"
 )
@@ -237,17 +237,17 @@ func nodesOf(w *world) string {
 func (w *world) writeReport(t *testing.T) {
 	t.Helper()
 	ms := 180.0
-	report := &drill.Report{
+	result := &report.Report{
 		ID: "20260102T030405.000Z-kill-master", Drill: "kill-master", What: "kills the master", Proves: hostileKey, Group: w.Plan.Group, By: "somebody", Began: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
-		Seconds: 9.5, Verdict: drill.Passed, DetectionMs: &ms, ElectionMs: &ms, FirstWriteMs: &ms, PauseMs: 240, MendedMs: &ms, MasterBefore: "n1", MasterAfter: "n2", EpochBefore: 2, EpochAfter: 3,
+		Seconds: 9.5, Verdict: report.Passed, DetectionMs: &ms, ElectionMs: &ms, FirstWriteMs: &ms, PauseMs: 240, MendedMs: &ms, MasterBefore: "n1", MasterAfter: "n2", EpochBefore: 2, EpochAfter: 3,
 		Writes: 1234, Reads: 2345, Keys: 8, Nodes: 3, Digests: "equal", FaultAt: 2e9, MendedAt: 4e9,
-		Timeline: []drill.Moment{{Stamp: 2e9, Who: "drill", Text: "killed n1"}, {Stamp: 3e9, Who: "confmaster", Name: "established", Text: "n2 leads"}},
+		Timeline: []report.Moment{{Stamp: 2e9, Who: "drill", Text: "killed n1"}, {Stamp: 3e9, Who: "confmaster", Name: "established", Text: "n2 leads"}},
 	}
 	for i := range 90 {
-		report.WritesPerSecond = append(report.WritesPerSecond, 20+i%7)
+		result.WritesPerSecond = append(result.WritesPerSecond, 20+i%7)
 	}
-	dir := filepath.Join(w.DrillsDir(), report.ID)
-	content, err := json.Marshal(report)
+	dir := filepath.Join(w.DrillsDir(), result.ID)
+	content, err := json.Marshal(result)
 	if err == nil {
 		err = os.MkdirAll(dir, 0o700)
 	}

@@ -75,14 +75,16 @@ var arrows = map[string][]string{
 
 	"internal/drift":   {"internal/acl", "proto"},
 	"internal/logtext": {"smr", "internal/kv"},
-	"internal/web":     {"smr", "proto", "internal/drift", "internal/obs", "internal/trust"},
+	"internal/web":     {"smr", "proto", "internal/drift", "internal/drill/plan", "internal/drill/report", "internal/obs", "internal/trust"},
 
 	// Tools around the running system.
 	"internal/admin":          {"internal/trust", "proto", "internal/pause"},
 	"internal/local":          {"internal/trust", "smr", "proto", "internal/admin", "internal/wholefile"},
 	"internal/bench":          {"internal/trust", "proto", "internal/admin", "internal/local", "internal/pause", "internal/bench/parts"},
-	"internal/ctl":            {"internal/trust", "smr", "log", "proto", "internal/admin", "internal/bytesize", "internal/drift", "internal/logtext", "internal/nearest", "internal/pause", "internal/wholefile", "internal/acl", "internal/local", "internal/bench", "internal/chaos", "internal/drill", "internal/release", "internal/archive", "internal/backup", "internal/checkpoint", "internal/kv", "internal/rdb", "internal/resp", "internal/transfer", "internal/archive/s3"},
-	"internal/drill":          {"internal/trust", "proto", "internal/admin", "internal/local", "internal/chaos", "internal/fault", "internal/pause", "internal/wholefile", "internal/release"},
+	"internal/ctl":            {"internal/trust", "smr", "log", "proto", "internal/admin", "internal/bytesize", "internal/drift", "internal/logtext", "internal/nearest", "internal/pause", "internal/wholefile", "internal/acl", "internal/local", "internal/bench", "internal/chaos", "internal/drill", "internal/drill/plan", "internal/drill/report", "internal/release", "internal/archive", "internal/backup", "internal/checkpoint", "internal/kv", "internal/rdb", "internal/resp", "internal/transfer", "internal/archive/s3"},
+	"internal/drill":          {"internal/drill/plan", "internal/drill/report", "internal/trust", "proto", "internal/admin", "internal/local", "internal/chaos", "internal/fault", "internal/pause", "internal/wholefile", "internal/release"},
+	"internal/drill/plan":     {"proto"},
+	"internal/drill/report":   {},
 	"internal/bench/parts":    {"smr", "log", "internal/kv"},
 	"internal/e2e":            {"internal/trust", "smr", "log", "proto", "internal/admin", "internal/local"},
 	"internal/tidy":           {},

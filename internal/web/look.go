@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"lockstep/internal/drill/report"
 	"lockstep/internal/trust"
 	"lockstep/proto"
 )
@@ -196,28 +197,8 @@ func (s *Server) group(ctx context.Context, name string) (*proto.GroupStatus, er
 	return nil, refusef(http.StatusNotFound, "there is no group %q", name)
 }
 
-// drillView is what a list of drills shows of each.
-type drillView struct {
-	ID           string    `json:"id"`
-	Drill        string    `json:"drill"`
-	Group        string    `json:"group"`
-	By           string    `json:"by"`
-	Began        time.Time `json:"began"`
-	Seconds      float64   `json:"seconds"`
-	Verdict      string    `json:"verdict"`
-	Problems     []string  `json:"problems"`
-	DetectionMs  *float64  `json:"detection_ms"`
-	ElectionMs   *float64  `json:"election_ms"`
-	FirstWriteMs *float64  `json:"first_write_ms"`
-	PauseMs      float64   `json:"pause_ms"`
-	Writes       int       `json:"writes"`
-	Reads        int       `json:"reads"`
-	MasterBefore string    `json:"master_before"`
-	MasterAfter  string    `json:"master_after"`
-}
-
 func (s *Server) drills(*http.Request) (any, error) {
-	list := []drillView{}
+	list := []*report.Report{}
 	answer := map[string]any{"directory": s.config.Drills != "", "drills": &list}
 	if s.config.Drills == "" {
 		return answer, nil
@@ -234,9 +215,9 @@ func (s *Server) drills(*http.Request) (any, error) {
 		if err != nil || content == nil {
 			continue // another file, or one that is not finished
 		}
-		var one drillView
-		if json.Unmarshal(content, &one) == nil && one.ID == entry.Name() {
-			list = append(list, one)
+		one := &report.Report{}
+		if json.Unmarshal(content, one) == nil && one.ID == entry.Name() {
+			list = append(list, one.Brief())
 		}
 	}
 	return answer, nil

@@ -2,8 +2,9 @@ package web
 
 import (
 	"context"
-	"google.golang.org/grpc/status"
 	"net/http"
+
+	"google.golang.org/grpc/status"
 
 	"lockstep/internal/trust"
 	"lockstep/proto"
@@ -120,7 +121,9 @@ func (s *Server) describe(ctx context.Context, group *proto.GroupStatus, records
 			continue
 		}
 		request.Target = &proto.Target{Cluster: s.config.Cluster, Group: group.GetName(), Node: r.GetNode()}
-		reply, err := s.askDescribe(ctx, addr, r.GetNode(), request)
+		reply, err := askNode(ctx, s, addr, r.GetNode(), func(ctx context.Context, node proto.KVNodeClient) (*proto.DescribeReply, error) {
+			return node.Describe(ctx, request)
+		})
 		if err == nil && len(reply.GetBatches()) == len(lsns) {
 			for i, lsn := range lsns {
 				texts[lsn] = reply.GetBatches()[i]
@@ -135,12 +138,13 @@ func (s *Server) describe(ctx context.Context, group *proto.GroupStatus, records
 	return texts
 }
 
-func (s *Server) askDescribe(ctx context.Context, addr, node string, request *proto.DescribeRequest) (*proto.DescribeReply, error) {
+// askNode puts one question to a KV node, on behalf of the caller in ctx.
+func askNode[R any](ctx context.Context, s *Server, addr, node string, ask func(context.Context, proto.KVNodeClient) (R, error)) (answer R, err error) {
 	conn, err := s.config.Dial(addr, trust.Wanted{Role: trust.KVNode, Name: node})
 	if err != nil {
-		return nil, err
+		return answer, err
 	}
 	ctx, cancel := context.WithTimeout(trust.PassOn(ctx), nodePatience)
 	defer cancel()
-	return proto.NewKVNodeClient(conn).Describe(ctx, request)
+	return ask(ctx, proto.NewKVNodeClient(conn))
 }

@@ -148,13 +148,10 @@ func (s *Server) nodeSettings(ctx context.Context, group string, r *proto.Replic
 	case state.GetKvAdminAddr() == "":
 		return nil, fmt.Errorf("%s has no management port (--admin)", r.GetNode())
 	}
-	conn, err := s.config.Dial(state.GetKvAdminAddr(), trust.Wanted{Role: trust.KVNode, Name: r.GetNode()})
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", r.GetNode(), err)
-	}
-	ctx, cancel := context.WithTimeout(trust.PassOn(ctx), nodePatience)
-	defer cancel()
-	reply, err := proto.NewKVNodeClient(conn).Settings(ctx, &proto.SettingsRequest{Target: &proto.Target{Cluster: s.config.Cluster, Group: group, Node: r.GetNode()}})
+	request := &proto.SettingsRequest{Target: &proto.Target{Cluster: s.config.Cluster, Group: group, Node: r.GetNode()}}
+	reply, err := askNode(ctx, s, state.GetKvAdminAddr(), r.GetNode(), func(ctx context.Context, node proto.KVNodeClient) (*proto.NodeSettings, error) {
+		return node.Settings(ctx, request)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %s", r.GetNode(), status.Convert(err).Message())
 	}
