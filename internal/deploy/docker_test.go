@@ -99,7 +99,7 @@ func (e *engine) buildImages(tag string) {
 			e.t.Fatal(err)
 		}
 	}
-	build := []string{"build", "-trimpath", "-ldflags=-s -w -X lockstep/internal/release.revision=0123456789abcdef", "-o", out + "/", "./cmd/confmaster", "./cmd/replicator", "./cmd/kvnode", "./cmd/smrctl", "./internal/deploy/probe"}
+	build := []string{"build", "-trimpath", "-tags=grpcnotrace", "-ldflags=-s -w -X lockstep/internal/release.revision=0123456789abcdef", "-o", out + "/", "./cmd/confmaster", "./cmd/replicator", "./cmd/kvnode", "./cmd/smrctl", "./internal/deploy/probe"}
 	if _, err := command([]string{"CGO_ENABLED=0"}, tree, "go", build...); err != nil {
 		e.t.Fatal(err)
 	}

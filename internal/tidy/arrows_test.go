@@ -69,6 +69,7 @@ var arrows = map[string][]string{
 	"internal/fault":      {"proto"},
 
 	"internal/bytesize": {},
+	"internal/markup":   {},
 	"internal/nearest":  {},
 	"internal/slack":    {},
 	"internal/daemon":   {"internal/trust", "internal/fault", "internal/slack", "internal/release", "internal/obs", "internal/bytesize", "internal/nearest"},
@@ -84,7 +85,7 @@ var arrows = map[string][]string{
 	"internal/ctl":            {"internal/trust", "smr", "log", "proto", "internal/admin", "internal/bytesize", "internal/drift", "internal/logtext", "internal/nearest", "internal/pause", "internal/wholefile", "internal/acl", "internal/local", "internal/bench", "internal/chaos", "internal/drill", "internal/drill/plan", "internal/drill/report", "internal/release", "internal/archive", "internal/backup", "internal/checkpoint", "internal/kv", "internal/rdb", "internal/resp", "internal/transfer", "internal/archive/s3"},
 	"internal/drill":          {"internal/drill/plan", "internal/drill/report", "internal/trust", "proto", "internal/admin", "internal/local", "internal/chaos", "internal/fault", "internal/pause", "internal/wholefile", "internal/release"},
 	"internal/drill/plan":     {"proto"},
-	"internal/drill/report":   {},
+	"internal/drill/report":   {"internal/markup"},
 	"internal/bench/parts":    {"smr", "log", "internal/kv"},
 	"internal/e2e":            {"internal/trust", "smr", "log", "proto", "internal/admin", "internal/local"},
 	"internal/tidy":           {},
@@ -99,7 +100,7 @@ var arrows = map[string][]string{
 	},
 	"internal/explore": {"smr", "smr/replica", "internal/failover", "internal/invariant", "internal/mutant"},
 	"internal/score":   {"internal/sim", "internal/explore", "internal/mutant"},
-	"internal/chaos":   {"internal/pause", "internal/trust", "smr", "smr/wire", "log", "proto", "internal/admin", "internal/local", "internal/resp"},
+	"internal/chaos":   {"internal/pause", "internal/trust", "smr", "smr/wire", "log", "proto", "internal/admin", "internal/local", "internal/markup", "internal/resp"},
 
 	"log/simfs":             {"log"},
 	"internal/script/meter": {},
@@ -118,6 +119,9 @@ var arrows = map[string][]string{
 var testOnly = []string{
 	"github.com/redis/go-redis", "github.com/redis/rueidis", "pgregory.net/rapid", "go.uber.org/goleak", "github.com/rogpeppe/go-internal", "github.com/chromedp",
 }
+
+// heavy lists packages that no program may use, because with them the linker keeps every exported method of every type.
+var heavy = []string{"html/template", "text/template", "golang.org/x/net/trace"}
 
 // What could go wrong: a core that begins to know sockets, or two shells that hold on to each other, and after a year
 // nothing can be simulated or read alone. Every import of every file is held against the table.
@@ -159,6 +163,8 @@ func checkImport(p *sourcePackage, f *sourceFile, path string, allowed []string)
 		return p.path + " imports " + own + ", which is not below it"
 	case isOwn:
 		return ""
+	case slices.Contains(heavy, path):
+		return p.path + " imports " + path + ", which makes a program a fifth larger: internal/markup writes pages"
 	case slices.ContainsFunc(pureModules[p.path], func(module string) bool { return strings.HasPrefix(path, module) }):
 		return ""
 	case isPure(p.path) && strings.Contains(path, "."):

@@ -149,7 +149,7 @@ func produce(ctx context.Context, tree, out string, head commit, env []string, s
 
 // compile builds the programs into bin.
 func compile(ctx context.Context, tree, bin, architecture string, env []string) error {
-	arguments := []string{"build", "-trimpath", "-buildvcs=true", "-ldflags=-s -w -buildid=", "-o", bin + "/"}
+	arguments := []string{"build", "-trimpath", "-tags=grpcnotrace", "-buildvcs=true", "-ldflags=-s -w -buildid=", "-o", bin + "/"}
 	for _, program := range programs {
 		arguments = append(arguments, "./cmd/"+program)
 	}
