@@ -24,7 +24,7 @@ func run(args []string, out, problems io.Writer) int {
 	record := flags.Bool("record", false, "keep the seeds that found something as the known ones")
 	known := flags.String("known", "internal/score/testdata/known.json", "file of the known seeds")
 	page := flags.String("page", "", "page whose table is replaced; empty: only printed")
-	only := flags.String("only", "", "names of rows, separated by commas; empty: all")
+	only := flags.String("only", "", "names of rows, separated by commas, not with -page; empty: all")
 	schedules := flags.Uint64("schedules", 3000, "the simulator gives up after so many")
 	states := flags.Int("states", 3_000_000, "the explorer gives up after so many")
 	shrink := flags.Bool("shrink", false, "with -quick: make the faults of what is found fewer all the same")
@@ -34,12 +34,18 @@ func run(args []string, out, problems io.Writer) int {
 	}
 	rows := score.Rows()
 	if *only != "" {
+		if *page != "" { // the line above the table says what was found of all rows, by one commit and one command
+			fmt.Fprintf(problems, "-page %s with -only %s: the whole table is replaced, so all rows have to be run: leave one of the two away\n", *page, *only)
+			return 2
+		}
 		wanted := strings.Split(*only, ",")
+		for _, name := range wanted {
+			if !slices.ContainsFunc(rows, func(r score.Row) bool { return r.Name() == name }) {
+				fmt.Fprintf(problems, "no row is called %q: docs/mutants.md lists them\n", name)
+				return 2
+			}
+		}
 		rows = slices.DeleteFunc(rows, func(r score.Row) bool { return !slices.Contains(wanted, r.Name()) })
-	}
-	if len(rows) == 0 {
-		fmt.Fprintf(problems, "no row is called %q\n", *only)
-		return 2
 	}
 	hunter := score.Hunter{Workers: *workers, Schedules: *schedules, States: *states, Shrink: !*quick || *shrink}
 	seeds, err := score.ReadKnown(*known)
