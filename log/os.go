@@ -105,7 +105,7 @@ func (OS) Lock(label Label, name string) (io.Closer, error) {
 		return nil, fmt.Errorf("%s: %w", label, err)
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
+		_ = f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, fmt.Errorf("%s: %s is locked: another process uses this directory", label, name)
 		}

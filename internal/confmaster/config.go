@@ -1,6 +1,7 @@
 package confmaster
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -81,7 +82,7 @@ func ParsePeers(text string) ([]Peer, error) {
 		}
 		peers = append(peers, Peer{ID: id, Addr: addr})
 	}
-	slices.SortFunc(peers, func(a, b Peer) int { return int(int64(a.ID) - int64(b.ID)) })
+	slices.SortFunc(peers, func(a, b Peer) int { return cmp.Compare(a.ID, b.ID) })
 	return peers, nil
 }
 

@@ -38,7 +38,7 @@ func openHome(c *Config) (*home, error) {
 		return nil, fmt.Errorf("lock directory %s: %w", c.Dir, err)
 	}
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		lock.Close()
+		_ = lock.Close()
 		return nil, fmt.Errorf("directory %s is in use by another process: stop it, or give another --dir", c.Dir)
 	}
 	h := &home{dir: c.Dir, lock: lock}
@@ -126,4 +126,4 @@ func (h *home) syncDir() error {
 
 func (h *home) raftDir() string { return filepath.Join(h.dir, "raft") }
 
-func (h *home) close() { h.lock.Close() }
+func (h *home) close() { _ = h.lock.Close() }

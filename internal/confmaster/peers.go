@@ -81,7 +81,7 @@ func (l *links) serve(ctx context.Context, id uint64, queue chan *raftpb.Message
 	for ctx.Err() == nil {
 		lost, err := l.stream(ctx, id, queue)
 		if lost != nil {
-			l.node.send(ctx, func() error { l.failed(lost); return nil })
+			_ = l.node.send(ctx, func() error { l.failed(lost); return nil })
 		}
 		text := "" // an operator has crossed wires or certificates; a peer that is down is no news here
 		if message := status.Convert(err).Message(); status.Code(err) == codes.PermissionDenied || trust.Mentioned(message) {
@@ -125,7 +125,7 @@ func (l *links) stream(ctx context.Context, id uint64, queue chan *raftpb.Messag
 			return m, err
 		}
 		if m.GetType() == raftpb.MsgSnap {
-			l.node.send(ctx, func() error { l.node.raft.ReportSnapshot(id, raft.SnapshotFinish); return nil })
+			_ = l.node.send(ctx, func() error { l.node.raft.ReportSnapshot(id, raft.SnapshotFinish); return nil })
 		}
 		select {
 		case <-ctx.Done():
@@ -184,7 +184,7 @@ func (o *opiner) run(ctx context.Context) error {
 		reply, err := lockstep.NewPeerClient(conn).Opine(call, message)
 		cancel()
 		if err == nil {
-			o.node.send(ctx, func() error { o.node.told = reply.GetConfmasters(); return nil })
+			_ = o.node.send(ctx, func() error { o.node.told = reply.GetConfmasters(); return nil })
 		}
 	}
 }

@@ -159,7 +159,7 @@ func (n *node) handOver(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, handOverGrace)
 	defer cancel()
-	n.send(ctx, func() error {
+	_ = n.send(ctx, func() error {
 		if heir := n.heir(); heir != 0 {
 			n.raft.TransferLeader(heir)
 		} else {

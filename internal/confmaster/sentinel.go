@@ -2,7 +2,7 @@ package confmaster
 
 import (
 	"context"
-	"crypto/sha1"
+	"crypto/sha1" // #nosec G505 -- a name of 40 digits as Redis has it, of nothing secret
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -117,7 +117,7 @@ func (n *node) redisNode(g *failover.Group, r *failover.Replica) redisNode {
 
 // runID returns 40 hex digits that stand for an instance.
 func runID(parts ...string) string {
-	sum := sha1.Sum([]byte(strings.Join(parts, "/")))
+	sum := sha1.Sum([]byte(strings.Join(parts, "/"))) // #nosec G401 -- a name of 40 digits as Redis has it, of nothing secret
 	return hex.EncodeToString(sum[:])
 }
 
@@ -216,7 +216,7 @@ func (s *sentinel) client(ctx context.Context, conn net.Conn) {
 		s.clients.Add(-1)
 		s.refused.Add(1)
 		conn.SetWriteDeadline(time.Now().Add(time.Second))
-		conn.Write([]byte("-ERR max number of clients reached\r\n"))
+		_, _ = conn.Write([]byte("-ERR max number of clients reached\r\n"))
 		return
 	}
 	defer s.clients.Add(-1)
@@ -260,7 +260,7 @@ func (c *sentinelClient) read() {
 			if err != nil {
 				c.mu.Lock()
 				c.reply.Error(err.Error())
-				c.flush()
+				_ = c.flush()
 				c.mu.Unlock()
 				return
 			}
@@ -371,7 +371,7 @@ func (c *sentinelClient) command(args []string) error {
 		}
 	case "quit":
 		r.OK()
-		c.flush()
+		_ = c.flush()
 		return errQuit
 	default:
 		r.Error(unknownCommand(args))

@@ -84,7 +84,7 @@ func (w *watcher) serve(ctx context.Context, key replicaKey, addr string) {
 			continue
 		}
 		if saw := sawOf(err); saw != "" {
-			w.node.send(ctx, func() error {
+			_ = w.node.send(ctx, func() error {
 				w.node.step(&failover.Unreachable{Group: key.group, Node: key.node, Saw: saw})
 				return nil
 			})
@@ -221,7 +221,7 @@ func (c *caller) start(call failover.Call) {
 	c.tasks.Go(func() {
 		defer func() { <-c.slots }()
 		answer := c.do(call)
-		c.node.send(c.ctx, func() error { c.answered(answer); return nil })
+		_ = c.node.send(c.ctx, func() error { c.answered(answer); return nil })
 	})
 }
 

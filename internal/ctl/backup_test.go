@@ -196,6 +196,9 @@ func TestExportOfAnImageAndOfABackup(t *testing.T) {
 	if item, err := reader.Next(); err != nil || item.Key == nil {
 		t.Errorf("%+v, %v", item, err)
 	}
+	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 { // it holds all data
+		t.Errorf("the export can be read by others: %v %v", info, err)
+	}
 	if _, notes, code := run(t, "export", "--image", p.image, "--file", file); code != 1 || !strings.Contains(notes, "exists already") {
 		t.Errorf("twice: %d %s", code, notes)
 	}

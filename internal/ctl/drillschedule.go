@@ -151,7 +151,7 @@ func (p *drillPlace) schedule(args []string, when, form string) (*schedule, erro
 
 // writeNew writes a file that must not exist.
 func writeNew(path, content string) error {
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644) // #nosec G302 -- a unit, which systemd and people read
 	if errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("%s exists: remove it first if it shall be written anew", path)
 	}

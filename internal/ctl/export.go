@@ -172,8 +172,5 @@ func writeExport(s *screen, path string, total int64, write func(io.Writer, func
 	if err = errors.Join(err, file.Close()); err != nil {
 		return keys, err
 	}
-	if err := os.Chmod(file.Name(), 0o644); err != nil {
-		return keys, err
-	}
 	return keys, os.Rename(file.Name(), path)
 }

@@ -172,7 +172,7 @@ func (c *logComparison) compareBytes(ctx context.Context, walks []*walk) (uint64
 				}
 				done += uint64(n)
 			}
-			hashes[i].Write(buffers[i][:size])
+			_, _ = hashes[i].Write(buffers[i][:size])
 		}
 		if first == c.End && !bytes.Equal(buffers[0][:size], buffers[1][:size]) {
 			for i := range size {

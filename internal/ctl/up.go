@@ -296,7 +296,7 @@ func followEvents(ctx context.Context, s *screen, cluster *local.Cluster) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		client.Events(ctx, "", 0, func(event *proto.Event) {
+		_ = client.Events(ctx, "", 0, func(event *proto.Event) {
 			select {
 			case shown <- event:
 			case <-ctx.Done():

@@ -58,7 +58,7 @@ func openHistory(dir string) (*history, error) {
 		return nil, fmt.Errorf("lock the directory of drills: %w", err)
 	}
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		lock.Close()
+		_ = lock.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, &Refusal{Drill: "", Group: "", Problems: []string{fmt.Sprintf("another smrctl runs a drill from %s", dir)}}
 		}
@@ -67,7 +67,7 @@ func openHistory(dir string) (*history, error) {
 	return &history{dir, lock}, nil
 }
 
-func (h *history) close() { h.lock.Close() }
+func (h *history) close() { _ = h.lock.Close() }
 
 // nextID names a run by its time.
 func (h *history) nextID(drill string, began time.Time) string {

@@ -137,7 +137,7 @@ func (r *run) drive(ctx context.Context) error {
 	if err := r.reserve(ctx); err != nil {
 		return &Refusal{Drill: r.Drill, Group: r.Group, Problems: []string{err.Error()}}
 	}
-	seed := rand.Uint64()
+	seed := rand.Uint64() // #nosec G404 -- a seed, which stands in the report
 	var err error
 	r.work, err = chaos.StartWorkload(context.WithoutCancel(ctx), chaos.WorkloadOptions{
 		Dir: r.folder, Nodes: r.clientsAt, Name: keyName(r.report.ID), Clients: r.Clients, Seed: seed, Login: r.Client.Login})

@@ -118,7 +118,7 @@ func (l *Loop) Stop() {
 func (l *Loop) ring() {
 	if l.asleep.Swap(false) {
 		one := [8]byte{1}
-		unix.Write(l.bell, one[:]) // it can only fail because the bell is ringing already
+		_, _ = unix.Write(l.bell, one[:]) // it can only fail because the bell is ringing already
 	}
 }
 
@@ -187,7 +187,7 @@ func (l *Loop) dispatch(events []unix.EpollEvent) {
 		fd := int(events[i].Fd)
 		if fd == l.bell {
 			var count [8]byte
-			unix.Read(l.bell, count[:])
+			_, _ = unix.Read(l.bell, count[:])
 			continue
 		}
 		s := l.sockets[fd]

@@ -230,7 +230,7 @@ func (s *Socket) Close() error {
 	}
 	close(s.closed)
 	if s.use() {
-		unix.Shutdown(s.fd, unix.SHUT_RDWR) // an error says that the peer was faster
+		_ = unix.Shutdown(s.fd, unix.SHUT_RDWR) // an error says that the peer was faster
 		s.leave()
 	}
 	return nil
@@ -238,7 +238,7 @@ func (s *Socket) Close() error {
 
 // Release gives the descriptor back. The last holder of the turn calls it, once; nothing is called for the socket any more.
 func (s *Socket) Release() {
-	s.Close()
+	_ = s.Close()
 	s.reading.end()
 	s.writing.end()
 	s.mu.Lock()

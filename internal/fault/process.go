@@ -65,7 +65,7 @@ func (a *Agent) targets(process, kvnode bool) (list []*os.File, names []string, 
 
 func closeAll(list []*os.File) {
 	for _, f := range list {
-		f.Close() // descriptors of processes hold nothing back
+		_ = f.Close() // descriptors of processes hold nothing back
 	}
 }
 
@@ -95,7 +95,7 @@ func (a *Agent) pause(process, kvnode bool, limit time.Duration) (undo func(), t
 		return nil, "", err
 	}
 	defer closeAll(list)
-	cmd := exec.Command("/proc/self/exe", HelperArgument, strconv.FormatInt(limit.Milliseconds(), 10))
+	cmd := exec.Command("/proc/self/exe", HelperArgument, strconv.FormatInt(limit.Milliseconds(), 10)) // #nosec G204 -- the own program, with a number
 	cmd.ExtraFiles = list
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -109,7 +109,7 @@ func (a *Agent) pause(process, kvnode bool, limit time.Duration) (undo func(), t
 		return nil, "", status.Errorf(codes.Internal, "start the helper: %v", err)
 	}
 	undo = func() {
-		in.Close() // it lets them go on
+		_ = in.Close() // it lets them go on
 		err := cmd.Wait()
 		a.options.Logger.Info("drill: processes go on", "processes", fmt.Sprint(names), "error", err)
 	}

@@ -87,7 +87,7 @@ func newImageArchiver(k *imageKeeper, config Config) *imageArchiver {
 	if config.Archive.Where == "" {
 		return nil
 	}
-	a := &imageArchiver{keeper: k, config: config.Archive, patient: rand.Float64()}
+	a := &imageArchiver{keeper: k, config: config.Archive, patient: rand.Float64()} // #nosec G404 -- spreads the turns of nodes
 	if most := config.Admin.BytesPerSecond; most > 0 {
 		a.limiter = rate.NewLimiter(rate.Limit(most), archiveBurst)
 	}
@@ -142,7 +142,7 @@ func (a *imageArchiver) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.patient = rand.Float64()
+	a.patient = rand.Float64() // #nosec G404 -- spreads the turns of nodes
 	n.logger.Info("image archived", "lsn", uint64(made.LSN), "bytes", made.Bytes, "archive", store.String())
 	a.facts.mu.Lock()
 	a.facts.archived++

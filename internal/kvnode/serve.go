@@ -96,7 +96,7 @@ func (n *Node) admit(c net.Conn) {
 		probing := net.KeepAliveConfig{Enable: true, Idle: period, Interval: period / 3, Count: 3}
 		switch c := c.(type) {
 		case *net.TCPConn:
-			c.SetKeepAliveConfig(probing)
+			_ = c.SetKeepAliveConfig(probing)
 		case *trust.ClientConn:
 			c.KeepAlive(probing)
 		}
@@ -104,7 +104,7 @@ func (n *Node) admit(c net.Conn) {
 	if n.protectedFrom(c) {
 		n.stats.rejected.Add(1)
 		c.SetWriteDeadline(time.Now().Add(acceptPause))
-		c.Write([]byte(errProtected))
+		_, _ = c.Write([]byte(errProtected))
 		c.Close()
 		return
 	}
@@ -118,7 +118,7 @@ func (n *Node) admit(c net.Conn) {
 	case conn == nil:
 		n.stats.rejected.Add(1)
 		c.SetWriteDeadline(time.Now().Add(acceptPause))
-		c.Write([]byte(errMaxClients))
+		_, _ = c.Write([]byte(errMaxClients))
 		c.Close()
 		return
 	}

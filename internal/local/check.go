@@ -33,15 +33,15 @@ func lockDir(dir string) (*os.File, error) {
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		holder := make([]byte, 32)
 		n, _ := file.Read(holder)
-		file.Close()
+		_ = file.Close()
 		return nil, fmt.Errorf("%s is in use: another smrctl (pid %s) starts or stops processes there: wait for it", dir, strings.TrimSpace(string(holder[:n])))
 	}
 	if err != nil {
-		file.Close()
+		_ = file.Close()
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
 	if err := errors.Join(file.Truncate(0), writeAt(file, fmt.Sprintf("%d\n", os.Getpid()))); err != nil {
-		file.Close()
+		_ = file.Close()
 		return nil, fmt.Errorf("write %s: %w", path, err)
 	}
 	return file, nil
@@ -162,7 +162,7 @@ func ReservePorts(o Options) (port int, release func(), err error) {
 		return 0, nil, fmt.Errorf("reserve ports: %w", err)
 	}
 	const blocks = (reserveLimit - reserveFirst) / reserveStep
-	begin := rand.IntN(blocks)
+	begin := rand.IntN(blocks) // #nosec G404 -- which ports are tried first is no secret
 	for i := range blocks {
 		o.Port = reserveFirst + (begin+i)%blocks*reserveStep
 		file, lockErr := os.OpenFile(filepath.Join(dir, strconv.Itoa(o.Port)), os.O_CREATE|os.O_RDWR, 0o600)
@@ -171,10 +171,10 @@ func ReservePorts(o Options) (port int, release func(), err error) {
 		}
 		if lockErr = unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); lockErr == nil {
 			if err = CheckPorts(o); err == nil {
-				return o.Port, func() { file.Close() }, nil
+				return o.Port, func() { _ = file.Close() }, nil
 			}
 		}
-		file.Close()
+		_ = file.Close()
 	}
 	if err == nil {
 		err = errors.New("all are reserved by others")

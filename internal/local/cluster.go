@@ -161,10 +161,10 @@ func (c *Cluster) begin(binaries string) (unlock func(), err error) {
 		err = c.Certify()
 	}
 	if err != nil {
-		lock.Close()
+		_ = lock.Close()
 		return nil, err
 	}
-	return func() { lock.Close() }, nil
+	return func() { _ = lock.Close() }, nil
 }
 
 // Preflight reports why Start would fail, as far as that can be seen without touching anything.

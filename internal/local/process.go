@@ -167,7 +167,7 @@ func (c *Cluster) spawn(p Process) (*child, error) {
 		return nil, err
 	}
 	defer out.Close()
-	cmd := exec.Command(filepath.Join(c.binaries, string(p.Kind)), c.arguments(p)...)
+	cmd := exec.Command(filepath.Join(c.binaries, string(p.Kind)), c.arguments(p)...) // #nosec G204 -- a program of Lockstep beside smrctl, without a shell
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if c.DieWithParent {
@@ -246,7 +246,7 @@ func (c *Cluster) stop(names []string) (stopped, killed []string) {
 	}
 	waitEnd(living, c.stopTime)
 	for _, name := range stopped {
-		os.Remove(c.pidPath(name)) // what is left of pid files belongs to processes that ended in another way
+		_ = os.Remove(c.pidPath(name)) // what is left of pid files belongs to processes that ended in another way
 	}
 	return stopped, killed
 }

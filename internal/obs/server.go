@@ -47,12 +47,12 @@ func (o *Observer) Serve(ctx context.Context, listener net.Listener, profiles bo
 		patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopGrace)
 		defer cancel()
 		if server.Shutdown(patience) != nil {
-			server.Close()
+			_ = server.Close()
 		}
 	})
 	err := server.Serve(&bounded{Listener: listener, slots: make(chan struct{}, maxConnections)})
 	if unhook() { // it ended by itself
-		server.Close()
+		_ = server.Close()
 		return fmt.Errorf("serve HTTP on %s: %w", listener.Addr(), err)
 	}
 	<-stopped
@@ -98,7 +98,7 @@ func addProfiles(mux *http.ServeMux) {
 		"": pprof.Index, "profile": pprof.Profile, "symbol": pprof.Symbol, "trace": pprof.Trace,
 	} {
 		mux.HandleFunc("GET /debug/pprof/"+path, func(w http.ResponseWriter, r *http.Request) {
-			http.NewResponseController(w).SetWriteDeadline(time.Now().Add(profileTime)) // what fails here fails below
+			_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(profileTime)) // what fails here fails below
 			handle(w, r)
 		})
 	}
@@ -133,7 +133,7 @@ func plain(w http.ResponseWriter, code int, text string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(code)
-	io.WriteString(w, text+"\n") // who does not take the answer does not want it
+	_, _ = io.WriteString(w, text+"\n") // who does not take the answer does not want it
 }
 
 // connKey is the key of the connection in a request's context.

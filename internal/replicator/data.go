@@ -194,7 +194,7 @@ func (u *unchecked) add(conn net.Conn) {
 	defer u.mu.Unlock()
 	u.conns = append(u.conns, conn)
 	if len(u.conns) > maxUnchecked {
-		u.conns[0].Close()
+		_ = u.conns[0].Close()
 		u.conns = slices.Delete(u.conns, 0, 1)
 	}
 }

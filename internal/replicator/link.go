@@ -268,7 +268,7 @@ func (f *feeder) readFiles(limit smr.LSN) ([]byte, error) {
 func (f *feeder) closeReader() {
 	f.Settle(func() {
 		if f.reader != nil {
-			f.reader.Close()
+			_ = f.reader.Close()
 		}
 	})
 }

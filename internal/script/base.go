@@ -482,7 +482,7 @@ func xpcall(f frame) int {
 
 // caught returns the value of an error that a protected call returned.
 func (e *Engine) caught(err error) lua.LValue {
-	e.meter.Work(errorWork)
+	_ = e.meter.Work(errorWork)
 	var lost *lua.ApiError
 	if errors.As(err, &lost) {
 		return e.cleanError(lost)
@@ -499,7 +499,7 @@ func (e *Engine) cleanError(lost *lua.ApiError) lua.LValue {
 	}
 	message := string(text)
 	if lost.Type == lua.ApiErrorPanic {
-		e.meter.Work(panicWork)
+		_ = e.meter.Work(panicWork)
 		if place := placeOf(lost.StackTrace); place != "" {
 			message = place + ": " + message
 		}

@@ -42,5 +42,5 @@ func Take() {
 		return
 	}
 	// It is not /proc/self/exe itself: ps and top would show that name. It returns only if it fails, which changes nothing.
-	_ = syscall.Exec(program, os.Args, append(os.Environ(), done+"=1"))
+	_ = syscall.Exec(program, os.Args, append(os.Environ(), done+"=1")) // #nosec G204 -- the own program and its own arguments
 }

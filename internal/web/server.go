@@ -152,7 +152,7 @@ func serveFile(name string) http.HandlerFunc {
 	}
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", kind)
-		w.Write(content) // who does not take the answer does not want it
+		_, _ = w.Write(content) // who does not take the answer does not want it
 	}
 }
 
@@ -185,7 +185,7 @@ func (s *Server) bounded(look func(r *http.Request) (any, error)) func(r *http.R
 
 func show(w http.ResponseWriter, value any) {
 	w.Header().Set("Content-Type", "application/json")
-	json.NewEncoder(w).Encode(value) // who does not take the answer does not want it
+	_ = json.NewEncoder(w).Encode(value) // who does not take the answer does not want it
 }
 
 // problem is the answer to what cannot be done.
@@ -196,7 +196,7 @@ type problem struct {
 func fail(w http.ResponseWriter, code int, text string) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	json.NewEncoder(w).Encode(problem{text}) // who does not take the answer does not want it
+	_ = json.NewEncoder(w).Encode(problem{text}) // who does not take the answer does not want it
 }
 
 // refused is an error of the page's own.

@@ -29,7 +29,7 @@ const (
 	idleTime    = time.Hour
 	sessionTime = 8 * time.Hour
 	// tokenHeader carries the token that only a page of ours can know.
-	tokenHeader = "X-Lockstep-Token"
+	tokenHeader = "X-Lockstep-Token" // #nosec G101 -- the name of a header
 	// maxWho bounds how a caller is named, in bytes: a longer name is not passed on to the leader.
 	maxWho = 240
 )

@@ -78,7 +78,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 	events, ended := make(chan *proto.Event, eventsQueue), make(chan struct{})
 	go func() {
 		defer close(ended)
-		s.config.Masters.Events(&proto.EventsRequest{}, &follower{ctx: ctx, events: events}) // that it ends, for whatever reason, ends the stream
+		_ = s.config.Masters.Events(&proto.EventsRequest{}, &follower{ctx: ctx, events: events}) // that it ends, for whatever reason, ends the stream
 	}()
 	defer func() { cancel(); <-ended }()
 	ticker := time.NewTicker(streamEvery)

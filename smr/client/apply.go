@@ -145,7 +145,7 @@ func (a *applyLoop) open(where place) error {
 
 func (a *applyLoop) close() {
 	if a.reader != nil {
-		a.reader.Close()
+		_ = a.reader.Close()
 		a.reader = nil
 	}
 }

@@ -183,7 +183,7 @@ func (s *store) Put(ctx context.Context, name string, write func(io.Writer) erro
 	_, err = s.client.PutObject(ctx, s.bucket, key, reader, -1, minio.PutObjectOptions{
 		PartSize: partBytes, NumThreads: 1, SendContentMd5: true, DisableContentSha256: !s.plain, ContentType: "application/octet-stream",
 	})
-	reader.CloseWithError(errStopped) // write, if it goes on, ends
+	_ = reader.CloseWithError(errStopped) // write, if it goes on, ends
 	if failed := <-written; failed != nil && !errors.Is(failed, errStopped) {
 		return failed
 	}
