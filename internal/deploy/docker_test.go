@@ -11,9 +11,11 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -28,8 +30,13 @@ type engine struct {
 	project string
 	env     []string
 	compose []string // the command that takes compose files here
+	options []string // of compose itself, before its command
+	login   []string // flags of smrctl
 	ports   []int    // of n1, n2, n3 on this machine
 }
+
+// buildPatience bounds the build of all programs from nothing.
+const buildPatience = 15 * time.Minute
 
 // docker runs a command of the engine's client.
 func (e *engine) docker(arguments ...string) string {
@@ -43,12 +50,8 @@ func (e *engine) docker(arguments ...string) string {
 
 // do runs a command of compose on the project.
 func (e *engine) do(env []string, arguments ...string) (string, error) {
-	file, err := filepath.Abs(filepath.Join(tree, "deploy/docker/compose.yaml"))
-	if err != nil {
-		return "", err
-	}
-	words := append(append([]string{}, e.compose...), "-p", e.project, "-f", file)
-	words = append(words, arguments...)
+	file := filepath.Join(e.dir, "docker", "compose.yaml")
+	words := slices.Concat(e.compose, []string{"-p", e.project, "-f", file}, e.options, arguments)
 	return command(append(e.env, env...), e.dir, words[0], words[1:]...)
 }
 
@@ -65,7 +68,7 @@ func (e *engine) container(service string) string {
 // findEngine returns an engine that can run containers here, or says why there is none.
 func findEngine(t *testing.T) *engine {
 	t.Helper()
-	e := &engine{t: t, dir: t.TempDir(), project: "lockstep-test-" + strconv.Itoa(os.Getpid())}
+	e := &engine{t: t, dir: t.TempDir(), project: "lockstep-test-" + strconv.Itoa(os.Getpid()), env: []string{"DOCKER_BUILDKIT=0"}}
 	_, err := command(nil, e.dir, "docker", "version")
 	need(t, err == nil, fmt.Sprintf("the compose file was not brought up: no Docker engine runs here: %v", err))
 	for _, compose := range [][]string{{"docker-compose"}, {"docker", "compose"}} {
@@ -100,7 +103,7 @@ func (e *engine) buildImages(tag string) {
 		}
 	}
 	build := []string{"build", "-trimpath", "-tags=grpcnotrace", "-ldflags=-s -w -X lockstep/internal/release.revision=0123456789abcdef", "-o", out + "/", "./cmd/confmaster", "./cmd/replicator", "./cmd/kvnode", "./cmd/smrctl", "./internal/deploy/probe"}
-	if _, err := command([]string{"CGO_ENABLED=0"}, tree, "go", build...); err != nil {
+	if _, err := commandWithin(buildPatience, []string{"CGO_ENABLED=0"}, tree, "go", build...); err != nil {
 		e.t.Fatal(err)
 	}
 	if err := os.WriteFile(filepath.Join(e.dir, "Dockerfile"), []byte(dockerfile(e.t)), 0o644); err != nil {
@@ -121,27 +124,47 @@ func (e *engine) buildImages(tag string) {
 	}
 }
 
-// prepare sets names, ports and the secret.
-func (e *engine) prepare(tag string) {
-	e.t.Helper()
-	secret := filepath.Join(e.dir, "kvnode.conf")
-	if err := os.WriteFile(secret, []byte("requirepass = \"secret\"\n"), 0o644); err != nil {
-		e.t.Fatal(err)
+// prepare returns the compose file as a project of its own, with names, ports and the secret. It is taken down when the test ends.
+func (e *engine) prepare(t *testing.T, name, tag string) *engine {
+	t.Helper()
+	p := &engine{t: t, dir: t.TempDir(), project: e.project + "-" + name, compose: e.compose}
+	for _, file := range []string{"compose.yaml", "tls.env", "secrets/kvnode.conf"} {
+		content := "requirepass = \"secret\"\n"
+		if !strings.HasPrefix(file, "secrets/") {
+			content = readFile(t, "deploy/docker/"+file)
+		}
+		target := filepath.Join(p.dir, "docker", file)
+		if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(target, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
 	}
-	e.env = []string{"LOCKSTEP_TAG=" + tag, "LOCKSTEP_SECRET=" + secret, "COMPOSE_IGNORE_ORPHANS=true", "DOCKER_BUILDKIT=0"}
+	p.env = []string{"LOCKSTEP_TAG=" + tag, "COMPOSE_IGNORE_ORPHANS=true"}
 	var held []net.Listener
 	for i := range 3 {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
-			e.t.Fatal(err)
+			t.Fatal(err)
 		}
 		held = append(held, listener)
-		e.ports = append(e.ports, listener.Addr().(*net.TCPAddr).Port)
-		e.env = append(e.env, fmt.Sprintf("LOCKSTEP_PORT_%d=%d", i+1, e.ports[i]))
+		p.ports = append(p.ports, listener.Addr().(*net.TCPAddr).Port)
+		p.env = append(p.env, fmt.Sprintf("LOCKSTEP_PORT_%d=%d", i+1, p.ports[i]))
 	}
 	for _, listener := range held {
 		listener.Close()
 	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			out, _ := p.do(nil, "logs", "--no-color", "--tail=30")
+			t.Log(out)
+		}
+		if _, err := p.do(nil, "--profile", "tools", "down", "--volumes", "--timeout", "5"); err != nil {
+			t.Error(err)
+		}
+	})
+	return p
 }
 
 // write sends one write to a node until it is taken.
@@ -170,7 +193,7 @@ func (e *engine) read(node int, key string) string {
 
 // master asks the configuration masters, through smrctl in a container.
 func (e *engine) master() (name, state string, err error) {
-	out, err := e.do(nil, "run", "--rm", "-T", "smrctl", "status", "--confmaster=c1:7300,c2:7300,c3:7300", "-o", "json")
+	out, err := e.do(nil, append([]string{"run", "--rm", "-T", "smrctl", "status", "--confmaster=c1:7300,c2:7300,c3:7300", "-o", "json"}, e.login...)...)
 	if err != nil {
 		return "", "", err
 	}
@@ -197,23 +220,19 @@ func (e *engine) awaitGroup(state string) (master string) {
 	return master
 }
 
+// The images are built once for all of these.
+func TestDockerCompose(t *testing.T) {
+	e := findEngine(t)
+	tag := e.project
+	e.buildImages(tag)
+	t.Run("survives", func(t *testing.T) { testComposeSurvives(t, e.prepare(t, "plain", tag)) })
+	t.Run("speaks TLS", func(t *testing.T) { testComposeSpeaksTLS(t, e.prepare(t, "tls", tag), filepath.Join(e.dir, "out")) })
+}
+
 // What could go wrong: everything that only shows in containers: names that are not found, a volume that user 10001 may not write to,
 // a socket between two containers, a health check without its program, a node that does not come back after it was cut off. The real
 // compose file is brought up with images from scratch; the master is killed, then cut off; what was written must be there.
-func TestDockerComposeSurvives(t *testing.T) {
-	e := findEngine(t)
-	tag := e.project
-	e.prepare(tag)
-	e.buildImages(tag)
-	t.Cleanup(func() {
-		if t.Failed() {
-			out, _ := e.do(nil, "logs", "--no-color", "--tail=30")
-			t.Log(out)
-		}
-		if _, err := e.do(nil, "--profile", "tools", "down", "--volumes", "--timeout", "5"); err != nil {
-			t.Error(err)
-		}
-	})
+func testComposeSurvives(t *testing.T, e *engine) {
 	if _, err := e.do([]string{"FOUNDING=true"}, "up", "-d", "--no-build"); err != nil {
 		t.Fatal(err)
 	}
@@ -283,4 +302,70 @@ func TestDockerComposeSurvives(t *testing.T) {
 		return err
 	})
 	e.write(1, "without c3", "4")
+}
+
+// What could go wrong: a certificate that misses a name by which containers know each other, a key that user 10001 cannot read, a port that still
+// listens without TLS, or commands in tls.env that do not do what they are for. They are run as they stand there.
+func testComposeSpeaksTLS(t *testing.T, e *engine, programs string) {
+	_, err := command(nil, e.dir, "redis-cli", "--version")
+	need(t, err == nil, "TLS in containers was not tried: redis-cli is not here")
+	need(t, os.Getuid() == 0, "TLS in containers was not tried: keys can be given to user 10001 by root only")
+	var script strings.Builder
+	for _, line := range strings.Split(readFile(t, "deploy/docker/tls.env"), "\n") {
+		if command, is := strings.CutPrefix(line, "#   "); is {
+			script.WriteString(strings.Replace(command, "sudo ", "", 1) + "\n")
+		}
+	}
+	if !strings.Contains(script.String(), "cert ca compose") {
+		t.Fatalf("tls.env does not say how certificates are made: %q", script.String())
+	}
+	dir := filepath.Join(e.dir, "docker")
+	if out, err := command([]string{"PATH=" + programs + ":" + os.Getenv("PATH")}, dir, "sh", "-euc", script.String()); err != nil {
+		t.Fatal(err, out)
+	}
+	e.options = []string{"--env-file", filepath.Join(dir, "tls.env")}
+	e.login = []string{"--tls-ca=/run/tls/ca.crt", "--tls-cert=/run/tls/own.crt", "--tls-key=/run/tls/own.key"}
+	if _, err := e.do([]string{"FOUNDING=true"}, "up", "-d", "--no-build"); err != nil {
+		t.Fatal(err)
+	}
+	master := e.awaitGroup("ok")
+	cli := func(node int, words ...string) (string, error) {
+		arguments := append([]string{"-h", "127.0.0.1", "-p", strconv.Itoa(e.ports[node-1]), "--no-auth-warning", "-a", "secret", "-e"}, words...)
+		out, err := command(nil, e.dir, "redis-cli", arguments...)
+		return strings.TrimSpace(out), err
+	}
+	secure := []string{"--tls", "--cacert", filepath.Join(dir, "ca", "ca.crt")}
+	write := func(node int, value string) {
+		t.Helper()
+		eventually(t, fmt.Sprintf("n%d takes a write through TLS", node), func() error {
+			out, err := cli(node, append(secure, "SET", "sealed", value)...)
+			if err == nil && out != "OK" {
+				err = errors.New(out)
+			}
+			return err
+		})
+	}
+	write(1, "1")
+	if out, err := cli(1, "PING"); err == nil {
+		t.Errorf("without TLS n1 answers %q", out)
+	}
+	if out, err := cli(1, "--tls", "PING"); err == nil {
+		t.Errorf("redis-cli trusts a certificate of nobody: %q", out)
+	}
+
+	// The inner connections hold across a fail-over, too.
+	other := int(master[1]-'0')%3 + 1
+	e.docker("kill", "-s", "KILL", e.container(master), e.container(master+"-log"))
+	write(other, "2")
+	e.docker("start", e.container(master+"-log"), e.container(master))
+	e.awaitGroup("ok")
+	for node := 1; node <= 3; node++ {
+		eventually(t, fmt.Sprintf("n%d has what was written", node), func() error {
+			out, err := cli(node, append(secure, "GET", "sealed")...)
+			if err == nil && out != "2" {
+				err = errors.New("it says " + out)
+			}
+			return err
+		})
+	}
 }

@@ -101,7 +101,12 @@ func eventually(t *testing.T, what string, try func() error) {
 
 // command runs a program to its end and returns what it printed.
 func command(env []string, dir, name string, arguments ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
+	return commandWithin(2*patience, env, dir, name, arguments...)
+}
+
+// commandWithin does so with a bound of its own, for builds from nothing.
+func commandWithin(limit time.Duration, env []string, dir, name string, arguments ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, name, arguments...)
 	cmd.Dir, cmd.Env = dir, append(os.Environ(), env...)
