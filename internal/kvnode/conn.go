@@ -134,7 +134,7 @@ func newConn(node *Node, id int64, c net.Conn, socket *eventloop.Socket) *conn {
 	conn.onReadable = conn.indexKnown
 	conn.caughtUp = make(chan struct{}, 1)
 	conn.reply.Proto = 2
-	conn.reply.Draws = rand.Uint64() // two connections that draw at the same LSN draw differently; #nosec G404 -- what SPOP and its like draw is no secret
+	conn.reply.Draws = rand.Uint64() // #nosec G404 -- two connections that draw at the same LSN draw differently; what is drawn is no secret
 	conn.about.opened = node.now()
 	conn.about.seen.Store(int64(conn.about.opened))
 	conn.about.multi.Store(-1)
