@@ -76,3 +76,33 @@ func BenchmarkChangedImage(b *testing.B) {
 		b.Fatal(err)
 	}
 }
+
+// BenchmarkImageBesideWrites takes images of a million keys of 100 bytes, of which one in ten was changed since the image before, while keys
+// drawn from all go on changing: most rows that such a change meets have to be taken out of turn.
+func BenchmarkImageBesideWrites(b *testing.B) {
+	const keys = 1_000_000
+	n, e := filled(keys), engineAt(b, nil, b.TempDir())
+	take(b, e, n)
+	dice := rand.New(rand.NewPCG(3, 3))
+	value := make([]byte, 100)
+	change := func(count int) {
+		for range count {
+			for j := range value {
+				value[j] = byte(dice.Uint32())
+			}
+			n.do("set", "key:"+strconv.Itoa(dice.IntN(keys)), string(value))
+		}
+	}
+	for b.Loop() {
+		b.StopTimer()
+		n.busy = nil
+		change(keys / 10)
+		n.busy = func() { change(200) }
+		b.StartTimer()
+		take(b, e, n)
+	}
+	b.StopTimer()
+	if err := e.Close(); err != nil {
+		b.Fatal(err)
+	}
+}

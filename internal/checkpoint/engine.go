@@ -27,6 +27,13 @@ const (
 	Keep = 2
 	// sliceBytes is what is taken from the machine in one hold of its lock, in bytes of rows: about 0.1 ms.
 	sliceBytes = 32 << 10
+	// earlyBytes is how much that was taken out of turn is gathered, in bytes, until it is brought into the store, where memory has no bound.
+	earlyBytes = 8 << 20
+	// hurryBytes of rows that were taken out of turn within one slice say that they come faster than they are written: there are no rests
+	// then, so that they do not fill the memory.
+	hurryBytes = 4 << 20
+	// batchBytes is how much is brought into the store at once. pebble keeps the memory of batches of up to 1 MiB for the next one.
+	batchBytes = 256 << 10
 	// reserve is the room on the disk below which nothing is written, in bytes: the log beside needs it more.
 	reserve = 64 << 20
 	// spaceEvery is how many bytes are written between two looks at the room on the disk.
@@ -81,13 +88,10 @@ type Engine struct {
 	digest Digest // of the rows in the store
 	rows   int64
 	hash   hasher
-	// before reads what the store held before the image that is being written; ordered: the rows that come follow in the order of
-	// their keys, or most of them do.
-	before  before
-	ordered bool
+	before before       // reads what the store held before the image that is being written
+	early  kv.ImageRows // of the image being written: taken out of turn, and not yet in the store
 	// unsettled: something was written that before does not see.
 	unsettled bool
-	scratch   []byte // of held
 	batch     *pebble.Batch
 	cold      *coldRows   // from which the machine reads cold values; nil: it has none
 	former    []*coldRows // from which it did
@@ -272,17 +276,26 @@ func (e *Engine) write(ctx context.Context, state State, start kv.ImageStart, cr
 // writeRows brings the rows of the image that was begun into the store.
 func (e *Engine) writeRows(ctx context.Context, state State, full bool) (err error) {
 	e.released, e.used = make(map[uint64]struct{}), make(map[uint64]struct{})
-	defer func() { err = errors.Join(err, e.before.close()) }()
-	apply := func(op kv.RowOp, key, value []byte) error { return e.apply(op, key, value, full) }
+	defer func() { err, e.early = errors.Join(err, e.before.close()), kv.ImageRows{} }()
 	var rows kv.ImageRows
 	p := pace{hurried: e.options.Hurried}
-	for more := true; more; {
+	apply := func(op kv.RowOp, key, value []byte) error {
+		if op == kv.RowDeleteRange || op == kv.RowCheck || op == kv.RowCheckFront { // they are about what came before
+			if err := e.bringEarly(ctx, full, &p); err != nil {
+				return err
+			}
+		}
+		return e.apply(op, key, value, full)
+	}
+	for first, more := true, true; more; first = false {
 		state.Beside(func(m *kv.Machine) { more = m.NextRows(sliceBytes, &rows) })
 		early, ordered := rows.Split()
-		e.ordered = false
-		err := early.Each(apply)
+		e.early.Append(&early)
+		p.hurried = e.options.Hurried || early.Len() >= hurryBytes
+		if first || !more || int64(e.early.Len()) >= e.within(earlyBytes) {
+			err = e.bringEarly(ctx, full, &p)
+		}
 		if err == nil {
-			e.ordered = true
 			err = ordered.Each(apply)
 		}
 		if err == nil {
@@ -295,6 +308,17 @@ func (e *Engine) writeRows(ctx context.Context, state State, full bool) (err err
 		p.rest(ctx)
 	}
 	return e.removeReleased()
+}
+
+// bringEarly brings the rows that were taken out of turn into the store, in the order of their keys: they come from everywhere, and looked for one by one each
+// of them would read a block of the store.
+func (e *Engine) bringEarly(ctx context.Context, full bool, p *pace) error {
+	err := e.early.EachByKey(func(op kv.RowOp, key, value []byte) error {
+		p.rest(ctx)
+		return errors.Join(e.apply(op, key, value, full), e.commit(ctx, false))
+	})
+	e.early.Reset()
+	return err
 }
 
 // apply brings one change into the store.
@@ -329,7 +353,7 @@ func (e *Engine) apply(op kv.RowOp, key, value []byte, full bool) error {
 		if err := e.settle(); err != nil {
 			return err
 		}
-		held, found, err := e.held(key)
+		held, found, err := e.before.find(e.db, key)
 		if err != nil {
 			return fmt.Errorf("compare the row %x of an earlier image: %w", key, err)
 		}
@@ -354,25 +378,9 @@ func (e *Engine) settle() error {
 	return errors.Join(e.commit(context.Background(), true), e.before.close())
 }
 
-// held returns what the store holds under a key that this image has not written yet; it is valid until the next call.
-func (e *Engine) held(key []byte) (value []byte, found bool, err error) {
-	if e.ordered {
-		return e.before.find(e.db, key)
-	}
-	value, closer, err := e.db.Get(key)
-	switch {
-	case errors.Is(err, pebble.ErrNotFound):
-		return nil, false, nil
-	case err != nil:
-		return nil, false, fmt.Errorf("read the store of images: %w", err)
-	}
-	e.scratch = append(e.scratch[:0], value...)
-	return e.scratch, true, closer.Close()
-}
-
 // forget takes a row out of the digest, if it is there.
 func (e *Engine) forget(key []byte) error {
-	held, found, err := e.held(key)
+	held, found, err := e.before.find(e.db, key)
 	if found && err == nil {
 		e.drop(key, held)
 	}
@@ -429,7 +437,7 @@ func (e *Engine) removeReleased() error {
 
 // commit brings the batch into the store when it is large enough, or at any rate.
 func (e *Engine) commit(ctx context.Context, whole bool) error {
-	if e.batch == nil || e.batch.Len() < 1<<20 && !whole {
+	if e.batch == nil || e.batch.Len() < batchBytes && !whole {
 		return ctx.Err()
 	}
 	size := int64(e.batch.Len())

@@ -1,8 +1,10 @@
 package kv
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
+	"slices"
 )
 
 // RowOp says what to do with a row of an image.
@@ -59,6 +61,33 @@ func (r *ImageRows) Each(visit func(op RowOp, key, value []byte) error) error {
 			return err
 		}
 		b = b[end:]
+	}
+	return nil
+}
+
+// Append appends the changes of another batch, in their order.
+func (r *ImageRows) Append(other *ImageRows) { r.data = append(r.data, other.data...) }
+
+// EachByKey visits the changes in the order of their keys until visit returns an error; those of the same key in the order of the batch. Key and
+// value are valid until Reset.
+func (r *ImageRows) EachByKey(visit func(op RowOp, key, value []byte) error) error {
+	type change struct {
+		op         RowOp
+		key, value []byte
+	}
+	var all []change
+	err := r.Each(func(op RowOp, key, value []byte) error {
+		all = append(all, change{op, key, value})
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	slices.SortStableFunc(all, func(a, b change) int { return bytes.Compare(a.key, b.key) })
+	for _, c := range all {
+		if err := visit(c.op, c.key, c.value); err != nil {
+			return err
+		}
 	}
 	return nil
 }
