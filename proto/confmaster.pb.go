@@ -2831,11 +2831,211 @@ func (x *OpinionsReply) GetConfmasters() []*ConfmasterStatus {
 	return nil
 }
 
+type DrillStateRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Group         string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrillStateRequest) Reset() {
+	*x = DrillStateRequest{}
+	mi := &file_confmaster_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrillStateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrillStateRequest) ProtoMessage() {}
+
+func (x *DrillStateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_confmaster_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrillStateRequest.ProtoReflect.Descriptor instead.
+func (*DrillStateRequest) Descriptor() ([]byte, []int) {
+	return file_confmaster_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *DrillStateRequest) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+type DrillStateReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Agents        []*DrillAgent          `protobuf:"bytes,1,rep,name=agents,proto3" json:"agents,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrillStateReply) Reset() {
+	*x = DrillStateReply{}
+	mi := &file_confmaster_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrillStateReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrillStateReply) ProtoMessage() {}
+
+func (x *DrillStateReply) ProtoReflect() protoreflect.Message {
+	mi := &file_confmaster_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrillStateReply.ProtoReflect.Descriptor instead.
+func (*DrillStateReply) Descriptor() ([]byte, []int) {
+	return file_confmaster_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *DrillStateReply) GetAgents() []*DrillAgent {
+	if x != nil {
+		return x.Agents
+	}
+	return nil
+}
+
+type DrillAgent struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`       // of the node, or c1
+	Problem       string                 `protobuf:"bytes,2,opt,name=problem,proto3" json:"problem,omitempty"` // why nothing is known, "" if it answered
+	Faults        *FaultsReply           `protobuf:"bytes,3,opt,name=faults,proto3" json:"faults,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrillAgent) Reset() {
+	*x = DrillAgent{}
+	mi := &file_confmaster_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrillAgent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrillAgent) ProtoMessage() {}
+
+func (x *DrillAgent) ProtoReflect() protoreflect.Message {
+	mi := &file_confmaster_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrillAgent.ProtoReflect.Descriptor instead.
+func (*DrillAgent) Descriptor() ([]byte, []int) {
+	return file_confmaster_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *DrillAgent) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DrillAgent) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+func (x *DrillAgent) GetFaults() *FaultsReply {
+	if x != nil {
+		return x.Faults
+	}
+	return nil
+}
+
+type EndDrillRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Group         string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	Drill         string                 `protobuf:"bytes,2,opt,name=drill,proto3" json:"drill,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndDrillRequest) Reset() {
+	*x = EndDrillRequest{}
+	mi := &file_confmaster_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndDrillRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndDrillRequest) ProtoMessage() {}
+
+func (x *EndDrillRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_confmaster_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndDrillRequest.ProtoReflect.Descriptor instead.
+func (*EndDrillRequest) Descriptor() ([]byte, []int) {
+	return file_confmaster_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *EndDrillRequest) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *EndDrillRequest) GetDrill() string {
+	if x != nil {
+		return x.Drill
+	}
+	return ""
+}
+
 var File_confmaster_proto protoreflect.FileDescriptor
 
 const file_confmaster_proto_rawDesc = "" +
 	"\n" +
-	"\x10confmaster.proto\x12\vlockstep.v1\x1a\fkvnode.proto\x1a\x10replicator.proto\"\x10\n" +
+	"\x10confmaster.proto\x12\vlockstep.v1\x1a\fkvnode.proto\x1a\vdrill.proto\x1a\x10replicator.proto\"\x10\n" +
 	"\x0eOpenWebRequest\"a\n" +
 	"\fOpenWebReply\x12\x12\n" +
 	"\x04page\x18\x01 \x01(\tR\x04page\x12\x12\n" +
@@ -3083,7 +3283,19 @@ const file_confmaster_proto_rawDesc = "" +
 	"\tsilent_ms\x18\x04 \x01(\rR\bsilentMs\x12\x10\n" +
 	"\x03saw\x18\x05 \x01(\tR\x03saw\"P\n" +
 	"\rOpinionsReply\x12?\n" +
-	"\vconfmasters\x18\x01 \x03(\v2\x1d.lockstep.v1.ConfmasterStatusR\vconfmasters2\xe8\x04\n" +
+	"\vconfmasters\x18\x01 \x03(\v2\x1d.lockstep.v1.ConfmasterStatusR\vconfmasters\")\n" +
+	"\x11DrillStateRequest\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\tR\x05group\"B\n" +
+	"\x0fDrillStateReply\x12/\n" +
+	"\x06agents\x18\x01 \x03(\v2\x17.lockstep.v1.DrillAgentR\x06agents\"l\n" +
+	"\n" +
+	"DrillAgent\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aproblem\x18\x02 \x01(\tR\aproblem\x120\n" +
+	"\x06faults\x18\x03 \x01(\v2\x18.lockstep.v1.FaultsReplyR\x06faults\"=\n" +
+	"\x0fEndDrillRequest\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\tR\x05group\x12\x14\n" +
+	"\x05drill\x18\x02 \x01(\tR\x05drill2\xf8\x05\n" +
 	"\n" +
 	"Confmaster\x12@\n" +
 	"\x06Status\x12\x1a.lockstep.v1.StatusRequest\x1a\x1a.lockstep.v1.ClusterStatus\x12H\n" +
@@ -3095,7 +3307,10 @@ const file_confmaster_proto_rawDesc = "" +
 	"\aWorkLog\x12\x1b.lockstep.v1.WorkLogRequest\x1a\x19.lockstep.v1.WorkLogReply\x12I\n" +
 	"\bSettings\x12!.lockstep.v1.GroupSettingsRequest\x1a\x1a.lockstep.v1.GroupSettings\x12:\n" +
 	"\x06Events\x12\x1a.lockstep.v1.EventsRequest\x1a\x12.lockstep.v1.Event0\x01\x12A\n" +
-	"\aOpenWeb\x12\x1b.lockstep.v1.OpenWebRequest\x1a\x19.lockstep.v1.OpenWebReply2}\n" +
+	"\aOpenWeb\x12\x1b.lockstep.v1.OpenWebRequest\x1a\x19.lockstep.v1.OpenWebReply\x12J\n" +
+	"\n" +
+	"DrillState\x12\x1e.lockstep.v1.DrillStateRequest\x1a\x1c.lockstep.v1.DrillStateReply\x12B\n" +
+	"\bEndDrill\x12\x1c.lockstep.v1.EndDrillRequest\x1a\x18.lockstep.v1.ChangeReply2}\n" +
 	"\x04Peer\x129\n" +
 	"\x04Raft\x12\x18.lockstep.v1.RaftMessage\x1a\x15.lockstep.v1.RaftDone(\x01\x12:\n" +
 	"\x05Opine\x12\x15.lockstep.v1.Opinions\x1a\x1a.lockstep.v1.OpinionsReplyB\x16Z\x14lockstep/proto;protob\x06proto3"
@@ -3112,7 +3327,7 @@ func file_confmaster_proto_rawDescGZIP() []byte {
 	return file_confmaster_proto_rawDescData
 }
 
-var file_confmaster_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_confmaster_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
 var file_confmaster_proto_goTypes = []any{
 	(*OpenWebRequest)(nil),       // 0: lockstep.v1.OpenWebRequest
 	(*OpenWebReply)(nil),         // 1: lockstep.v1.OpenWebReply
@@ -3151,8 +3366,13 @@ var file_confmaster_proto_goTypes = []any{
 	(*Opinions)(nil),             // 34: lockstep.v1.Opinions
 	(*Opinion)(nil),              // 35: lockstep.v1.Opinion
 	(*OpinionsReply)(nil),        // 36: lockstep.v1.OpinionsReply
-	(*ReplicaState)(nil),         // 37: lockstep.v1.ReplicaState
-	(*Setting)(nil),              // 38: lockstep.v1.Setting
+	(*DrillStateRequest)(nil),    // 37: lockstep.v1.DrillStateRequest
+	(*DrillStateReply)(nil),      // 38: lockstep.v1.DrillStateReply
+	(*DrillAgent)(nil),           // 39: lockstep.v1.DrillAgent
+	(*EndDrillRequest)(nil),      // 40: lockstep.v1.EndDrillRequest
+	(*ReplicaState)(nil),         // 41: lockstep.v1.ReplicaState
+	(*Setting)(nil),              // 42: lockstep.v1.Setting
+	(*FaultsReply)(nil),          // 43: lockstep.v1.FaultsReply
 }
 var file_confmaster_proto_depIdxs = []int32{
 	4,  // 0: lockstep.v1.ClusterStatus.groups:type_name -> lockstep.v1.GroupStatus
@@ -3160,7 +3380,7 @@ var file_confmaster_proto_depIdxs = []int32{
 	7,  // 2: lockstep.v1.GroupStatus.replicas:type_name -> lockstep.v1.ReplicaStatus
 	5,  // 3: lockstep.v1.GroupStatus.policy:type_name -> lockstep.v1.Policy
 	6,  // 4: lockstep.v1.GroupStatus.recoveries:type_name -> lockstep.v1.Recovery
-	37, // 5: lockstep.v1.ReplicaStatus.state:type_name -> lockstep.v1.ReplicaState
+	41, // 5: lockstep.v1.ReplicaStatus.state:type_name -> lockstep.v1.ReplicaState
 	9,  // 6: lockstep.v1.CreateGroupRequest.replicas:type_name -> lockstep.v1.ReplicaSpec
 	5,  // 7: lockstep.v1.ChangeRequest.set_policy:type_name -> lockstep.v1.Policy
 	9,  // 8: lockstep.v1.ChangeRequest.add_replica:type_name -> lockstep.v1.ReplicaSpec
@@ -3171,8 +3391,8 @@ var file_confmaster_proto_depIdxs = []int32{
 	21, // 13: lockstep.v1.ChangeRequest.recover:type_name -> lockstep.v1.Recover
 	10, // 14: lockstep.v1.ChangeRequest.create:type_name -> lockstep.v1.CreateGroupRequest
 	13, // 15: lockstep.v1.ChangeRequest.settings:type_name -> lockstep.v1.ChangeSettings
-	38, // 16: lockstep.v1.ChangeSettings.settings:type_name -> lockstep.v1.Setting
-	38, // 17: lockstep.v1.GroupSettings.settings:type_name -> lockstep.v1.Setting
+	42, // 16: lockstep.v1.ChangeSettings.settings:type_name -> lockstep.v1.Setting
+	42, // 17: lockstep.v1.GroupSettings.settings:type_name -> lockstep.v1.Setting
 	16, // 18: lockstep.v1.GroupSettings.history:type_name -> lockstep.v1.SettingsChange
 	9,  // 19: lockstep.v1.ReplaceReplica.by:type_name -> lockstep.v1.ReplicaSpec
 	6,  // 20: lockstep.v1.ChangePlan.recovery:type_name -> lockstep.v1.Recovery
@@ -3182,33 +3402,39 @@ var file_confmaster_proto_depIdxs = []int32{
 	29, // 24: lockstep.v1.WorkEntry.candidates:type_name -> lockstep.v1.Candidate
 	35, // 25: lockstep.v1.Opinions.opinions:type_name -> lockstep.v1.Opinion
 	8,  // 26: lockstep.v1.OpinionsReply.confmasters:type_name -> lockstep.v1.ConfmasterStatus
-	2,  // 27: lockstep.v1.Confmaster.Status:input_type -> lockstep.v1.StatusRequest
-	10, // 28: lockstep.v1.Confmaster.CreateGroup:input_type -> lockstep.v1.CreateGroupRequest
-	12, // 29: lockstep.v1.Confmaster.Change:input_type -> lockstep.v1.ChangeRequest
-	23, // 30: lockstep.v1.Confmaster.Join:input_type -> lockstep.v1.JoinRequest
-	11, // 31: lockstep.v1.Confmaster.Switchover:input_type -> lockstep.v1.SwitchoverRequest
-	25, // 32: lockstep.v1.Confmaster.WorkLog:input_type -> lockstep.v1.WorkLogRequest
-	14, // 33: lockstep.v1.Confmaster.Settings:input_type -> lockstep.v1.GroupSettingsRequest
-	30, // 34: lockstep.v1.Confmaster.Events:input_type -> lockstep.v1.EventsRequest
-	0,  // 35: lockstep.v1.Confmaster.OpenWeb:input_type -> lockstep.v1.OpenWebRequest
-	32, // 36: lockstep.v1.Peer.Raft:input_type -> lockstep.v1.RaftMessage
-	34, // 37: lockstep.v1.Peer.Opine:input_type -> lockstep.v1.Opinions
-	3,  // 38: lockstep.v1.Confmaster.Status:output_type -> lockstep.v1.ClusterStatus
-	24, // 39: lockstep.v1.Confmaster.CreateGroup:output_type -> lockstep.v1.ChangeReply
-	22, // 40: lockstep.v1.Confmaster.Change:output_type -> lockstep.v1.ChangePlan
-	24, // 41: lockstep.v1.Confmaster.Join:output_type -> lockstep.v1.ChangeReply
-	24, // 42: lockstep.v1.Confmaster.Switchover:output_type -> lockstep.v1.ChangeReply
-	26, // 43: lockstep.v1.Confmaster.WorkLog:output_type -> lockstep.v1.WorkLogReply
-	15, // 44: lockstep.v1.Confmaster.Settings:output_type -> lockstep.v1.GroupSettings
-	31, // 45: lockstep.v1.Confmaster.Events:output_type -> lockstep.v1.Event
-	1,  // 46: lockstep.v1.Confmaster.OpenWeb:output_type -> lockstep.v1.OpenWebReply
-	33, // 47: lockstep.v1.Peer.Raft:output_type -> lockstep.v1.RaftDone
-	36, // 48: lockstep.v1.Peer.Opine:output_type -> lockstep.v1.OpinionsReply
-	38, // [38:49] is the sub-list for method output_type
-	27, // [27:38] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	39, // 27: lockstep.v1.DrillStateReply.agents:type_name -> lockstep.v1.DrillAgent
+	43, // 28: lockstep.v1.DrillAgent.faults:type_name -> lockstep.v1.FaultsReply
+	2,  // 29: lockstep.v1.Confmaster.Status:input_type -> lockstep.v1.StatusRequest
+	10, // 30: lockstep.v1.Confmaster.CreateGroup:input_type -> lockstep.v1.CreateGroupRequest
+	12, // 31: lockstep.v1.Confmaster.Change:input_type -> lockstep.v1.ChangeRequest
+	23, // 32: lockstep.v1.Confmaster.Join:input_type -> lockstep.v1.JoinRequest
+	11, // 33: lockstep.v1.Confmaster.Switchover:input_type -> lockstep.v1.SwitchoverRequest
+	25, // 34: lockstep.v1.Confmaster.WorkLog:input_type -> lockstep.v1.WorkLogRequest
+	14, // 35: lockstep.v1.Confmaster.Settings:input_type -> lockstep.v1.GroupSettingsRequest
+	30, // 36: lockstep.v1.Confmaster.Events:input_type -> lockstep.v1.EventsRequest
+	0,  // 37: lockstep.v1.Confmaster.OpenWeb:input_type -> lockstep.v1.OpenWebRequest
+	37, // 38: lockstep.v1.Confmaster.DrillState:input_type -> lockstep.v1.DrillStateRequest
+	40, // 39: lockstep.v1.Confmaster.EndDrill:input_type -> lockstep.v1.EndDrillRequest
+	32, // 40: lockstep.v1.Peer.Raft:input_type -> lockstep.v1.RaftMessage
+	34, // 41: lockstep.v1.Peer.Opine:input_type -> lockstep.v1.Opinions
+	3,  // 42: lockstep.v1.Confmaster.Status:output_type -> lockstep.v1.ClusterStatus
+	24, // 43: lockstep.v1.Confmaster.CreateGroup:output_type -> lockstep.v1.ChangeReply
+	22, // 44: lockstep.v1.Confmaster.Change:output_type -> lockstep.v1.ChangePlan
+	24, // 45: lockstep.v1.Confmaster.Join:output_type -> lockstep.v1.ChangeReply
+	24, // 46: lockstep.v1.Confmaster.Switchover:output_type -> lockstep.v1.ChangeReply
+	26, // 47: lockstep.v1.Confmaster.WorkLog:output_type -> lockstep.v1.WorkLogReply
+	15, // 48: lockstep.v1.Confmaster.Settings:output_type -> lockstep.v1.GroupSettings
+	31, // 49: lockstep.v1.Confmaster.Events:output_type -> lockstep.v1.Event
+	1,  // 50: lockstep.v1.Confmaster.OpenWeb:output_type -> lockstep.v1.OpenWebReply
+	38, // 51: lockstep.v1.Confmaster.DrillState:output_type -> lockstep.v1.DrillStateReply
+	24, // 52: lockstep.v1.Confmaster.EndDrill:output_type -> lockstep.v1.ChangeReply
+	33, // 53: lockstep.v1.Peer.Raft:output_type -> lockstep.v1.RaftDone
+	36, // 54: lockstep.v1.Peer.Opine:output_type -> lockstep.v1.OpinionsReply
+	42, // [42:55] is the sub-list for method output_type
+	29, // [29:42] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_confmaster_proto_init() }
@@ -3217,6 +3443,7 @@ func file_confmaster_proto_init() {
 		return
 	}
 	file_kvnode_proto_init()
+	file_drill_proto_init()
 	file_replicator_proto_init()
 	file_confmaster_proto_msgTypes[5].OneofWrappers = []any{}
 	file_confmaster_proto_msgTypes[12].OneofWrappers = []any{
@@ -3236,7 +3463,7 @@ func file_confmaster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_confmaster_proto_rawDesc), len(file_confmaster_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   37,
+			NumMessages:   41,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -28,6 +28,8 @@ const (
 	Confmaster_Settings_FullMethodName    = "/lockstep.v1.Confmaster/Settings"
 	Confmaster_Events_FullMethodName      = "/lockstep.v1.Confmaster/Events"
 	Confmaster_OpenWeb_FullMethodName     = "/lockstep.v1.Confmaster/OpenWeb"
+	Confmaster_DrillState_FullMethodName  = "/lockstep.v1.Confmaster/DrillState"
+	Confmaster_EndDrill_FullMethodName    = "/lockstep.v1.Confmaster/EndDrill"
 )
 
 // ConfmasterClient is the client API for Confmaster service.
@@ -58,6 +60,11 @@ type ConfmasterClient interface {
 	// OpenWeb lets the caller log in, once and soon, at the web page of the configuration master that answers, with the
 	// roles that the caller has. FAILED_PRECONDITION: there is no page, or nobody can log in there; the text says why.
 	OpenWeb(ctx context.Context, in *OpenWebRequest, opts ...grpc.CallOption) (*OpenWebReply, error)
+	// DrillState asks every agent of a group and of the configuration masters which drill has it, now.
+	DrillState(ctx context.Context, in *DrillStateRequest, opts ...grpc.CallOption) (*DrillStateReply, error)
+	// EndDrill has every agent take back what a drill holds there; whoever runs it aborts it then, and cleans up. It needs no leader.
+	// NOT_FOUND: no agent is held by that drill.
+	EndDrill(ctx context.Context, in *EndDrillRequest, opts ...grpc.CallOption) (*ChangeReply, error)
 }
 
 type confmasterClient struct {
@@ -167,6 +174,26 @@ func (c *confmasterClient) OpenWeb(ctx context.Context, in *OpenWebRequest, opts
 	return out, nil
 }
 
+func (c *confmasterClient) DrillState(ctx context.Context, in *DrillStateRequest, opts ...grpc.CallOption) (*DrillStateReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DrillStateReply)
+	err := c.cc.Invoke(ctx, Confmaster_DrillState_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *confmasterClient) EndDrill(ctx context.Context, in *EndDrillRequest, opts ...grpc.CallOption) (*ChangeReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ChangeReply)
+	err := c.cc.Invoke(ctx, Confmaster_EndDrill_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ConfmasterServer is the server API for Confmaster service.
 // All implementations must embed UnimplementedConfmasterServer
 // for forward compatibility.
@@ -195,6 +222,11 @@ type ConfmasterServer interface {
 	// OpenWeb lets the caller log in, once and soon, at the web page of the configuration master that answers, with the
 	// roles that the caller has. FAILED_PRECONDITION: there is no page, or nobody can log in there; the text says why.
 	OpenWeb(context.Context, *OpenWebRequest) (*OpenWebReply, error)
+	// DrillState asks every agent of a group and of the configuration masters which drill has it, now.
+	DrillState(context.Context, *DrillStateRequest) (*DrillStateReply, error)
+	// EndDrill has every agent take back what a drill holds there; whoever runs it aborts it then, and cleans up. It needs no leader.
+	// NOT_FOUND: no agent is held by that drill.
+	EndDrill(context.Context, *EndDrillRequest) (*ChangeReply, error)
 	mustEmbedUnimplementedConfmasterServer()
 }
 
@@ -231,6 +263,12 @@ func (UnimplementedConfmasterServer) Events(*EventsRequest, grpc.ServerStreaming
 }
 func (UnimplementedConfmasterServer) OpenWeb(context.Context, *OpenWebRequest) (*OpenWebReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method OpenWeb not implemented")
+}
+func (UnimplementedConfmasterServer) DrillState(context.Context, *DrillStateRequest) (*DrillStateReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method DrillState not implemented")
+}
+func (UnimplementedConfmasterServer) EndDrill(context.Context, *EndDrillRequest) (*ChangeReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method EndDrill not implemented")
 }
 func (UnimplementedConfmasterServer) mustEmbedUnimplementedConfmasterServer() {}
 func (UnimplementedConfmasterServer) testEmbeddedByValue()                    {}
@@ -408,6 +446,42 @@ func _Confmaster_OpenWeb_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Confmaster_DrillState_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DrillStateRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ConfmasterServer).DrillState(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Confmaster_DrillState_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ConfmasterServer).DrillState(ctx, req.(*DrillStateRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Confmaster_EndDrill_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(EndDrillRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ConfmasterServer).EndDrill(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Confmaster_EndDrill_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ConfmasterServer).EndDrill(ctx, req.(*EndDrillRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Confmaster_ServiceDesc is the grpc.ServiceDesc for Confmaster service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -446,6 +520,14 @@ var Confmaster_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "OpenWeb",
 			Handler:    _Confmaster_OpenWeb_Handler,
+		},
+		{
+			MethodName: "DrillState",
+			Handler:    _Confmaster_DrillState_Handler,
+		},
+		{
+			MethodName: "EndDrill",
+			Handler:    _Confmaster_EndDrill_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

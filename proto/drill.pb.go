@@ -207,6 +207,110 @@ func (x *InjectState) GetHits() uint64 {
 	return 0
 }
 
+type EndFaultsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Target        *Target                `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
+	Drill         string                 `protobuf:"bytes,2,opt,name=drill,proto3" json:"drill,omitempty"` // id
+	By            string                 `protobuf:"bytes,3,opt,name=by,proto3" json:"by,omitempty"`       // who wants it ended, for people; 1 to 256 bytes
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndFaultsRequest) Reset() {
+	*x = EndFaultsRequest{}
+	mi := &file_drill_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndFaultsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndFaultsRequest) ProtoMessage() {}
+
+func (x *EndFaultsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_drill_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndFaultsRequest.ProtoReflect.Descriptor instead.
+func (*EndFaultsRequest) Descriptor() ([]byte, []int) {
+	return file_drill_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *EndFaultsRequest) GetTarget() *Target {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *EndFaultsRequest) GetDrill() string {
+	if x != nil {
+		return x.Drill
+	}
+	return ""
+}
+
+func (x *EndFaultsRequest) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+type EndFaultsReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ended         uint32                 `protobuf:"varint,1,opt,name=ended,proto3" json:"ended,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndFaultsReply) Reset() {
+	*x = EndFaultsReply{}
+	mi := &file_drill_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndFaultsReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndFaultsReply) ProtoMessage() {}
+
+func (x *EndFaultsReply) ProtoReflect() protoreflect.Message {
+	mi := &file_drill_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndFaultsReply.ProtoReflect.Descriptor instead.
+func (*EndFaultsReply) Descriptor() ([]byte, []int) {
+	return file_drill_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *EndFaultsReply) GetEnded() uint32 {
+	if x != nil {
+		return x.Ended
+	}
+	return 0
+}
+
 type FaultsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Target        *Target                `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
@@ -216,7 +320,7 @@ type FaultsRequest struct {
 
 func (x *FaultsRequest) Reset() {
 	*x = FaultsRequest{}
-	mi := &file_drill_proto_msgTypes[2]
+	mi := &file_drill_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -228,7 +332,7 @@ func (x *FaultsRequest) String() string {
 func (*FaultsRequest) ProtoMessage() {}
 
 func (x *FaultsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_drill_proto_msgTypes[2]
+	mi := &file_drill_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -241,7 +345,7 @@ func (x *FaultsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FaultsRequest.ProtoReflect.Descriptor instead.
 func (*FaultsRequest) Descriptor() ([]byte, []int) {
-	return file_drill_proto_rawDescGZIP(), []int{2}
+	return file_drill_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *FaultsRequest) GetTarget() *Target {
@@ -264,7 +368,7 @@ type FaultsReply struct {
 
 func (x *FaultsReply) Reset() {
 	*x = FaultsReply{}
-	mi := &file_drill_proto_msgTypes[3]
+	mi := &file_drill_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -276,7 +380,7 @@ func (x *FaultsReply) String() string {
 func (*FaultsReply) ProtoMessage() {}
 
 func (x *FaultsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_drill_proto_msgTypes[3]
+	mi := &file_drill_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -289,7 +393,7 @@ func (x *FaultsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FaultsReply.ProtoReflect.Descriptor instead.
 func (*FaultsReply) Descriptor() ([]byte, []int) {
-	return file_drill_proto_rawDescGZIP(), []int{3}
+	return file_drill_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *FaultsReply) GetAllowed() bool {
@@ -348,7 +452,13 @@ const file_drill_proto_rawDesc = "" +
 	"\vInjectState\x12\x12\n" +
 	"\x04over\x18\x01 \x01(\bR\x04over\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\x12\x12\n" +
-	"\x04hits\x18\x03 \x01(\x04R\x04hits\"<\n" +
+	"\x04hits\x18\x03 \x01(\x04R\x04hits\"e\n" +
+	"\x10EndFaultsRequest\x12+\n" +
+	"\x06target\x18\x01 \x01(\v2\x13.lockstep.v1.TargetR\x06target\x12\x14\n" +
+	"\x05drill\x18\x02 \x01(\tR\x05drill\x12\x0e\n" +
+	"\x02by\x18\x03 \x01(\tR\x02by\"&\n" +
+	"\x0eEndFaultsReply\x12\x14\n" +
+	"\x05ended\x18\x01 \x01(\rR\x05ended\"<\n" +
 	"\rFaultsRequest\x12+\n" +
 	"\x06target\x18\x01 \x01(\v2\x13.lockstep.v1.TargetR\x06target\"~\n" +
 	"\vFaultsReply\x12\x18\n" +
@@ -356,10 +466,11 @@ const file_drill_proto_rawDesc = "" +
 	"\x05drill\x18\x02 \x01(\tR\x05drill\x12\x0e\n" +
 	"\x02by\x18\x03 \x01(\tR\x02by\x12\x16\n" +
 	"\x06faults\x18\x04 \x03(\tR\x06faults\x12\x17\n" +
-	"\aleft_ms\x18\x05 \x01(\rR\x06leftMs2\x8a\x01\n" +
+	"\aleft_ms\x18\x05 \x01(\rR\x06leftMs2\xcd\x01\n" +
 	"\x06Drills\x12@\n" +
 	"\x06Inject\x12\x1a.lockstep.v1.InjectRequest\x1a\x18.lockstep.v1.InjectState0\x01\x12>\n" +
-	"\x06Faults\x12\x1a.lockstep.v1.FaultsRequest\x1a\x18.lockstep.v1.FaultsReplyB\x16Z\x14lockstep/proto;protob\x06proto3"
+	"\x06Faults\x12\x1a.lockstep.v1.FaultsRequest\x1a\x18.lockstep.v1.FaultsReply\x12A\n" +
+	"\x03End\x12\x1d.lockstep.v1.EndFaultsRequest\x1a\x1b.lockstep.v1.EndFaultsReplyB\x16Z\x14lockstep/proto;protob\x06proto3"
 
 var (
 	file_drill_proto_rawDescOnce sync.Once
@@ -373,26 +484,31 @@ func file_drill_proto_rawDescGZIP() []byte {
 	return file_drill_proto_rawDescData
 }
 
-var file_drill_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_drill_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_drill_proto_goTypes = []any{
-	(*InjectRequest)(nil), // 0: lockstep.v1.InjectRequest
-	(*InjectState)(nil),   // 1: lockstep.v1.InjectState
-	(*FaultsRequest)(nil), // 2: lockstep.v1.FaultsRequest
-	(*FaultsReply)(nil),   // 3: lockstep.v1.FaultsReply
-	(*Target)(nil),        // 4: lockstep.v1.Target
+	(*InjectRequest)(nil),    // 0: lockstep.v1.InjectRequest
+	(*InjectState)(nil),      // 1: lockstep.v1.InjectState
+	(*EndFaultsRequest)(nil), // 2: lockstep.v1.EndFaultsRequest
+	(*EndFaultsReply)(nil),   // 3: lockstep.v1.EndFaultsReply
+	(*FaultsRequest)(nil),    // 4: lockstep.v1.FaultsRequest
+	(*FaultsReply)(nil),      // 5: lockstep.v1.FaultsReply
+	(*Target)(nil),           // 6: lockstep.v1.Target
 }
 var file_drill_proto_depIdxs = []int32{
-	4, // 0: lockstep.v1.InjectRequest.target:type_name -> lockstep.v1.Target
-	4, // 1: lockstep.v1.FaultsRequest.target:type_name -> lockstep.v1.Target
-	0, // 2: lockstep.v1.Drills.Inject:input_type -> lockstep.v1.InjectRequest
-	2, // 3: lockstep.v1.Drills.Faults:input_type -> lockstep.v1.FaultsRequest
-	1, // 4: lockstep.v1.Drills.Inject:output_type -> lockstep.v1.InjectState
-	3, // 5: lockstep.v1.Drills.Faults:output_type -> lockstep.v1.FaultsReply
-	4, // [4:6] is the sub-list for method output_type
-	2, // [2:4] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	6, // 0: lockstep.v1.InjectRequest.target:type_name -> lockstep.v1.Target
+	6, // 1: lockstep.v1.EndFaultsRequest.target:type_name -> lockstep.v1.Target
+	6, // 2: lockstep.v1.FaultsRequest.target:type_name -> lockstep.v1.Target
+	0, // 3: lockstep.v1.Drills.Inject:input_type -> lockstep.v1.InjectRequest
+	4, // 4: lockstep.v1.Drills.Faults:input_type -> lockstep.v1.FaultsRequest
+	2, // 5: lockstep.v1.Drills.End:input_type -> lockstep.v1.EndFaultsRequest
+	1, // 6: lockstep.v1.Drills.Inject:output_type -> lockstep.v1.InjectState
+	5, // 7: lockstep.v1.Drills.Faults:output_type -> lockstep.v1.FaultsReply
+	3, // 8: lockstep.v1.Drills.End:output_type -> lockstep.v1.EndFaultsReply
+	6, // [6:9] is the sub-list for method output_type
+	3, // [3:6] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_drill_proto_init() }
@@ -407,7 +523,7 @@ func file_drill_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_drill_proto_rawDesc), len(file_drill_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

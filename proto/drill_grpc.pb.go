@@ -23,6 +23,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	Drills_Inject_FullMethodName = "/lockstep.v1.Drills/Inject"
 	Drills_Faults_FullMethodName = "/lockstep.v1.Drills/Faults"
+	Drills_End_FullMethodName    = "/lockstep.v1.Drills/End"
 )
 
 // DrillsClient is the client API for Drills service.
@@ -35,6 +36,9 @@ type DrillsClient interface {
 	Inject(ctx context.Context, in *InjectRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[InjectState], error)
 	// Faults tells what is in force now. It is answered without --allow-drills too.
 	Faults(ctx context.Context, in *FaultsRequest, opts ...grpc.CallOption) (*FaultsReply, error)
+	// End takes back what a drill holds here, its reservation too: each of its Inject calls ends with ABORTED and says by whom, so
+	// that whoever runs it ends it everywhere. NOT_FOUND: that drill holds nothing here.
+	End(ctx context.Context, in *EndFaultsRequest, opts ...grpc.CallOption) (*EndFaultsReply, error)
 }
 
 type drillsClient struct {
@@ -74,6 +78,16 @@ func (c *drillsClient) Faults(ctx context.Context, in *FaultsRequest, opts ...gr
 	return out, nil
 }
 
+func (c *drillsClient) End(ctx context.Context, in *EndFaultsRequest, opts ...grpc.CallOption) (*EndFaultsReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(EndFaultsReply)
+	err := c.cc.Invoke(ctx, Drills_End_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // DrillsServer is the server API for Drills service.
 // All implementations must embed UnimplementedDrillsServer
 // for forward compatibility.
@@ -84,6 +98,9 @@ type DrillsServer interface {
 	Inject(*InjectRequest, grpc.ServerStreamingServer[InjectState]) error
 	// Faults tells what is in force now. It is answered without --allow-drills too.
 	Faults(context.Context, *FaultsRequest) (*FaultsReply, error)
+	// End takes back what a drill holds here, its reservation too: each of its Inject calls ends with ABORTED and says by whom, so
+	// that whoever runs it ends it everywhere. NOT_FOUND: that drill holds nothing here.
+	End(context.Context, *EndFaultsRequest) (*EndFaultsReply, error)
 	mustEmbedUnimplementedDrillsServer()
 }
 
@@ -99,6 +116,9 @@ func (UnimplementedDrillsServer) Inject(*InjectRequest, grpc.ServerStreamingServ
 }
 func (UnimplementedDrillsServer) Faults(context.Context, *FaultsRequest) (*FaultsReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Faults not implemented")
+}
+func (UnimplementedDrillsServer) End(context.Context, *EndFaultsRequest) (*EndFaultsReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method End not implemented")
 }
 func (UnimplementedDrillsServer) mustEmbedUnimplementedDrillsServer() {}
 func (UnimplementedDrillsServer) testEmbeddedByValue()                {}
@@ -150,6 +170,24 @@ func _Drills_Faults_Handler(srv interface{}, ctx context.Context, dec func(inter
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Drills_End_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(EndFaultsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DrillsServer).End(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Drills_End_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DrillsServer).End(ctx, req.(*EndFaultsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Drills_ServiceDesc is the grpc.ServiceDesc for Drills service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -160,6 +198,10 @@ var Drills_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Faults",
 			Handler:    _Drills_Faults_Handler,
+		},
+		{
+			MethodName: "End",
+			Handler:    _Drills_End_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -51,3 +51,26 @@ func (c *Client) Settings(ctx context.Context, group string, history bool) (*pro
 	})
 	return reply, err
 }
+
+// agentsTimeout bounds a call for which a configuration master asks all agents, of which some may not answer.
+const agentsTimeout = 6 * time.Second
+
+// DrillState asks every agent of a group and of the configuration masters which drill has it.
+func (c *Client) DrillState(ctx context.Context, group string) (*proto.DrillStateReply, error) {
+	var reply *proto.DrillStateReply
+	err := c.each(ctx, agentsTimeout, func(ctx context.Context, service proto.ConfmasterClient) (err error) {
+		reply, err = service.DrillState(ctx, &proto.DrillStateRequest{Group: group})
+		return err
+	})
+	return reply, err
+}
+
+// EndDrill has every agent take back what a drill holds there; whoever runs it aborts it.
+func (c *Client) EndDrill(ctx context.Context, group, drill string) (*proto.ChangeReply, error) {
+	var reply *proto.ChangeReply
+	err := c.each(ctx, agentsTimeout, func(ctx context.Context, service proto.ConfmasterClient) (err error) {
+		reply, err = service.EndDrill(ctx, &proto.EndDrillRequest{Group: group, Drill: drill})
+		return err
+	})
+	return reply, err
+}

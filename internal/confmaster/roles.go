@@ -20,6 +20,10 @@ func methodRoles() map[string][]trust.Role {
 		lockstep.Confmaster_Join_FullMethodName:        {trust.Replicator},
 		lockstep.Peer_Raft_FullMethodName:              {trust.Confmaster},
 		lockstep.Peer_Opine_FullMethodName:             {trust.Confmaster},
+		lockstep.Confmaster_DrillState_FullMethodName:  looks,
+		lockstep.Confmaster_EndDrill_FullMethodName:    {trust.Operator},
+		lockstep.Drills_Faults_FullMethodName:          {trust.Viewer},
+		lockstep.Drills_End_FullMethodName:             {trust.Operator},
 	}
 }
 

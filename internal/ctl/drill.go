@@ -18,6 +18,7 @@ import (
 	"lockstep/internal/drill/report"
 	"lockstep/internal/local"
 	"lockstep/internal/pause"
+	"lockstep/proto"
 )
 
 // drillsDir is where a cluster on this machine keeps the history of its drills, below its directory.
@@ -25,7 +26,7 @@ const drillsDir = "drills"
 
 func newDrills(s *screen) *cobra.Command {
 	return group("drill", "Break a running cluster on purpose, within what it must survive, and see that it does",
-		newDrillList(s), newDrillRun(s), newDrillHistory(s), newDrillShow(s), newDrillSchedule(s))
+		newDrillList(s), newDrillRun(s), newDrillAbort(s), newDrillHistory(s), newDrillShow(s), newDrillSchedule(s))
 }
 
 func newDrillList(s *screen) *cobra.Command {
@@ -271,6 +272,68 @@ func runDrills(ctx context.Context, s *screen, at *drillPlace, ask *changing, co
 		s.note(fmt.Sprintf("passed %d times of %d", passed, times))
 	}
 	return nil
+}
+
+// stopped is the JSON of `smrctl drill abort`.
+type stopped struct {
+	Group string `json:"group"`
+	Drill string `json:"drill"` // id
+	By    string `json:"by"`    // who runs it
+	Text  string `json:"text"`
+}
+
+func newDrillAbort(s *screen) *cobra.Command {
+	var at where
+	var ask changing
+	command := &cobra.Command{
+		Use:   "abort [GROUP]",
+		Short: "End the drill that is under way, whoever runs it and wherever",
+		Long: `Every process that the drill has takes its faults back at once, and whoever runs it is told: it cleans up, and its verdict is aborted. It is
+what "Abort" of the web page does. Needs the role operator, and is in ` + "`smrctl audit`" + `.`,
+		Args: cobra.MaximumNArgs(1),
+	}
+	at.addAll(command)
+	command.Flags().BoolVar(&ask.yes, "yes", false, "do it without asking")
+	command.RunE = func(command *cobra.Command, args []string) error {
+		ask.input = command.InOrStdin()
+		return work(func(ctx context.Context, args []string) error {
+			client, cluster, name, err := at.dialGroup(ctx, args)
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			state, err := client.DrillState(ctx, name)
+			if err != nil {
+				return explainSilence(err, cluster)
+			}
+			id, by := drillOf(state)
+			if id == "" {
+				return fmt.Errorf("no drill has a process of group %s now: nothing to abort", name)
+			}
+			s.note(fmt.Sprintf("drill %s of %s is under way", id, by))
+			if !ask.yes {
+				if err := ask.ask(s, "Abort it? [y/N] ", func(answer string) bool { return strings.EqualFold(answer, "y") || strings.EqualFold(answer, "yes") }); err != nil {
+					return err
+				}
+			}
+			reply, err := client.EndDrill(ctx, name, id)
+			if err != nil {
+				return explainSilence(err, cluster)
+			}
+			return s.show(stopped{name, id, by, reply.GetText()}, func() { s.printf("%s\n", reply.GetText()) })
+		})(command, args)
+	}
+	return command
+}
+
+// drillOf is the drill that has a process, and who runs it; "" if none does.
+func drillOf(state *proto.DrillStateReply) (id, by string) {
+	for _, a := range state.GetAgents() {
+		if a.GetFaults().GetDrill() != "" {
+			return a.GetFaults().GetDrill(), a.GetFaults().GetBy()
+		}
+	}
+	return "", ""
 }
 
 // dialAgent connects to the management port of a process.

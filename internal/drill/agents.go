@@ -106,6 +106,9 @@ func (r *run) order(ctx context.Context, a *agent, limit time.Duration, in *prot
 		if err != nil && !errors.Is(err, io.EOF) {
 			h.err = a.explain(err)
 		}
+		if status.Code(err) == codes.Aborted { // somebody wants the drill to end
+			r.abort(h.err)
+		}
 		h.hits = state.GetHits()
 	}()
 	timer := time.NewTimer(agentPatience)

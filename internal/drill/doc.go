@@ -18,6 +18,7 @@
 //   - One host at a time, one group, for a time that the place of the fault bounds itself (package fault): whatever becomes of smrctl, the
 //     fault ends. What only smrctl can undo (on one machine nobody else starts a killed process) stands in run.json before it is
 //     done, and the next `smrctl drill` does it.
+//   - Whoever has an agent end what a drill holds there (`smrctl drill abort`, the web page) aborts the drill.
 //   - An abort takes the fault back at once and judges nothing as passed.
 //   - A drill changes no configuration: it makes faults, and (switchover, rolling-restart) hands mastership over.
 //
@@ -25,6 +26,7 @@
 //
 //	DIR/lock           flock of the smrctl that runs a drill
 //	DIR/ID/run.json    what was begun; stays
+//	DIR/ID/progress.txt   what happens, a line each, until there is a report
 //	DIR/ID/report.json
 //	DIR/ID/report.html one file, with a timeline
 //	DIR/ID/history.jsonl, key-*.html   only if the drill did not pass

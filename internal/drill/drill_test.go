@@ -87,7 +87,10 @@ func letsIn(t *testing.T) string {
 }
 
 // look starts the fakes and returns a configuration that is about them.
-func (f *fakes) start(t *testing.T) Config {
+func (f *fakes) start(t *testing.T) Config { return f.startWith(t, f) }
+
+// startWith has another agent than the fakes themselves.
+func (f *fakes) startWith(t *testing.T, drills proto.DrillsServer) Config {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -95,7 +98,7 @@ func (f *fakes) start(t *testing.T) Config {
 	}
 	server := grpc.NewServer()
 	proto.RegisterConfmasterServer(server, f)
-	proto.RegisterDrillsServer(server, f)
+	proto.RegisterDrillsServer(server, drills)
 	go server.Serve(listener)
 	t.Cleanup(server.Stop)
 	client, err := admin.New([]string{listener.Addr().String()}, admin.Login{})
@@ -363,5 +366,64 @@ func TestHistoryKeepsReports(t *testing.T) {
 func TestLimitsFitTheAgents(t *testing.T) {
 	if plan.MaxHold > fault.MaxLimit {
 		t.Errorf("a fault of %v is possible, agents take %v", plan.MaxHold, fault.MaxLimit)
+	}
+}
+
+// reserving is an agent that any drill may have, until somebody ends it.
+type reserving struct {
+	fakes
+	reserved chan struct{} // one for each reservation
+	end      chan struct{} // closed: somebody ends the drill
+}
+
+func (f *reserving) Inject(_ *proto.InjectRequest, out grpc.ServerStreamingServer[proto.InjectState]) error {
+	if err := out.Send(&proto.InjectState{Text: "reserved"}); err != nil {
+		return err
+	}
+	f.reserved <- struct{}{}
+	select {
+	case <-f.end:
+		return status.Error(codes.Aborted, "ended by operator/olga")
+	case <-out.Context().Done():
+		return out.Context().Err()
+	}
+}
+
+// What could go wrong: somebody ends a drill at its agents, and whoever runs it goes on breaking things, or does not say by whom it was
+// ended.
+func TestDrillEndsWhenItsAgentIsEnded(t *testing.T) {
+	f := &reserving{fakes: fakes{status: healthy(), faults: &proto.FaultsReply{Allowed: true}}, reserved: make(chan struct{}, 10), end: make(chan struct{})}
+	config := f.startWith(t, f)
+	r := &run{Config: config, kind: plan.Find("kill-master"), report: &report.Report{ID: "x"}, allowed: map[string]bool{}}
+	status, group, err := r.look(t.Context())
+	if err == nil {
+		err = r.dialAgents(status, group)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.closeAgents()
+	for name := range r.agents {
+		r.allowed[name] = true
+	}
+	ctx, abort := context.WithCancelCause(t.Context())
+	defer abort(nil)
+	r.abort = abort
+	if err := r.reserve(ctx); err != nil {
+		t.Fatal(err)
+	}
+	close(f.end)
+	<-ctx.Done()
+	if cause := context.Cause(ctx); !strings.Contains(cause.Error(), "ended by operator/olga") {
+		t.Errorf("aborted because of %v", cause)
+	}
+}
+
+// What a drill says while it runs comes back line by line; what is no line, or not yet a whole one, is left out.
+func TestProgressComesBack(t *testing.T) {
+	text := report.ProgressLine(time.UnixMilli(1700000000001), "drill: n1\nis killed") + report.ProgressLine(time.UnixMilli(1700000000002), "+1.000 s  established")
+	steps := report.Progress(text + "no line\n" + "17000")
+	if len(steps) != 2 || steps[1] != (report.Step{TimeMs: 1700000000002, Text: "+1.000 s established"}) || steps[0].Text != "drill: n1 is killed" {
+		t.Errorf("%+v", steps)
 	}
 }

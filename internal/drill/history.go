@@ -112,6 +112,9 @@ func (h *history) finish(rep *report.Report, folder string) error {
 	if rep.Good() {
 		err = errors.Join(err, os.Remove(filepath.Join(folder, opsName)))
 	}
+	if gone := os.Remove(filepath.Join(folder, report.ProgressName)); !errors.Is(gone, fs.ErrNotExist) { // the report has a timeline
+		err = errors.Join(err, gone)
+	}
 	return err
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -77,6 +78,8 @@ type run struct {
 	timeline  []report.Moment
 	problems  []string
 	abortedBy error
+	abort     context.CancelCauseFunc // set before anything touches the cluster
+	diary     *os.File                // report.ProgressName; nil before the run has a directory
 }
 
 // Run does a drill. The error says that it was refused or could not be done (Refusal, or what went wrong); how it went is in the
@@ -112,6 +115,10 @@ func Run(ctx context.Context, c Config) (*report.Report, error) {
 		return nil, err
 	}
 	note(r.report, looked)
+	if r.diary, err = os.OpenFile(filepath.Join(r.folder, report.ProgressName), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600); err != nil {
+		return nil, errors.Join(err, history.abandon(r.report.ID))
+	}
+	defer r.diary.Close()
 	if err := r.drive(ctx); err != nil {
 		return nil, errors.Join(err, history.abandon(r.report.ID))
 	}
@@ -134,6 +141,7 @@ func (r *run) drive(ctx context.Context) error {
 	outer := ctx
 	ctx, abort := context.WithCancelCause(ctx)
 	defer abort(nil)
+	r.abort = abort
 	if err := r.reserve(ctx); err != nil {
 		return &Refusal{Drill: r.Drill, Group: r.Group, Problems: []string{err.Error()}}
 	}
@@ -179,8 +187,16 @@ func (r *run) drive(ctx context.Context) error {
 	return r.judge(mending)
 }
 
-// say tells people what happens.
-func (r *run) say(format string, args ...any) { r.Progress(fmt.Sprintf(format, args...)) }
+// say tells people what happens: who runs the drill, and who looks at the web page.
+func (r *run) say(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	if r.diary != nil {
+		if _, err := r.diary.WriteString(report.ProgressLine(time.Now(), text)); err != nil {
+			r.complain("note what happens: %v", err)
+		}
+	}
+	r.Progress(text)
+}
 
 // mark notes a moment of the timeline, and tells.
 func (r *run) mark(who, text string) {

@@ -1,12 +1,14 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -21,6 +23,7 @@ import (
 
 	"lockstep/internal/drill/report"
 	"lockstep/internal/local"
+	"lockstep/internal/trust"
 	"lockstep/proto"
 )
 
@@ -40,7 +43,7 @@ type browser struct {
 }
 
 // openBrowser starts a Chromium that ends with the test; without one the test is skipped.
-func openBrowser(t *testing.T) *browser {
+func openBrowser(t *testing.T, more ...chromedp.ExecAllocatorOption) *browser {
 	t.Helper()
 	path := ""
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "headless-shell"} {
@@ -54,6 +57,7 @@ func openBrowser(t *testing.T) *browser {
 	}
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.IgnoreCertErrors,
 		chromedp.UserDataDir(t.TempDir()), chromedp.WindowSize(1280, 900), chromedp.WSURLReadTimeout(patience))
+	options = append(options, more...)
 	allocator, endAllocator := chromedp.NewExecAllocator(context.Background(), options...)
 	ctx, end := chromedp.NewContext(allocator)
 	b := &browser{t: t, ctx: ctx}
@@ -220,6 +224,8 @@ func TestWebPage(t *testing.T) {
 
 	w.looksAtLogAndDrills(t, b, client)
 	w.changesByPage(t, b)
+	w.drainsByPage(t, b)
+	w.drillsByPage(t, b)
 	w.losesItsMaster(t, b)
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -321,17 +327,119 @@ func (w *world) changesByPage(t *testing.T, b *browser) {
 	if after, _ := w.master(t); after != to {
 		t.Errorf("%s leads, and not %s", after, to)
 	}
+	w.audited(t, "switch over to "+to)
+}
+
+// audited: what was done at the page is on record under the name of who did it.
+func (w *world) audited(t *testing.T, what string) {
+	t.Helper()
 	entries, err := w.admin.WorkLog(context.Background(), w.Plan.Group, 100)
 	if err != nil {
 		t.Fatal(err)
 	}
-	audited := false
 	for _, e := range entries {
-		audited = audited || strings.Contains(e.GetReason(), "audit: admin/admin from 127.0.0.1 at the web page of c") && strings.Contains(e.GetReason(), "switch over to "+to)
+		if strings.Contains(e.GetReason(), "audit: admin/admin from 127.0.0.1 at the web page of c") && strings.Contains(e.GetReason(), what) {
+			return
+		}
 	}
-	if !audited {
-		t.Error("the switch-over is not in the audit log")
+	t.Errorf("%q is not in the audit log", what)
+}
+
+// drainsByPage: a replica is drained and taken back, with a look at what will be done before. Of two operators at once the later one is told, and nothing
+// of his is done.
+func (w *world) drainsByPage(t *testing.T, b *browser) {
+	t.Helper()
+	master, _ := w.master(t)
+	node := w.others(master)[0]
+	button := fmt.Sprintf("[data-drain=%q]", node)
+	look := func() {
+		t.Helper()
+		b.truth("the button is there", fmt.Sprintf("document.querySelector('[data-drain=%q]')", node))
+		b.click(button)
+		b.truth("the dialog is open", "document.getElementById('dialog').open")
+		b.click("#dialog-ok")
+		b.truth("it says what will be done", "document.querySelectorAll('#change-steps li').length > 0")
 	}
+	b.view("topology")
+	look()
+	b.shot("drain", 1280, 900, false)
+	bytes, patience := uint64(1<<30), uint32(10_000)
+	if _, err := w.admin.Change(context.Background(), &proto.ChangeRequest{Group: w.Plan.Group, Change: &proto.ChangeRequest_SetPolicy{SetPolicy: &proto.Policy{SlowBytes: &bytes, SlowForMs: &patience}}}); err != nil {
+		t.Fatal(err)
+	}
+	b.click("#dialog-ok")
+	b.truth("the later one is told", "!document.getElementById('dialog-problem').hidden && "+shows("#dialog-problem")+".includes('look again')")
+	b.shot("drain-refused", 1280, 900, true)
+	if group, err := w.group(); err != nil || group.GetPlan() != "" {
+		t.Errorf("something is done: %v, %v", group.GetPlan(), err)
+	}
+	b.click("#dialog-cancel")
+	look()
+	b.click("#dialog-ok")
+	b.truth("it is drained", fmt.Sprintf("[...document.querySelectorAll('#replicas tbody tr')].some((r) => r.innerText.includes(%q) && r.innerText.includes('drained') && r.innerText.includes('Take back'))", node))
+	w.audited(t, "drain replica "+node)
+	b.shot("drained", 1280, 900, false)
+	look()
+	b.click("#dialog-ok")
+	b.truth("it is back", fmt.Sprintf("[...document.querySelectorAll('#replicas tbody tr')].some((r) => r.innerText.includes(%q) && r.innerText.includes('Drain…') && r.innerText.includes('slave'))", node))
+	w.healthy(t)
+
+	b.click("#policies")
+	b.truth("the policies are those of the group", "document.getElementById('policy-slow_bytes').value === '1073741824'")
+	b.shot("policies", 1280, 900, false)
+	b.do(chromedp.SetValue("#policy-slow_for_ms", "20000", chromedp.ByQuery))
+	b.click("#dialog-ok")
+	b.truth("it says what will be done", "document.querySelectorAll('#change-steps li').length > 0")
+	b.click("#dialog-ok")
+	eventually(t, "the policy is changed", func() error {
+		group, err := w.group()
+		if err == nil && group.GetPolicy().GetSlowForMs() != 20_000 {
+			err = fmt.Errorf("slow for %d ms", group.GetPolicy().GetSlowForMs())
+		}
+		return err
+	})
+	w.audited(t, "change the policy")
+}
+
+// drillsByPage: the page says what a drill would do and with which command; that command is given, the page follows it and aborts it.
+func (w *world) drillsByPage(t *testing.T, b *browser) {
+	t.Helper()
+	b.view("drills")
+	b.click("#drill-plan")
+	b.truth("a drill is planned", shows("#plan-verdict")+" === 'nothing speaks against it'")
+	b.do(chromedp.SetValue("#plan-drill", "isolate-master", chromedp.ByQuery), chromedp.Evaluate("document.getElementById('plan-drill').dispatchEvent(new Event('change'))", nil))
+	var command string
+	b.truth("the command is shown", shows("#plan-command")+"?.includes('smrctl drill run isolate-master')")
+	b.shot("drill-plan", 1280, 1300, false)
+	b.do(chromedp.Evaluate(shows("#plan-command"), &command))
+	b.click("#dialog-cancel")
+
+	ctx, cancel := context.WithTimeout(context.Background(), drillPatience)
+	defer cancel()
+	words := strings.Fields(command)
+	if want := []string{"smrctl", "drill", "run", "isolate-master", w.Plan.Group, "--dir", w.Dir}; !slices.Equal(words, want) {
+		t.Fatalf("the command is %q, want %q", words, want)
+	}
+	run := w.smrctlOf(ctx, append(words[1:len(words)-2], "--yes", "--hold", "60s", "--longest", "2m")...)
+	var said bytes.Buffer
+	run.Stdout, run.Stderr = &said, &said
+	if err := run.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- run.Wait() }()
+	b.truth("the drill is followed", "!document.getElementById('drill-now').hidden && "+shows("#drill-now")+".includes('links at') && document.querySelectorAll('#drill-steps li').length > 2")
+	b.shot("drill-now", 1280, 900, false)
+	b.click("#drill-abort")
+	b.truth("the page asks", "document.getElementById('dialog').open && "+shows("#dialog-title")+" === 'Abort the drill'")
+	b.click("#dialog-ok")
+	if err := <-ended; run.ProcessState.ExitCode() != 3 || !strings.Contains(said.String(), "ended by admin/admin from 127.0.0.1 at the web page of c") {
+		t.Errorf("the drill that was aborted: %v\n%s", err, said.String())
+	}
+	b.truth("it is over, and listed", "document.getElementById('drill-now').hidden && "+shows("#drill-list")+".includes('aborted')")
+	b.shot("drills-aborted", 1280, 900, true)
+	w.audited(t, "end drill ")
+	w.healthy(t)
 }
 
 // losesItsMaster: the configuration master that shows the page dies, and comes back.
@@ -347,4 +455,72 @@ func (w *world) losesItsMaster(t *testing.T, b *browser) {
 	w.startAgain(t, name)
 	b.truth("it is back by itself", "document.getElementById('lost').hidden && document.querySelector('#link').textContent === 'live'")
 	b.truth("and nobody is logged in any more", shows("#account")+" === 'Log in'")
+}
+
+// A browser that has a certificate in its own store logs in with it. What could go wrong: the page (--http-tls mutual) does not ask for it, takes it for
+// somebody else's, or gives it more than its role; a browser without one gets in.
+func TestWebPageWithTheBrowsersCertificate(t *testing.T) {
+	for _, tool := range []string{"certutil", "pk12util", "openssl"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("SKIPPED: logging in at the web page with a browser's own certificate was not tried: %s is not installed here (apt-get install libnss3-tools openssl)", tool)
+		}
+	}
+	w := start(t, local.Options{TLS: true}, map[local.Kind][]string{local.KindConfmaster: {"--http-tls", "mutual"}})
+	page := w.WebPages()[0]
+	home, profile := t.TempDir(), t.TempDir()
+	olga, err := trust.Issue(w.TLSDir(), home, "olga", trust.Request{Cluster: w.Plan.Cluster, Roles: []trust.Role{trust.Operator}, Name: "olga", Hosts: []string{"localhost"}, Life: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	store := filepath.Join(home, ".pki", "nssdb")
+	if err := os.MkdirAll(store, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	bundle := filepath.Join(home, "olga.p12")
+	for _, words := range [][]string{
+		{"openssl", "pkcs12", "-export", "-in", olga.Cert, "-inkey", olga.Key, "-out", bundle, "-passout", "pass:", "-name", "olga"},
+		{"certutil", "-N", "-d", "sql:" + store, "--empty-password"},
+		{"pk12util", "-i", bundle, "-d", "sql:" + store, "-W", ""},
+	} {
+		if out, err := exec.Command(words[0], words[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v\n%s", words, err, out)
+		}
+	}
+	// What the policy AutoSelectCertificateForUrls sets for all users of a machine, in this profile: nobody is there to be asked.
+	preferences := map[string]any{"profile": map[string]any{"content_settings": map[string]any{"exceptions": map[string]any{"auto_select_certificate": map[string]any{
+		strings.TrimSuffix(page, "/") + ",*": map[string]any{"setting": map[string]any{"filters": []any{map[string]any{}}}}}}}}}
+	content, err := json.Marshal(preferences)
+	if err == nil {
+		err = os.MkdirAll(filepath.Join(profile, "Default"), 0o700)
+	}
+	if err == nil {
+		err = os.WriteFile(filepath.Join(profile, "Default", "Preferences"), content, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranger := openBrowser(t)
+	if err := chromedp.Run(stranger.ctx, chromedp.Navigate(page)); err == nil {
+		t.Error("a browser without a certificate gets the page")
+	}
+	b := openBrowser(t, chromedp.Env("HOME="+home), chromedp.UserDataDir(profile))
+	b.do(chromedp.Navigate(page))
+	b.truth("the page is there", shows("#link")+" === 'live'")
+	b.click("#account")
+	b.truth("it knows whose certificate the browser shows", shows("#dialog-body")+".includes('log in as operator/olga')")
+	b.shot("login-certificate", 1280, 900, false)
+	b.click("#dialog-body button")
+	b.truth("olga is logged in", shows("#account")+" === 'Log out operator/olga'")
+	first, _ := w.master(t)
+	to := w.others(first)[0]
+	b.click("#switch")
+	b.do(chromedp.SetValue("#switch-to", to, chromedp.ByQuery))
+	b.click("#dialog-ok")
+	b.truth("what an operator may do is done", shows("#master")+" === "+fmt.Sprintf("%q", to))
+	var answer string
+	b.do(chromedp.Evaluate(`tell("/web/settings", {group: groupName, version: 0, forget: false, settings: [{name: "requirepass", value: "x"}]}).then(() => "done", (e) => e.message)`, &answer,
+		func(p *runtime.EvaluateParams) *runtime.EvaluateParams { return p.WithAwaitPromise(true) }))
+	if !strings.Contains(answer, "it needs the role admin") {
+		t.Errorf("what only an admin may do: %s", answer)
+	}
 }

@@ -24,6 +24,7 @@ const (
 	maxDelay   = 10 * time.Second
 	maxShift   = 24 * time.Hour
 	maxWord    = 128 // bytes of an id and of who runs a drill
+	maxWho     = 256 // bytes of who ends one
 )
 
 // Names of faults, as in proto.InjectRequest.
@@ -72,6 +73,7 @@ type Agent struct {
 type active struct {
 	fault string
 	until time.Time
+	ended chan string // says by whom, once
 }
 
 // New returns an agent without faults.
@@ -143,7 +145,7 @@ func (s *service) Inject(in *proto.InjectRequest, out grpc.ServerStreamingServer
 	if err := a.checkOrder(in); err != nil {
 		return err
 	}
-	id, err := a.enter(in)
+	id, ended, err := a.enter(in)
 	if err != nil {
 		return err
 	}
@@ -171,6 +173,9 @@ func (s *service) Inject(in *proto.InjectRequest, out grpc.ServerStreamingServer
 	defer timer.Stop()
 	select {
 	case <-timer.C:
+	case who := <-ended:
+		undo()
+		return status.Errorf(codes.Aborted, "ended by %s", who)
 	case <-out.Context().Done():
 		return out.Context().Err()
 	case <-s.done:
@@ -239,21 +244,22 @@ func (a *Agent) checkOrder(in *proto.InjectRequest) error {
 }
 
 // enter takes this process for the drill, unless another one has it, and notes the fault.
-func (a *Agent) enter(in *proto.InjectRequest) (id int, err error) {
+func (a *Agent) enter(in *proto.InjectRequest) (id int, ended <-chan string, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if len(a.active) > 0 && a.drill != in.GetDrill() {
-		return 0, status.Errorf(codes.ResourceExhausted, "drill %s of %s is under way here", a.drill, a.by)
+		return 0, nil, status.Errorf(codes.ResourceExhausted, "drill %s of %s is under way here", a.drill, a.by)
 	}
 	for _, other := range a.active {
 		if in.GetFault() != Reserve && other.fault == in.GetFault() {
-			return 0, status.Errorf(codes.ResourceExhausted, "fault %s is in force here already", other.fault)
+			return 0, nil, status.Errorf(codes.ResourceExhausted, "fault %s is in force here already", other.fault)
 		}
 	}
 	a.drill, a.by = in.GetDrill(), in.GetBy()
 	a.lastID++
-	a.active[a.lastID] = active{in.GetFault(), time.Now().Add(time.Duration(in.GetLimitMs()) * time.Millisecond)}
-	return a.lastID, nil
+	end := make(chan string, 1)
+	a.active[a.lastID] = active{in.GetFault(), time.Now().Add(time.Duration(in.GetLimitMs()) * time.Millisecond), end}
+	return a.lastID, end, nil
 }
 
 func (a *Agent) leave(id int) {
@@ -310,10 +316,22 @@ func (s *service) Faults(_ context.Context, in *proto.FaultsRequest) (*proto.Fau
 	if err := s.check(in.GetTarget()); err != nil {
 		return nil, err
 	}
-	a := s.agent
+	return s.agent.State(), nil
+}
+
+// End implements proto.DrillsServer.
+func (s *service) End(_ context.Context, in *proto.EndFaultsRequest) (*proto.EndFaultsReply, error) {
+	if err := s.check(in.GetTarget()); err != nil {
+		return nil, err
+	}
+	return s.agent.End(in.GetDrill(), in.GetBy())
+}
+
+// State tells what is in force now.
+func (a *Agent) State() *proto.FaultsReply {
 	reply := &proto.FaultsReply{Allowed: a.Allowed()}
 	if a == nil {
-		return reply, nil
+		return reply
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -323,5 +341,32 @@ func (s *service) Faults(_ context.Context, in *proto.FaultsRequest) (*proto.Fau
 		reply.LeftMs = max(reply.LeftMs, uint32(max(0, time.Until(f.until).Milliseconds())))
 	}
 	slices.Sort(reply.Faults)
+	return reply
+}
+
+// End has all calls of a drill take back what they hold here. The error is one of a management call: nothing is held by that drill, or
+// who asks is not named in 1 to 256 bytes.
+func (a *Agent) End(drill, by string) (*proto.EndFaultsReply, error) {
+	if by == "" || len(by) > maxWho {
+		return nil, status.Errorf(codes.InvalidArgument, "ended by %.*q: use 1 to %d bytes", maxWord, by, maxWho)
+	}
+	reply := &proto.EndFaultsReply{}
+	if a != nil {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		for _, f := range a.active {
+			if a.drill != drill {
+				break
+			}
+			select {
+			case f.ended <- by:
+				reply.Ended++
+			default: // it is ending
+			}
+		}
+	}
+	if reply.GetEnded() == 0 {
+		return nil, status.Errorf(codes.NotFound, "drill %.*q holds nothing here", maxWord, drill)
+	}
 	return reply, nil
 }

@@ -402,3 +402,49 @@ func TestPeerProcess(t *testing.T) {
 		t.Errorf("pid %d, want %d", pid, os.Getpid())
 	}
 }
+
+// What could go wrong: an operator ends a drill, and what it holds stays; another drill is ended in its place; whoever runs it is not told by whom
+// it was ended, or takes that for the end of its time.
+func TestDrillIsEndedByAnOperator(t *testing.T) {
+	a := quietAgent(Options{Allowed: true, Disk: true})
+	client := serve(t, a)
+	var streams []grpc.ServerStreamingClient[proto.InjectState]
+	for _, fault := range []string{Reserve, SlowDisk} {
+		_, stream, _, err := inject(t, client, &proto.InjectRequest{Target: n1, Drill: "d", By: "me", LimitMs: 60000, Fault: fault, DelayMs: 5})
+		if err != nil {
+			t.Fatal(err)
+		}
+		streams = append(streams, stream)
+	}
+	for _, wrong := range []struct {
+		in   *proto.EndFaultsRequest
+		code codes.Code
+	}{
+		{&proto.EndFaultsRequest{Target: n1, Drill: "e", By: "olga"}, codes.NotFound},
+		{&proto.EndFaultsRequest{Target: n1, Drill: "", By: "olga"}, codes.NotFound},
+		{&proto.EndFaultsRequest{Target: n1, Drill: "d"}, codes.InvalidArgument},
+		{&proto.EndFaultsRequest{Target: &proto.Target{Node: "n2"}, Drill: "d", By: "olga"}, codes.FailedPrecondition},
+	} {
+		if _, err := client.End(t.Context(), wrong.in); status.Code(err) != wrong.code {
+			t.Errorf("%v: %v", wrong.in, err)
+		}
+	}
+	if a.SyncDelay() == 0 {
+		t.Fatal("the fault is over, and nobody has ended it")
+	}
+	reply, err := client.End(t.Context(), &proto.EndFaultsRequest{Target: n1, Drill: "d", By: "olga"})
+	if err != nil || reply.GetEnded() != 2 {
+		t.Errorf("%v, %v", reply, err)
+	}
+	for _, stream := range streams {
+		if _, err := stream.Recv(); status.Code(err) != codes.Aborted || !strings.Contains(err.Error(), "ended by olga") {
+			t.Errorf("whoever runs the drill hears: %v", err)
+		}
+	}
+	if a.SyncDelay() != 0 || a.State().GetDrill() != "" {
+		t.Errorf("left: %v", a.State())
+	}
+	if _, err := (*Agent)(nil).End("d", "olga"); status.Code(err) != codes.NotFound {
+		t.Errorf("where there is no agent: %v", err)
+	}
+}

@@ -101,6 +101,9 @@ func methodRoles() map[string][]trust.Role {
 		proto.Replicator_Reconfigure_FullMethodName: {trust.Confmaster},
 		proto.Replicator_Established_FullMethodName: {trust.Confmaster},
 		proto.Replicator_Learn_FullMethodName:       {trust.Confmaster},
+		// Whoever may look sees what is in force. A drill makes faults as an admin; an operator may have them taken back.
+		proto.Drills_Faults_FullMethodName: {trust.Viewer},
+		proto.Drills_End_FullMethodName:    {trust.Operator},
 	}
 }
 

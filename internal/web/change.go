@@ -24,7 +24,7 @@ type done struct {
 }
 
 // change serves what alters the cluster: for an operator who is logged in, with the token of the session.
-func (s *Server) change(carryOut func(w http.ResponseWriter, r *http.Request) (*done, error)) http.HandlerFunc {
+func (s *Server) change(carryOut func(w http.ResponseWriter, r *http.Request) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if err := s.mayChange(r); err != nil {
 			s.config.Logger.Warn("change at the web page refused", "who", s.caller(r).String(), "path", r.URL.Path, "reason", err.Error())
@@ -67,7 +67,7 @@ func (s *Server) mayChange(r *http.Request) error {
 	return nil
 }
 
-func (s *Server) switchover(w http.ResponseWriter, r *http.Request) (*done, error) {
+func (s *Server) switchover(w http.ResponseWriter, r *http.Request) (any, error) {
 	var request struct {
 		Group string `json:"group"`
 		To    string `json:"to"` // "": the most suitable one
@@ -82,7 +82,7 @@ func (s *Server) switchover(w http.ResponseWriter, r *http.Request) (*done, erro
 	return &done{Text: reply.GetText(), Epoch: reply.GetEpoch()}, nil
 }
 
-func (s *Server) setSettings(w http.ResponseWriter, r *http.Request) (*done, error) {
+func (s *Server) setSettings(w http.ResponseWriter, r *http.Request) (any, error) {
 	var request struct {
 		Group    string `json:"group"`
 		Version  uint64 `json:"version"` // of the settings as the browser saw them

@@ -2,20 +2,10 @@ package web
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
-	"fmt"
-	"io"
-	"io/fs"
 	"net/http"
-	"os"
-	"path/filepath"
-	"slices"
 	"strconv"
-	"strings"
 	"time"
 
-	"lockstep/internal/drill/report"
 	"lockstep/internal/trust"
 	"lockstep/proto"
 )
@@ -23,9 +13,6 @@ import (
 const (
 	// historyShown bounds the decisions of an answer.
 	historyShown = 300
-	// maxReport bounds the report of a drill, in bytes; maxReports how many are listed, the newest.
-	maxReport  = 4 << 20
-	maxReports = 100
 )
 
 // stateView is everything as it is now.
@@ -57,6 +44,8 @@ type groupView struct {
 	State       string        `json:"state"`
 	Detail      string        `json:"detail"`
 	Plan        string        `json:"plan"`
+	Version     uint64        `json:"version"` // that a change is sent with
+	Policy      policyView    `json:"policy"`
 	Replicas    []replicaView `json:"replicas"`
 }
 
@@ -105,7 +94,7 @@ func (s *Server) now(ctx context.Context) (*stateView, error) {
 	for _, g := range status.GetGroups() {
 		group := groupView{
 			Name: g.GetName(), Epoch: g.GetEpoch(), Established: g.GetEstablished(), Master: g.GetMaster(), Copies: g.GetCopies(), MinCopies: g.GetMinCopies(),
-			Sync: g.GetSync(), State: g.GetState(), Detail: g.GetDetail(), Plan: g.GetPlan(), Replicas: []replicaView{},
+			Sync: g.GetSync(), State: g.GetState(), Detail: g.GetDetail(), Plan: g.GetPlan(), Version: g.GetVersion(), Policy: policyOf(g.GetPolicy()), Replicas: []replicaView{},
 		}
 		for _, one := range g.GetReplicas() {
 			group.Replicas = append(group.Replicas, replicaOf(one))
@@ -195,68 +184,6 @@ func (s *Server) group(ctx context.Context, name string) (*proto.GroupStatus, er
 		}
 	}
 	return nil, refusef(http.StatusNotFound, "there is no group %q", name)
-}
-
-func (s *Server) drills(*http.Request) (any, error) {
-	list := []*report.Report{}
-	answer := map[string]any{"directory": s.config.Drills != "", "drills": &list}
-	if s.config.Drills == "" {
-		return answer, nil
-	}
-	entries, err := os.ReadDir(s.config.Drills)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("read the drills (--drills): %w", err)
-	}
-	for _, entry := range slices.Backward(entries) { // their names begin with their times
-		if len(list) == maxReports {
-			break
-		}
-		content, err := s.report(entry.Name())
-		if err != nil || content == nil {
-			continue // another file, or one that is not finished
-		}
-		one := &report.Report{}
-		if json.Unmarshal(content, one) == nil && one.ID == entry.Name() {
-			list = append(list, one.Brief())
-		}
-	}
-	return answer, nil
-}
-
-// report reads the report of a drill; nil if there is none.
-func (s *Server) report(id string) ([]byte, error) {
-	root, err := os.OpenRoot(s.config.Drills)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer root.Close()
-	file, err := root.Open(filepath.Join(id, "report.json"))
-	if err != nil {
-		return nil, nil // there is none, or it lies outside
-	}
-	defer file.Close()
-	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() || info.Size() > maxReport {
-		return nil, err
-	}
-	return io.ReadAll(io.LimitReader(file, maxReport))
-}
-
-func (s *Server) drill(r *http.Request) (any, error) {
-	id := r.PathValue("id")
-	if s.config.Drills == "" || id == "" || strings.Trim(id, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-") != "" || strings.HasPrefix(id, ".") {
-		return nil, refusef(http.StatusNotFound, "there is no drill %.100q", id)
-	}
-	content, err := s.report(id)
-	if err != nil {
-		return nil, fmt.Errorf("read the drill: %w", err)
-	}
-	if content == nil || !json.Valid(content) {
-		return nil, refusef(http.StatusNotFound, "there is no report of drill %.100q", id)
-	}
-	return json.RawMessage(content), nil
 }
 
 // number reads a number of a request.

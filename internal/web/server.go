@@ -66,6 +66,7 @@ type Server struct {
 	looks   chan struct{}
 	known   sessions
 	drift   driftCache
+	agents  agentCache
 }
 
 //go:embed assets
@@ -93,12 +94,16 @@ func New(config Config) *Server {
 	mux.HandleFunc("GET /web/settings", s.answer(s.bounded(s.settings)))
 	mux.HandleFunc("GET /web/drills", s.answer(s.bounded(s.drills)))
 	mux.HandleFunc("GET /web/drills/{id}", s.answer(s.bounded(s.drill)))
+	mux.HandleFunc("GET /web/drill-plan", s.answer(s.bounded(s.drillPlan)))
+	mux.HandleFunc("GET /web/drill-now", s.answer(s.bounded(s.drillNow)))
 	mux.HandleFunc("GET /web/records", s.answer(s.bounded(s.records)))
 	mux.HandleFunc("GET /web/session", s.answer(s.session))
 	mux.HandleFunc("POST /web/login", s.login)
 	mux.HandleFunc("POST /web/logout", s.logout)
 	mux.HandleFunc("POST /web/switchover", s.change(s.switchover))
 	mux.HandleFunc("POST /web/settings", s.change(s.setSettings))
+	mux.HandleFunc("POST /web/change", s.change(s.changeGroup))
+	mux.HandleFunc("POST /web/drill-abort", s.change(s.abortDrill))
 	s.handler = s.guarded(http.NewCrossOriginProtection().Handler(mux))
 	return s
 }

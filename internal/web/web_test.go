@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -25,6 +26,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"lockstep/internal/drill/report"
 	"lockstep/internal/trust"
 	"lockstep/proto"
 )
@@ -43,6 +45,8 @@ type masters struct {
 	mu      sync.Mutex
 	changes []string
 	silent  bool
+	drill   string // that has n1
+	looks   int    // at the agents
 }
 
 func (m *masters) Status(context.Context, *proto.StatusRequest) (*proto.ClusterStatus, error) {
@@ -51,8 +55,8 @@ func (m *masters) Status(context.Context, *proto.StatusRequest) (*proto.ClusterS
 	if m.silent {
 		return nil, status.Error(codes.Unavailable, "starting; try again")
 	}
-	return &proto.ClusterStatus{Cluster: cluster, HasLeader: true, Groups: []*proto.GroupStatus{{
-		Name: "g1", Master: "n1", Detail: hostile, Replicas: []*proto.ReplicaStatus{{Node: "n1", KvAddr: hostile, Saw: hostile, State: &proto.ReplicaState{Role: "master"}}},
+	return &proto.ClusterStatus{Cluster: cluster, HasLeader: true, Confmasters: []*proto.ConfmasterStatus{{Id: 1, Addr: "10.0.0.1:7", Leader: true}, {Id: 2, Addr: "10.0.0.2:7", Up: true}}, Groups: []*proto.GroupStatus{{
+		Name: "g1", Master: "n1", State: hostile, Detail: hostile, Replicas: []*proto.ReplicaStatus{{Node: "n1", KvAddr: hostile, Saw: hostile, State: &proto.ReplicaState{Role: "master"}}},
 	}}}, nil
 }
 
@@ -86,11 +90,40 @@ func (m *masters) Switchover(ctx context.Context, request *proto.SwitchoverReque
 }
 
 func (m *masters) Change(ctx context.Context, request *proto.ChangeRequest) (*proto.ChangePlan, error) {
+	if request.GetSettings() == nil {
+		return m.changeGroup(ctx, request)
+	}
 	if !trust.CallerOf(ctx).May(trust.Admin) && request.GetSettings().GetSettings()[0].GetName() == "requirepass" {
 		return nil, status.Error(codes.PermissionDenied, "it needs the role admin")
 	}
 	m.note(ctx, "set "+request.GetSettings().GetSettings()[0].GetName())
 	return &proto.ChangePlan{Version: 4, Text: "done"}, nil
+}
+
+// version is that of the group as the fake has it.
+const version = 7
+
+func (m *masters) changeGroup(ctx context.Context, request *proto.ChangeRequest) (*proto.ChangePlan, error) {
+	if request.GetVersion() != 0 && request.GetVersion() != version {
+		return nil, status.Error(codes.Aborted, "somebody else has changed the group: look again")
+	}
+	if !request.GetDryRun() {
+		m.note(ctx, fmt.Sprint(request.GetChange()))
+	}
+	return &proto.ChangePlan{Version: version, Checks: []string{hostile}, Steps: []string{hostile}, Text: "done"}, nil
+}
+
+func (m *masters) DrillState(context.Context, *proto.DrillStateRequest) (*proto.DrillStateReply, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.looks++
+	return &proto.DrillStateReply{Agents: []*proto.DrillAgent{
+		{Name: "n1", Faults: &proto.FaultsReply{Allowed: true, Drill: m.drill, By: hostile, Faults: []string{"reserve", "links"}, LeftMs: 5}}, {Name: "c1", Problem: hostile}}}, nil
+}
+
+func (m *masters) EndDrill(ctx context.Context, request *proto.EndDrillRequest) (*proto.ChangeReply, error) {
+	m.note(ctx, "end drill "+request.GetDrill())
+	return &proto.ChangeReply{Text: "told"}, nil
 }
 
 func (m *masters) done() []string {
@@ -223,7 +256,8 @@ func TestNothingChangesWithoutLogin(t *testing.T) {
 	}{
 		{"no certificates", open, http.StatusForbidden, "smrctl cert"}, {"no TLS", clear, http.StatusForbidden, "--http-tls on"}, {"no log-in", secure, http.StatusUnauthorized, "smrctl web login"},
 	} {
-		for path, body := range map[string]string{"/web/switchover": switchOver, "/web/settings": `{"group":"g1","settings":[{"name":"a","value":"b"}]}`} {
+		for path, body := range map[string]string{"/web/switchover": switchOver, "/web/settings": `{"group":"g1","settings":[{"name":"a","value":"b"}]}`,
+			"/web/change": `{"group":"g1","dry_run":true,"cancel":true}`, "/web/drill-abort": `{"group":"g1","drill":"d"}`} {
 			w := request(test.s, "POST", path, body, "Cookie", "__Host-lockstep-c1=guess", tokenHeader, "guess")
 			if w.Code != test.code || !strings.Contains(w.Body.String(), test.says) {
 				t.Errorf("%s, %s: %d %s", test.name, path, w.Code, w.Body)
@@ -381,7 +415,7 @@ func TestPolicyAndEscapes(t *testing.T) {
 			t.Errorf("%s loads something", path)
 		}
 	}
-	for _, path := range []string{"/", "/web/page.js", "/web/page.css", "/web/icon.svg", "/web/state", "/web/history?group=g1", "/web/settings", "/web/session", "/web/drills", "/web/records", "/web/nothing"} {
+	for _, path := range []string{"/", "/web/page.js", "/web/page.css", "/web/icon.svg", "/web/state", "/web/history?group=g1", "/web/settings", "/web/session", "/web/drills", "/web/drill-plan", "/web/drill-now", "/web/records", "/web/nothing"} {
 		w := request(s, "GET", path, "")
 		policy := w.Header().Get("Content-Security-Policy")
 		for _, part := range []string{"default-src 'none'", "script-src 'self'", "style-src 'self'", "frame-ancestors 'none'", "form-action 'none'", "base-uri 'none'", "require-trusted-types-for 'script'"} {
@@ -396,7 +430,7 @@ func TestPolicyAndEscapes(t *testing.T) {
 			t.Errorf("%s answers hostile text as it is: %s", path, w.Body)
 		}
 	}
-	for _, path := range []string{"/web/state", "/web/history", "/web/settings"} {
+	for _, path := range []string{"/web/state", "/web/history", "/web/settings", "/web/drill-plan?group=g1&drill=switchover", "/web/drill-now?group=g1"} {
 		w := request(s, "GET", path, "")
 		var value any
 		if w.Code != http.StatusOK || w.Header().Get("Content-Type") != "application/json" || json.Unmarshal(w.Body.Bytes(), &value) != nil || !bytes.Contains(w.Body.Bytes(), []byte(`onerror=alert(1)`)) {
@@ -547,5 +581,136 @@ func TestRecordsAreChecked(t *testing.T) {
 	}
 	if w := request(s, "DELETE", "/web/state", ""); w.Code != http.StatusMethodNotAllowed {
 		t.Errorf("DELETE: %d", w.Code)
+	}
+}
+
+// What could go wrong: a change of the group is done to what somebody else has made of it meanwhile; one that the browser never saw the plan of is
+// done; two at once; a dry run changes something; what is done is not done in the operator's name.
+func TestChangesOfTheGroupAreVersioned(t *testing.T) {
+	p := newPeople(t)
+	s, m := setup(p.keeper)
+	cookie, token := login(t, s, p.caller("olga", trust.Operator))
+	send := func(body string) *httptest.ResponseRecorder {
+		return request(s, "POST", "/web/change", body, "Cookie", cookie, tokenHeader, token)
+	}
+	for body, code := range map[string]int{
+		`{"group":"g1","dry_run":true,"drain":{"node":"n2"}}`:                   http.StatusOK,
+		`{"group":"g1","drain":{"node":"n2"}}`:                                  http.StatusBadRequest, // nobody has looked
+		`{"group":"g1","version":6,"drain":{"node":"n2"}}`:                      http.StatusConflict,   // somebody was faster
+		`{"group":"g1","version":7}`:                                            http.StatusBadRequest,
+		`{"group":"g1","version":7,"cancel":true,"drain":{"node":"n2"}}`:        http.StatusBadRequest,
+		`{"group":"g1","version":7,"policy":{"copies":0}}`:                      http.StatusBadRequest,
+		`{"group":"g1","version":7,"policy":{"copies":-1}}`:                     http.StatusBadRequest,
+		`{"group":"g1","version":7,"recover":{"confirm":"g1","accept_loss":1}}`: http.StatusBadRequest,
+	} {
+		if w := send(body); w.Code != code {
+			t.Errorf("%s: %d %s", body, w.Code, w.Body)
+		}
+	}
+	if done := m.done(); len(done) != 0 {
+		t.Fatalf("done: %v", done)
+	}
+	for _, body := range []string{`{"group":"g1","version":7,"drain":{"node":"n2","switchover":true}}`, `{"group":"g1","version":7,"policy":{"copies":3,"slow_bytes":0}}`, `{"group":"g1","version":7,"cancel":true}`} {
+		if w := send(body); w.Code != http.StatusOK {
+			t.Errorf("%s: %d %s", body, w.Code, w.Body)
+		}
+	}
+	done := m.done()
+	for i, want := range []string{"node:\"n2\"", "copies:3", "&{}"} {
+		if i >= len(done) || !strings.HasPrefix(done[i], "operator/olga from 192.0.2.1 at the web page of c1: ") || !strings.Contains(strings.ToLower(done[i]), want) {
+			t.Errorf("done: %q, want %s", done, want)
+		}
+	}
+}
+
+// What could go wrong: a drill that is under way is not shown, or with what is read from elsewhere; each browser asks all agents anew; it is aborted by
+// whoever may only look.
+func TestDrillUnderWayIsShownAndAborted(t *testing.T) {
+	p := newPeople(t)
+	s, m := setup(p.keeper)
+	m.drill = "20260102T030405.000Z-isolate-master"
+	s.config.Drills = filepath.Join(t.TempDir(), "drills")
+	folder := filepath.Join(s.config.Drills, m.drill)
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	first := report.ProgressLine(time.UnixMilli(1), "the first "+strings.Repeat("x", 100))
+	text := strings.Repeat(first, maxProgress/len(first)+1) + report.ProgressLine(time.UnixMilli(2), hostile)
+	if err := os.WriteFile(filepath.Join(folder, report.ProgressName), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	look := func() (view drillNowView) {
+		t.Helper()
+		w := request(s, "GET", "/web/drill-now?group=g1", "")
+		if err := json.Unmarshal(w.Body.Bytes(), &view); err != nil || w.Code != http.StatusOK {
+			t.Fatalf("%d %s", w.Code, w.Body)
+		}
+		return view
+	}
+	view := look()
+	if view.Drill != m.drill || view.By != hostile || !view.Known || len(view.Agents) != 2 || strings.Join(view.Agents[0].Faults, " ") != "links" || view.Agents[1].Problem == "" {
+		t.Errorf("%+v", view)
+	}
+	if n := len(view.Progress); n < 10 || view.Progress[n-1] != (report.Step{TimeMs: 2, Text: hostile}) || view.Progress[0].TimeMs != 1 {
+		t.Errorf("%d steps", n)
+	}
+	for range 5 {
+		look()
+	}
+	if m.looks > 2 {
+		t.Errorf("the agents were asked %d times", m.looks)
+	}
+	m.drill, s.agents.found = "../outside", nil
+	if view := look(); view.Known || len(view.Progress) != 0 {
+		t.Errorf("read from outside: %+v", view)
+	}
+	viewer, viewerToken := login(t, s, p.caller("victor", trust.Viewer))
+	operator, token := login(t, s, p.caller("olga", trust.Operator))
+	if w := request(s, "POST", "/web/drill-abort", `{"group":"g1","drill":"d"}`, "Cookie", viewer, tokenHeader, viewerToken); w.Code != http.StatusForbidden {
+		t.Errorf("a viewer: %d %s", w.Code, w.Body)
+	}
+	if w := request(s, "POST", "/web/drill-abort", `{"group":"g1","drill":"d"}`, "Cookie", operator, tokenHeader, token); w.Code != http.StatusOK {
+		t.Errorf("an operator: %d %s", w.Code, w.Body)
+	}
+	if done := m.done(); len(done) != 1 || !strings.HasSuffix(done[0], "end drill d") {
+		t.Errorf("done: %q", done)
+	}
+}
+
+// The command that is shown is one that a shell takes as it is meant, and of a cluster on this machine the one that starts again what it kills.
+func TestDrillPlanHasTheCommand(t *testing.T) {
+	s, m := setup(nil)
+	s.config.Drills = filepath.Join(t.TempDir(), "a b", "drills")
+	plan := func(query string) (view drillPlanView) {
+		t.Helper()
+		w := request(s, "GET", "/web/drill-plan?group=g1"+query, "")
+		if err := json.Unmarshal(w.Body.Bytes(), &view); err != nil || w.Code != http.StatusOK {
+			t.Fatalf("%s: %d %s", query, w.Code, w.Body)
+		}
+		return view
+	}
+	if got := plan("&drill=lose-disk&node=n1&hold=4s"); got.Command != "smrctl drill run lose-disk g1 --node n1 --hold 4s --confmaster 10.0.0.1:7,10.0.0.2:7" || len(got.Problems) == 0 || !got.MayNode {
+		t.Errorf("%+v", got)
+	}
+	if got := plan("&node='%3Breboot"); !strings.Contains(got.Command, `--node ''\'';reboot' `) {
+		t.Errorf("%s", got.Command)
+	}
+	home := filepath.Dir(s.config.Drills)
+	if err := os.MkdirAll(home, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(home, "cluster.json"), []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := plan(""); got.Command != "smrctl drill run kill-master g1 --dir '"+home+"'" || len(got.Kinds) < 10 {
+		t.Errorf("%s", got.Command)
+	}
+	if m.looks != 0 {
+		t.Error("the agents were asked although the group is not whole")
+	}
+	for _, query := range []string{"?group=g1&drill=earthquake", "?group=g1&hold=1h", "?group=g1&hold=x", "?group=g9"} {
+		if w := request(s, "GET", "/web/drill-plan"+query, ""); w.Code != http.StatusBadRequest && w.Code != http.StatusNotFound {
+			t.Errorf("%s: %d", query, w.Code)
+		}
 	}
 }

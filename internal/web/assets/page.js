@@ -224,6 +224,7 @@ function showState() {
     return;
   }
   find("rate-card").hidden = false;
+  find("cancel-change").hidden = !g.plan || !session.may_change;
   find("summary").replaceChildren(
     element("span.pill." + (stateKind[g.state] || "warn"), { id: "group-state" }, g.name + ": " + g.state),
     element("span", {}, "master ", element("strong", { id: "master" }, g.master || "none")),
@@ -357,12 +358,16 @@ function drawRate(g) {
 }
 
 function showReplicas(g) {
-  find("replicas").replaceChildren(table(["Replica", "Standing", "#End", "#Durable", "#Committed", "#Applied", "#Behind", "#Rate", "Clients at"], g.replicas.map((r) => {
+  const focused = document.activeElement && document.activeElement.dataset.drain; // who tabs through the table keeps the place
+  find("replicas").replaceChildren(table(["Replica", "Standing", "#End", "#Durable", "#Committed", "#Applied", "#Behind", "#Rate", "Clients at", ...(session.may_change ? [""] : [])], g.replicas.map((r) => {
+    const undo = r.standing === "drained";
+    const button = session.may_change ? [element("td.nowrap", {}, r.standing && !undo ? "" : element("button.small", { type: "button", "data-drain": r.node, onclick: () => askDrain(r.node, undo), "aria-label": (undo ? "Take back " : "Drain ") + r.node }, undo ? "Take back…" : "Drain…"))] : [];
     const [role, kind] = standing(g, r);
     const known = (n) => r.known ? digits(n) : "?";
     return { cells: [element("td.nowrap", {}, element("strong", {}, r.node)), element("td", {}, element("span.pill." + ({ bad: "bad", warn: "warn" }[kind] || "good"), {}, role), r.up || !r.saw ? "" : " " + r.saw),
-      known(r.end), known(r.durable), known(r.commit), known(r.applied), r.node === g.master || !r.up ? "–" : r.lag_bytes ? size(r.lag_bytes) + ", " + millis(r.lag_ms) : "0 B", r.up ? size(rate(g, r)) + "/s" : "–", element("td.nowrap", {}, r.kv_addr)] };
+      known(r.end), known(r.durable), known(r.commit), known(r.applied), r.node === g.master || !r.up ? "–" : r.lag_bytes ? size(r.lag_bytes) + ", " + millis(r.lag_ms) : "0 B", r.up ? size(rate(g, r)) + "/s" : "–", element("td.nowrap", {}, r.kv_addr), ...button] };
   }), "No replica is registered."));
+  if (focused) find("replicas").querySelector("[data-drain=" + CSS.escape(focused) + "]")?.focus();
 }
 
 // ---- history
@@ -464,11 +469,89 @@ async function loadDrills() {
     const rows = answer.drills.map((d) => ({ cells: [element("td.nowrap", {}, when(Date.parse(d.began))), element("td", {}, element("button.small", { type: "button", onclick: () => openDrill(d.id), "aria-label": "Report of " + d.drill + " of " + when(Date.parse(d.began)) }, d.drill)),
       d.group, element("td", {}, element("span.pill." + ({ passed: "good", failed: "bad" }[d.verdict] || "warn"), {}, d.verdict)), millis(d.detection_ms), millis(d.election_ms), millis(d.first_write_ms), millis(d.pause_ms), digits(d.writes), d.by] }));
     find("drill-list").replaceChildren(table(["Begun", "Drill", "Group", "Verdict", "#Detection", "#Election", "#First write", "#Longest pause", "#Writes checked", "By"], rows,
-      answer.directory ? "No drill has been run yet. smrctl drill run kill-master runs the first one." :
+      answer.directory ? "No drill has been run yet. \u201cPlan a drill\u201d shows how." :
         "This configuration master is not told where reports of drills are kept: start it with --drills DIRECTORY, the one that smrctl drill writes to (smrctl drill history shows it)."));
   } catch (e) {
     if (!lost) notice("Drills: " + e.message, "bad");
   }
+}
+
+// planDrill shows what a drill would do to the group as it stands, what speaks against it, and the command that runs it.
+async function planDrill(chosen) {
+  const g = group();
+  if (!g) return;
+  let plan;
+  try {
+    plan = await ask("/web/drill-plan", { group: g.name, ...chosen });
+  } catch (e) {
+    return find("dialog").open ? dialogProblem(e.message) : notice("Drill: " + e.message, "bad");
+  }
+  const kind = plan.kinds.find((k) => k.name === plan.drill);
+  const list = (items) => items.map((one) => element("li", {}, one));
+  const what = element("select", { id: "plan-drill" }, ...plan.kinds.map((k) => element("option", { value: k.name }, k.name)));
+  const node = element("select", { id: "plan-node" }, element("option", { value: "" }, "as the drill says"), ...g.replicas.filter((r) => r.node !== g.master).map((r) => element("option", { value: r.node }, r.node)));
+  const hold = element("select", { id: "plan-hold" }, ...["4s", "8s", "20s", "60s"].map((t) => element("option", { value: t }, t)));
+  what.value = plan.drill;
+  node.value = chosen.node || "";
+  hold.value = chosen.hold || "8s";
+  const again = (fields) => planDrill({ drill: what.value, node: node.value, hold: hold.value, ...fields });
+  what.addEventListener("change", () => again({ node: "" }));
+  node.addEventListener("change", () => again({}));
+  hold.addEventListener("change", () => again({}));
+  const command = element("code", { id: "plan-command" }, plan.command);
+  const copy = element("button.small", { type: "button", onclick: () => navigator.clipboard ? navigator.clipboard.writeText(plan.command).then(() => { copy.textContent = "Copied"; }, () => select(command)) : select(command) }, "Copy");
+  openDialog("Plan a drill on group " + g.name, [element("label", {}, "Drill", what), ...(plan.may_node ? [element("label", {}, plan.drill === "switchover" ? "To" : "Node", node)] : []), element("label", {}, "Lasts", hold),
+    element("p", {}, kind.what + ". If it passes: " + kind.proves + "."),
+    element("h3", {}, "Looked at now"), element("ul.checks", { id: "plan-checks" }, ...plan.problems.map((one) => element("li.problem", {}, "✗ " + one)), ...plan.checks.map((one) => element("li", {}, "✓ " + one))),
+    element("p", { id: "plan-verdict" }, plan.problems.length ? element("span.pill.bad", {}, "it would be refused now") : element("span.pill.good", {}, "nothing speaks against it")),
+    element("h3", {}, "What it will do"), element("ol", {}, ...list(plan.steps)),
+    element("h3", {}, "Run it"), element("p.command", {}, command, copy), element("p.muted", {}, "Give the command " + plan.where + ". It looks again, and asks before it does anything. This page shows how it goes on, and can abort it.")]);
+  what.focus();
+}
+
+function select(node) {
+  getSelection().selectAllChildren(node);
+}
+
+let drillTimer = 0;
+let drillGone = "";
+async function followDrill() {
+  clearTimeout(drillTimer);
+  if (!now || !groupName || find("view-drills").hidden) return;
+  let state = null;
+  try {
+    state = await ask("/web/drill-now", { group: groupName });
+    showDrillNow(state);
+  } catch { /* the banner says so, or the next look */ }
+  drillTimer = setTimeout(followDrill, state && state.drill ? 1000 : 3000);
+}
+
+function showDrillNow(state) {
+  const card = find("drill-now");
+  if (drillGone && drillGone !== state.drill) loadDrills(); // it has a report now
+  drillGone = state.drill;
+  card.hidden = !state.drill;
+  if (!state.drill) return;
+  const held = state.agents.filter((a) => a.faults.length), silent = state.agents.filter((a) => a.problem);
+  const bottom = find("drill-steps"), follows = !bottom || bottom.scrollTop + bottom.clientHeight >= bottom.scrollHeight - 4;
+  const focused = document.activeElement && document.activeElement.id === "drill-abort";
+  card.replaceChildren(element("div.title", {}, element("h2", {}, "Under way: " + state.drill), element("button", { type: "button", id: "drill-abort", onclick: () => askAbort(state) }, "Abort…")),
+    element("p", {}, "Run by " + state.by + ". " + (held.length ? "In force: " + held.map((a) => a.faults.join(", ") + " at " + a.name).join("; ") + "." : "No fault is in force now.") +
+      (silent.length ? " Without an answer: " + silent.map((a) => a.name).join(", ") + "." : "")),
+    state.known ? element("ol.events", { id: "drill-steps", tabIndex: 0, "aria-label": "What the drill has said" }, ...state.progress.map((s) => element("li", {}, element("time.muted", {}, clock(s.time_ms) + " "), s.text))) :
+      element("p.muted", {}, "What it says line by line can be read where it is run, and here if --drills names the directory of its history. History shows what it does to the group."));
+  if (follows && find("drill-steps")) find("drill-steps").scrollTop = find("drill-steps").scrollHeight;
+  if (focused) find("drill-abort").focus();
+}
+
+function askAbort(state) {
+  if (!mayChange()) return;
+  const name = groupName;
+  openDialog("Abort the drill", [element("p", {}, "Every process takes the faults of " + state.drill + " back at once. " + state.by + ", who runs it, is told: the group is mended and checked, and the verdict is aborted.")], "Abort it", async () => {
+    const answer = await tell("/web/drill-abort", { group: name, drill: state.drill });
+    notice(answer.text, "good");
+    followDrill();
+  });
 }
 
 async function openDrill(id) {
@@ -593,6 +676,7 @@ async function loadSession() {
 }
 
 let confirm = null;
+const goesOn = Symbol("another dialog is open now");
 function openDialog(title, body, label, act) {
   find("dialog-title").textContent = title;
   find("dialog-body").replaceChildren(...body);
@@ -602,7 +686,7 @@ function openDialog(title, body, label, act) {
   find("dialog-cancel").textContent = label ? "Cancel" : "Close";
   find("dialog-problem").hidden = true;
   confirm = act;
-  find("dialog").showModal();
+  if (!find("dialog").open) find("dialog").showModal();
 }
 
 function dialogProblem(text) {
@@ -616,8 +700,7 @@ find("dialog-form").addEventListener("submit", async (e) => {
   find("dialog-ok").disabled = true;
   find("dialog-problem").hidden = true;
   try {
-    await confirm();
-    find("dialog").close();
+    if (await confirm() !== goesOn) find("dialog").close();
   } catch (problem) {
     dialogProblem(problem.message);
     find("dialog-ok").disabled = false;
@@ -671,6 +754,60 @@ function askSetting(name, value) {
   (name ? valueField : nameField).focus();
 }
 
+// change shows what a change of the group would do, and does that once it is confirmed. The version of the look goes with it: if somebody
+// else has changed the group meanwhile, it is refused, and nothing is done.
+async function change(title, label, what) {
+  const g = group();
+  const plan = await tell("/web/change", { group: g.name, dry_run: true, ...what });
+  openDialog(title, [...(plan.checks.length ? [element("h3", {}, "Looked at"), element("ul", {}, ...plan.checks.map((one) => element("li", {}, one)))] : []),
+    element("h3", {}, "What will be done"), element("ol", { id: "change-steps" }, ...(plan.steps.length ? plan.steps : [plan.text]).map((one) => element("li", {}, one)))], label, async () => {
+    const answer = await tell("/web/change", { group: g.name, version: plan.version, ...what });
+    notice("Group " + g.name + ": " + answer.text, "good");
+    wantHistory();
+  });
+  find("dialog-ok").focus();
+  return goesOn;
+}
+
+// field is a labelled input of a dialog, with a word of explanation.
+function field(id, label, value, hint) {
+  return element("label", {}, label, element("input", { id, value, autocomplete: "off", spellcheck: false, inputMode: "numeric", pattern: "[0-9]*", title: "a whole number" }), hint ? element("span.muted.hint", {}, hint) : "");
+}
+
+function askPolicies() {
+  const g = group();
+  if (!g || !mayChange()) return;
+  const p = g.policy;
+  const fields = { copies: ["Copies", "replicas that hold a write before it is acknowledged, the master included"], min_copies: ["At least", "copies go down to that by themselves while members are missing"],
+    slow_bytes: ["Slow: bytes behind", "a member that is more behind its master counts as slow; 0: it does not"], slow_ms: ["Slow: milliseconds behind", ""], slow_for_ms: ["Dropped when slow for (milliseconds)", ""] };
+  openDialog("Policies of group " + g.name, Object.entries(fields).map(([name, [label, hint]]) => field("policy-" + name, label, p[name], hint)), "Look…", () => {
+    const policy = {};
+    for (const name of Object.keys(fields)) {
+      const text = find("policy-" + name).value.trim();
+      if (!/^[0-9]{1,15}$/.test(text)) throw new Error(fields[name][0] + ": a whole number is needed");
+      if (Number(text) !== p[name]) policy[name] = Number(text);
+    }
+    if (!Object.keys(policy).length) throw new Error("Nothing is different from now.");
+    return change("Policies of group " + g.name, "Change them", { policy });
+  });
+  find("policy-copies").focus();
+}
+
+function askDrain(node, undo) {
+  const g = group();
+  if (!g || !mayChange()) return;
+  if (undo) return openDialog("Take " + node + " back", [element("p", {}, "It becomes a member again once it has caught up.")], "Look…", () => change("Take " + node + " back", "Take it back", { drain: { node, switchover: false, undo: true } }));
+  const hand = element("input", { id: "drain-hand", type: "checkbox", checked: node === g.master });
+  openDialog("Drain " + node, [element("p", {}, "A drained replica goes on following, holds no copy that counts and never leads: its processes can be stopped, restarted or moved at leisure. \u201cTake back\u201d ends that."),
+    element("label.choice", {}, hand, "if it leads, hand mastership over first")], "Look…", () => change("Drain " + node, "Drain it", { drain: { node, switchover: hand.checked, undo: false } }));
+}
+
+function askCancel() {
+  const g = group();
+  if (!g || !mayChange()) return;
+  openDialog("Give the change up", [element("p", {}, "Under way: " + g.plan + ". It ends where it stands: a replica that was to leave stays, one that was added stays as well.")], "Look…", () => change("Give the change up", "Give it up", { cancel: true }));
+}
+
 // ---- moving about
 
 const views = ["topology", "history", "drills", "settings", "log"];
@@ -679,7 +816,7 @@ function refresh() {
   loadSession().then(() => {
     const open = views.find((name) => !find("view-" + name).hidden);
     if (open === "history") loadHistory();
-    if (open === "drills") loadDrills();
+    if (open === "drills") { loadDrills(); followDrill(); }
     if (open === "log") loadLog(logPage && logPage.records.length ? { from: logPage.records[0].lsn } : {});
     loadSettings();
   });
@@ -700,7 +837,7 @@ function showView() {
   document.title = "Lockstep: " + name;
   if (now) showState();
   if (name === "history") loadHistory();
-  if (name === "drills") loadDrills();
+  if (name === "drills") { loadDrills(); followDrill(); }
   if (name === "settings") loadSettings();
   if (name === "log") loadLog({});
 }
@@ -730,6 +867,9 @@ find("account").addEventListener("click", async () => {
 });
 find("group").addEventListener("change", () => { groupName = find("group").value; settings = null; find("log-node").replaceChildren(); showState(); refresh(); });
 find("switch").addEventListener("click", askSwitchover);
+find("policies").addEventListener("click", askPolicies);
+find("cancel-change").addEventListener("click", askCancel);
+find("drill-plan").addEventListener("click", () => planDrill({}));
 find("set").addEventListener("click", () => askSetting("", ""));
 find("history-kind").addEventListener("change", showHistory);
 find("setting-find").addEventListener("input", () => settings && showSettings());
