@@ -55,7 +55,7 @@ func describe() (*daemon.Program, *replicator.Config) {
 	set.StringVar(&cfg.DataAddr, "data", "127.0.0.1:7100", "`host:port` for slaves and KV nodes; port 0 takes a free one")
 	set.StringVar(&cfg.AnnounceAddr, "announce", "", "`host:port` of --data as others reach it (default: --data as it was bound; required if --data names no single address)")
 	set.StringVar(&cfg.ManageAddr, "manage", "127.0.0.1:7200", "`host:port` for the configuration master (gRPC)")
-	set.Func("join", "`addresses` of configuration masters (host:port,…) with which this replica registers itself as one of the group", func(s string) error {
+	set.Func("join", "`addresses` of configuration masters (host:port,… or srv://_lockstep._tcp.domain) with which this replica registers itself as one of the group", func(s string) error {
 		cfg.Join = strings.Split(s, ",")
 		return nil
 	})

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -13,6 +15,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"lockstep/internal/locate"
 	"lockstep/internal/pause"
 	"lockstep/internal/trust"
 	"lockstep/proto"
@@ -30,40 +33,98 @@ type Client struct {
 	// Login is how this client shows who it is, for those who call nodes as well.
 	Login Login
 
-	addrs []string
-	conns []*grpc.ClientConn // one for each address, which connects when it is first used
+	// Resolver looks up SRV records; nil is that of the system. It is set before the first call.
+	Resolver *net.Resolver
 
-	mu   sync.Mutex
-	last int // index of the address that answered last
+	names []string
+
+	mu    sync.Mutex
+	known []master // where the names led when they were last looked up, which connect when they are first used
+	stale bool     // nobody there has answered: look again
+	last  int      // index of the one that answered last
 }
 
-// New returns a client of the configuration masters at these addresses. It connects when it is first used.
-func New(addrs []string, login Login) (*Client, error) {
-	if len(addrs) == 0 {
+// master is a configuration master at one address.
+type master struct {
+	addr string
+	conn *grpc.ClientConn
+}
+
+// New returns a client of the configuration masters that are named as in package locate: HOST:PORT, or srv:// for all that an SRV record
+// lists. It looks names up and connects when it is first used, looks an SRV record up again when nobody there answers any more, and
+// the name of a host at each connection.
+func New(names []string, login Login) (*Client, error) {
+	if len(names) == 0 {
 		return nil, errors.New("no address of a configuration master")
 	}
-	c := &Client{addrs: addrs, Login: login}
-	for _, addr := range addrs {
-		conn, err := grpc.NewClient("passthrough:///"+addr,
-			grpc.WithTransportCredentials(login.Keeper.Credentials(trust.Wanted{Role: trust.Confmaster})),
-			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxReply)),
-			grpc.WithConnectParams(grpc.ConnectParams{
-				Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.5, MaxDelay: time.Second},
-				MinConnectTimeout: attemptTimeout,
-			}))
-		if err != nil {
-			c.Close()
-			return nil, fmt.Errorf("configuration master %s: %w", addr, err)
+	for _, name := range names {
+		if err := locate.Check(name); err != nil {
+			return nil, fmt.Errorf("configuration master %w", err)
 		}
-		c.conns = append(c.conns, conn)
 	}
-	return c, nil
+	return &Client{names: names, Login: login}, nil
+}
+
+// masters returns where the configuration masters are, and which of them to ask first.
+func (c *Client) masters(ctx context.Context) ([]master, int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.known != nil && (!c.stale || !slices.ContainsFunc(c.names, locate.Several)) {
+		return c.known, c.last, nil
+	}
+	addrs, err := locate.Addresses(ctx, c.Resolver, c.names)
+	if err != nil {
+		if c.known != nil { // DNS is away: whoever was there may come back
+			return c.known, c.last, nil
+		}
+		return nil, 0, fmt.Errorf("%w: %w", ErrNoAnswer, err)
+	}
+	var found []master
+	for _, addr := range addrs {
+		if i := slices.IndexFunc(c.known, func(m master) bool { return m.addr == addr }); i >= 0 {
+			found = append(found, c.known[i])
+			continue
+		}
+		conn, err := c.open(addr)
+		if err != nil {
+			return nil, 0, fmt.Errorf("configuration master %s: %w", addr, err)
+		}
+		found = append(found, master{addr, conn})
+	}
+	for _, old := range c.known {
+		if !slices.Contains(found, old) {
+			old.conn.Close()
+		}
+	}
+	c.known, c.stale, c.last = found, false, 0
+	return c.known, c.last, nil
+}
+
+func (c *Client) open(addr string) (*grpc.ClientConn, error) {
+	return grpc.NewClient("passthrough:///"+addr, // names of hosts are looked up at each dial
+		grpc.WithTransportCredentials(c.Login.Keeper.Credentials(trust.Wanted{Role: trust.Confmaster})),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxReply)),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.5, MaxDelay: time.Second},
+			MinConnectTimeout: attemptTimeout,
+		}))
+}
+
+// answered notes who has answered; -1: nobody.
+func (c *Client) answered(at int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stale = at < 0; !c.stale {
+		c.last = at
+	}
 }
 
 // Close closes all connections.
 func (c *Client) Close() {
-	for _, conn := range c.conns {
-		conn.Close()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, m := range c.known {
+		m.conn.Close()
 	}
 }
 
@@ -111,15 +172,25 @@ func (c *Client) WorkLog(ctx context.Context, group string, limit int) ([]*proto
 // done; when one configuration master goes away it carries on with the next. Events without a number are what the configuration
 // master that is followed has observed: they come as they happen, and are not kept. It returns ctx's error.
 func (c *Client) Events(ctx context.Context, group string, after uint64, report func(*proto.Event)) error {
+	silent := 0 // so many were asked since somebody told something
 	for at := 0; ctx.Err() == nil; at++ {
-		stream, err := proto.NewConfmasterClient(c.conns[at%len(c.conns)]).
-			Events(ctx, &proto.EventsRequest{Group: group, After: after})
+		masters, _, err := c.masters(ctx)
+		var stream grpc.ServerStreamingClient[proto.Event]
+		if err == nil {
+			stream, err = proto.NewConfmasterClient(masters[at%len(masters)].conn).Events(ctx, &proto.EventsRequest{Group: group, After: after})
+		}
 		for err == nil {
 			var event *proto.Event
-			if event, err = stream.Recv(); err == nil && (event.GetId() == 0 || event.GetId() > after) {
-				after = max(after, event.GetId())
-				report(event)
+			if event, err = stream.Recv(); err == nil {
+				silent = 0
+				if event.GetId() == 0 || event.GetId() > after {
+					after = max(after, event.GetId())
+					report(event)
+				}
 			}
+		}
+		if silent++; len(masters) > 0 && silent%len(masters) == 0 {
+			c.answered(-1)
 		}
 		pause.For(ctx, 200*time.Millisecond)
 	}
@@ -128,19 +199,18 @@ func (c *Client) Events(ctx context.Context, group string, after uint64, report 
 
 // each tries call at every address, beginning with the one that answered last.
 func (c *Client) each(ctx context.Context, timeout time.Duration, call func(context.Context, proto.ConfmasterClient) error) error {
-	c.mu.Lock()
-	first := c.last
-	c.mu.Unlock()
+	masters, first, err := c.masters(ctx)
+	if err != nil {
+		return err
+	}
 	var problems []string
-	for i := range c.conns {
-		at := (first + i) % len(c.conns)
+	for i := range masters {
+		at := (first + i) % len(masters)
 		attempt, cancel := context.WithTimeout(ctx, timeout)
-		err := call(attempt, proto.NewConfmasterClient(c.conns[at]))
+		err := call(attempt, proto.NewConfmasterClient(masters[at].conn))
 		cancel()
 		if err == nil || isAnswer(err) {
-			c.mu.Lock()
-			c.last = at
-			c.mu.Unlock()
+			c.answered(at)
 		}
 		switch {
 		case err == nil:
@@ -150,14 +220,15 @@ func (c *Client) each(ctx context.Context, timeout time.Duration, call func(cont
 		case isAnswer(err):
 			return errors.New(status.Convert(err).Message())
 		case ctx.Err() != nil:
-			return fmt.Errorf("configuration master %s: %w", c.addrs[at], ctx.Err())
+			return fmt.Errorf("configuration master %s: %w", masters[at].addr, ctx.Err())
 		}
 		text := status.Convert(err).Message()
 		if c.Login.Keeper == nil && strings.Contains(text, "server preface") {
 			text += ": if the cluster speaks TLS, give --tls-ca, --tls-cert and --tls-key, or a context that has them"
 		}
-		problems = append(problems, fmt.Sprintf("%s: %s", c.addrs[at], text))
+		problems = append(problems, fmt.Sprintf("%s: %s", masters[at].addr, text))
 	}
+	c.answered(-1)
 	return fmt.Errorf("%w: %s", ErrNoAnswer, strings.Join(problems, "; "))
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
 
+	"lockstep/internal/locate"
 	"lockstep/internal/trust"
 	"lockstep/internal/wholefile"
 )
@@ -119,8 +120,8 @@ func (c *namedCluster) files() trust.Files { return trust.Files{CA: c.CA, Cert: 
 
 func checkAddresses(what string, addrs []string) error {
 	for _, addr := range addrs {
-		if !strings.Contains(addr, ":") {
-			return usage("%s: %q is no address: use host:port", what, addr)
+		if err := locate.Check(addr); err != nil {
+			return usage("%s: no address: %v", what, err)
 		}
 	}
 	return nil
@@ -373,7 +374,7 @@ func newContextSet(s *screen) *cobra.Command {
 	})
 	command.Flags().StringVar(&cluster.Dir, "dir", "", "`directory` of a cluster started by smrctl up")
 	flags := command.Flags()
-	flags.StringSliceVar(&cluster.Confmasters, "confmaster", nil, "addresses of configuration masters (host:port,…)")
+	flags.StringSliceVar(&cluster.Confmasters, "confmaster", nil, "addresses of configuration masters (host:port,… or srv://_lockstep._tcp.domain)")
 	flags.StringVar(&cluster.CA, "tls-ca", "", "`file` with the CA of the cluster")
 	flags.StringVar(&cluster.Cert, "tls-cert", "", "`file` with the own certificate")
 	flags.StringVar(&cluster.Key, "tls-key", "", "`file` with its key")

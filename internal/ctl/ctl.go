@@ -15,6 +15,7 @@ import (
 
 	"lockstep/internal/admin"
 	"lockstep/internal/local"
+	"lockstep/internal/locate"
 	"lockstep/internal/release"
 )
 
@@ -146,7 +147,7 @@ func (w *where) addDir(command *cobra.Command) {
 
 func (w *where) addAll(command *cobra.Command) {
 	w.addDir(command)
-	command.Flags().StringSliceVar(&w.confmasters, "confmaster", nil, "addresses of configuration masters (host:port,…), instead of --dir")
+	command.Flags().StringSliceVar(&w.confmasters, "confmaster", nil, "addresses of configuration masters (host:port,… or srv://_lockstep._tcp.domain), instead of --dir")
 	ofContext(command, "confmaster")
 	command.MarkFlagsMutuallyExclusive("dir", "confmaster")
 	w.addTLS(command)
@@ -156,8 +157,8 @@ func (w *where) addAll(command *cobra.Command) {
 func (w *where) dial() (*admin.Client, *local.Cluster, error) {
 	if len(w.confmasters) > 0 {
 		for _, addr := range w.confmasters {
-			if !strings.Contains(addr, ":") {
-				return nil, nil, usage("--confmaster %q: use host:port", addr)
+			if err := locate.Check(addr); err != nil {
+				return nil, nil, usage("--confmaster %v", err)
 			}
 		}
 		login, err := w.login(nil)

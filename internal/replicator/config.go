@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"lockstep/internal/fault"
+	"lockstep/internal/locate"
 	"lockstep/internal/obs"
 	"lockstep/internal/trust"
 	"lockstep/log"
@@ -224,7 +225,11 @@ func (c Config) Validate() error {
 		bad("announce: data listens on every address (%q): name the one that KV nodes of other machines reach", c.DataAddr)
 	}
 	for _, addr := range c.Join {
-		checkAddress(addr, "join", bad)
+		if !locate.Several(addr) {
+			checkAddress(addr, "join", bad)
+		} else if err := locate.Check(addr); err != nil {
+			bad("join: %v", err)
+		}
 	}
 	if c.AnnounceManage != "" {
 		checkAddress(c.AnnounceManage, "announce-manage", bad)

@@ -5,12 +5,13 @@ import (
 	"fmt"
 	"time"
 
-	"lockstep/internal/trust"
-	"lockstep/proto"
-
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"lockstep/internal/locate"
+	"lockstep/internal/trust"
+	"lockstep/proto"
 )
 
 const (
@@ -29,7 +30,12 @@ func (n *node) joinGroup(ctx context.Context, manageAddr string) error {
 	}
 	told := ""
 	for {
-		for _, addr := range n.cfg.Join {
+		addrs, err := locate.Addresses(ctx, nil, n.cfg.Join) // an SRV record may have changed
+		if err != nil && ctx.Err() == nil && err.Error() != told {
+			told = err.Error()
+			n.cfg.Logger.Warn("not joined yet", "group", n.cfg.Group, "node", n.cfg.Node, "reason", told)
+		}
+		for _, addr := range addrs {
 			text, err := n.joinAt(ctx, addr, request)
 			switch {
 			case ctx.Err() != nil:

@@ -53,7 +53,7 @@ var arrows = map[string][]string{
 	"internal/obs":       {"smr"},
 	"internal/trust":     {"internal/wholefile"},
 	"internal/replicator": {
-		"internal/trust", "smr", "smr/replica", "smr/wire", "smr/page", "log", "proto", "internal/archive", "internal/archive/s3", "internal/fault", "internal/invariant", "internal/obs", "internal/pause", "internal/speaker", "internal/turn",
+		"internal/trust", "smr", "smr/replica", "smr/wire", "smr/page", "log", "proto", "internal/archive", "internal/archive/s3", "internal/fault", "internal/invariant", "internal/locate", "internal/obs", "internal/pause", "internal/speaker", "internal/turn",
 	},
 	"internal/kvnode": {
 		"internal/trust", "smr", "smr/client", "smr/session", "log", "proto", "internal/eventloop", "internal/kv", "internal/checkpoint", "internal/resp", "internal/acl", "internal/invariant", "internal/obs", "internal/transfer", "internal/nearest", "internal/logtext",
@@ -74,15 +74,16 @@ var arrows = map[string][]string{
 	"internal/slack":    {},
 	"internal/daemon":   {"internal/trust", "internal/fault", "internal/slack", "internal/release", "internal/obs", "internal/bytesize", "internal/nearest"},
 
+	"internal/locate":  {},
 	"internal/drift":   {"internal/acl", "proto"},
 	"internal/logtext": {"smr", "internal/kv"},
 	"internal/web":     {"smr", "proto", "internal/drift", "internal/drill/plan", "internal/drill/report", "internal/obs", "internal/trust"},
 
 	// Tools around the running system.
-	"internal/admin":          {"internal/trust", "proto", "internal/pause"},
+	"internal/admin":          {"internal/trust", "internal/locate", "proto", "internal/pause"},
 	"internal/local":          {"internal/trust", "smr", "proto", "internal/admin", "internal/wholefile"},
 	"internal/bench":          {"internal/trust", "proto", "internal/admin", "internal/local", "internal/pause", "internal/bench/parts"},
-	"internal/ctl":            {"internal/trust", "smr", "log", "proto", "internal/admin", "internal/bytesize", "internal/drift", "internal/logtext", "internal/nearest", "internal/pause", "internal/wholefile", "internal/acl", "internal/local", "internal/bench", "internal/chaos", "internal/drill", "internal/drill/plan", "internal/drill/report", "internal/release", "internal/archive", "internal/backup", "internal/checkpoint", "internal/kv", "internal/rdb", "internal/resp", "internal/transfer", "internal/archive/s3"},
+	"internal/ctl":            {"internal/trust", "internal/locate", "smr", "log", "proto", "internal/admin", "internal/bytesize", "internal/drift", "internal/logtext", "internal/nearest", "internal/pause", "internal/wholefile", "internal/acl", "internal/local", "internal/bench", "internal/chaos", "internal/drill", "internal/drill/plan", "internal/drill/report", "internal/release", "internal/archive", "internal/backup", "internal/checkpoint", "internal/kv", "internal/rdb", "internal/resp", "internal/transfer", "internal/archive/s3"},
 	"internal/drill":          {"internal/drill/plan", "internal/drill/report", "internal/trust", "proto", "internal/admin", "internal/local", "internal/chaos", "internal/fault", "internal/pause", "internal/wholefile", "internal/release"},
 	"internal/drill/plan":     {"proto"},
 	"internal/drill/report":   {"internal/markup"},
@@ -117,7 +118,7 @@ var arrows = map[string][]string{
 
 // testOnly lists modules that only test files may import.
 var testOnly = []string{
-	"github.com/redis/go-redis", "github.com/redis/rueidis", "pgregory.net/rapid", "go.uber.org/goleak", "github.com/rogpeppe/go-internal", "github.com/chromedp",
+	"github.com/redis/go-redis", "github.com/redis/rueidis", "pgregory.net/rapid", "go.uber.org/goleak", "github.com/rogpeppe/go-internal", "github.com/chromedp", "golang.org/x/net/dns",
 }
 
 // heavy lists packages that no program may use, because with them the linker keeps every exported method of every type.
