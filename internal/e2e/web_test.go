@@ -428,7 +428,7 @@ func (w *world) drillsByPage(t *testing.T, b *browser) {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- run.Wait() }()
-	b.truth("the drill is followed", "!document.getElementById('drill-now').hidden && "+shows("#drill-now")+".includes('links at') && document.querySelectorAll('#drill-steps li').length > 2")
+	b.truth("the drill is followed", "!document.getElementById('drill-now').hidden && "+shows("#drill-now")+".includes('Without an answer, as is who was cut off') && document.querySelectorAll('#drill-steps li').length > 2")
 	b.shot("drill-now", 1280, 900, false)
 	b.click("#drill-abort")
 	b.truth("the page asks", "document.getElementById('dialog').open && "+shows("#dialog-title")+" === 'Abort the drill'")

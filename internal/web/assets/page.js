@@ -466,6 +466,7 @@ function takeEvent(e) {
 async function loadDrills() {
   try {
     const answer = await ask("/web/drills");
+    if (answer.drills.some((d) => d.id === drillEnded.id)) drillEnded.id = "";
     const rows = answer.drills.map((d) => ({ cells: [element("td.nowrap", {}, when(Date.parse(d.began))), element("td", {}, element("button.small", { type: "button", onclick: () => openDrill(d.id), "aria-label": "Report of " + d.drill + " of " + when(Date.parse(d.began)) }, d.drill)),
       d.group, element("td", {}, element("span.pill." + ({ passed: "good", failed: "bad" }[d.verdict] || "warn"), {}, d.verdict)), millis(d.detection_ms), millis(d.election_ms), millis(d.first_write_ms), millis(d.pause_ms), digits(d.writes), d.by] }));
     find("drill-list").replaceChildren(table(["Begun", "Drill", "Group", "Verdict", "#Detection", "#Election", "#First write", "#Longest pause", "#Writes checked", "By"], rows,
@@ -515,6 +516,7 @@ function select(node) {
 
 let drillTimer = 0;
 let drillGone = "";
+let drillEnded = { id: "", till: 0 }; // no process has its faults any more, and it may not be listed yet
 async function followDrill() {
   clearTimeout(drillTimer);
   if (!now || !groupName || find("view-drills").hidden) return;
@@ -528,16 +530,17 @@ async function followDrill() {
 
 function showDrillNow(state) {
   const card = find("drill-now");
-  if (drillGone && drillGone !== state.drill) loadDrills(); // it has a report now
+  if (drillGone && drillGone !== state.drill) drillEnded = { id: drillGone, till: Date.now() + 120000 };
   drillGone = state.drill;
+  if (drillEnded.id && Date.now() < drillEnded.till) loadDrills(); // its report comes when the group is mended and checked
   card.hidden = !state.drill;
   if (!state.drill) return;
   const held = state.agents.filter((a) => a.faults.length), silent = state.agents.filter((a) => a.problem);
   const bottom = find("drill-steps"), follows = !bottom || bottom.scrollTop + bottom.clientHeight >= bottom.scrollHeight - 4;
   const focused = document.activeElement && document.activeElement.id === "drill-abort";
   card.replaceChildren(element("div.title", {}, element("h2", {}, "Under way: " + state.drill), element("button", { type: "button", id: "drill-abort", onclick: () => askAbort(state) }, "Abort…")),
-    element("p", {}, "Run by " + state.by + ". " + (held.length ? "In force: " + held.map((a) => a.faults.join(", ") + " at " + a.name).join("; ") + "." : "No fault is in force now.") +
-      (silent.length ? " Without an answer: " + silent.map((a) => a.name).join(", ") + "." : "")),
+    element("p", {}, "Run by " + state.by + ". " + (held.length ? "In force: " + held.map((a) => a.faults.join(", ") + " at " + a.name).join("; ") + "." : silent.length ? "No process that answers has a fault in force." : "No fault is in force now.") +
+      (silent.length ? " Without an answer, as is who was cut off or stopped: " + silent.map((a) => a.name).join(", ") + "." : "")),
     state.known ? element("ol.events", { id: "drill-steps", tabIndex: 0, "aria-label": "What the drill has said" }, ...state.progress.map((s) => element("li", {}, element("time.muted", {}, clock(s.time_ms) + " "), s.text))) :
       element("p.muted", {}, "What it says line by line can be read where it is run, and here if --drills names the directory of its history. History shows what it does to the group."));
   if (follows && find("drill-steps")) find("drill-steps").scrollTop = find("drill-steps").scrollHeight;
