@@ -158,7 +158,43 @@ func (r *Reader) BaseAt(lsn smr.LSN) (Base, error) {
 		}
 		return Base{}, fmt.Errorf("base at %d: %w", lsn, ErrNoBorder)
 	}
-	return f.baseAt(lsn)
+	base, err := f.baseAt(lsn)
+	var goesOn *goesOnError
+	if errors.As(err, &goesOn) {
+		return Base{}, fmt.Errorf("base at %d: %w", lsn, r.across(f, goesOn.at))
+	}
+	return base, err
+}
+
+// goesOnError says that a frame goes on behind its file, or that what says its length is damaged.
+type goesOnError struct{ at smr.LSN }
+
+func (e *goesOnError) Error() string {
+	return fmt.Sprintf("the frame at %d goes on behind its file", e.at)
+}
+
+// across says what to make of a frame at that goes on behind its file, where a boundary was asked for: it lies across it if it is whole and checks.
+// (Its length alone proves nothing: a bit of it may have flipped.)
+func (r *Reader) across(f *readFile, at smr.LSN) error {
+	next, err := r.locate(f.end())
+	if err != nil {
+		return fmt.Errorf("%w: the frame at %d should go on: %w", ErrCorrupt, at, err)
+	}
+	end := next.firstFrame
+	if end-at > smr.MaxFrame {
+		return fmt.Errorf("%w: the frame at %d should end at %d", ErrCorrupt, at, end)
+	}
+	frame := make([]byte, end-at)
+	if _, err := r.readAt(frame, at, end, false); err != nil {
+		return err
+	}
+	if size, err := smr.PeekFrame(frame); err != nil || size != len(frame) {
+		return fmt.Errorf("%w: the frame at %d says that it has %d bytes, and the next one begins behind %d", ErrCorrupt, at, size, len(frame))
+	}
+	if _, err := smr.DecodeFrame(frame, at); err != nil {
+		return fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	return ErrNoBorder
 }
 
 // baseAt counts from the beginning of the file up to lsn.
@@ -175,7 +211,9 @@ func (f *readFile) baseAt(lsn smr.LSN) (Base, error) {
 	switch {
 	case err != nil:
 		return Base{}, fmt.Errorf("base at %d: %w", lsn, err)
-	case cause != nil && !errors.Is(cause, smr.ErrShortFrame):
+	case errors.Is(cause, smr.ErrShortFrame):
+		return Base{}, &goesOnError{c.next}
+	case cause != nil:
 		return Base{}, fmt.Errorf("base at %d: %w: %w", lsn, ErrCorrupt, cause)
 	case c.next != lsn:
 		return Base{}, fmt.Errorf("base at %d: %w", lsn, ErrNoBorder)

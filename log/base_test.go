@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -305,3 +306,57 @@ const baseBytes = `
 	02 67 31 01 00 00 00 00  00 00 00 00 00 00 00 00
 	00 00 00 02 00 00 00 00  00 00 00 fe 00 00 00 00
 	00 00 00`
+
+// What could go wrong: a flipped bit makes a frame look as if it went on behind its file, and a boundary within it is taken for none: a KV node
+// that has executed up to there then takes its state for that of another stream.
+func TestDamageIsNoMissingBoundary(t *testing.T) {
+	fs := simfs.New()
+	l, _, err := log.Open(options(fs))
+	must(t, err)
+	w := &twin{}
+	must(t, l.Append(w.epoch()))
+	for _, size := range []int{100, 3000, 200, 9000, 700, 300, 60, 2000, 3000, 500} {
+		must(t, l.Append(w.frame(size)))
+	}
+	must(t, l.Sync())
+	// Intact: what lies in a frame, also in one that goes on in another file, is no boundary.
+	r, err := log.OpenReader(fs, dir)
+	must(t, err)
+	for lsn := smr.LSN(0); lsn <= w.end(); lsn += 13 {
+		if _, err := r.BaseAt(lsn); !w.boundary(lsn) && !errors.Is(err, log.ErrNoBorder) {
+			t.Fatalf("base at %d, in the middle of a frame: %v", lsn, err)
+		}
+	}
+	must(t, r.Close())
+	const fileData = 4096 // options; a file begins with it
+	longer := 0
+	for _, f := range w.frames {
+		for bit := range uint(32) {
+			at := f.LSN + 4 + smr.LSN(bit/8) // its length
+			name := ""
+			for _, candidate := range logFiles(fs) {
+				base, err := strconv.ParseUint(candidate[strings.LastIndexByte(candidate, '/')+1:], 10, 64)
+				must(t, err)
+				if smr.LSN(base) <= at && at < smr.LSN(base)+fileData {
+					name, at = candidate, at-smr.LSN(base)
+					break
+				}
+			}
+			damaged := fs.Clone()
+			must(t, damaged.FlipBit(name, int64(at), bit%8))
+			r, err := log.OpenReader(damaged, dir)
+			must(t, err)
+			for _, later := range w.frames {
+				if _, err := r.BaseAt(later.LSN); errors.Is(err, log.ErrNoBorder) {
+					t.Fatalf("bit %d of the length of the frame at %d in %s is flipped: base at %d: %v", bit, f.LSN, name, later.LSN, err)
+				} else if errors.Is(err, log.ErrCorrupt) {
+					longer++
+				}
+			}
+			must(t, r.Close())
+		}
+	}
+	if longer == 0 {
+		t.Fatal("no flipped bit was found")
+	}
+}
