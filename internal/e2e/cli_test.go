@@ -81,7 +81,7 @@ func TestUpRefusesWhatCannotWork(t *testing.T) {
 		{"port in use", []string{"up", "--dir", filepath.Join(dir, "busy"), "--port", busy}, 1, ":" + busy},
 		{"status of nothing", []string{"status", "--dir", filepath.Join(dir, "none")}, 1, "smrctl up"},
 		{"down of nothing", []string{"down", "--dir", filepath.Join(dir, "none")}, 1, "no cluster here"},
-		{"confmaster without port", []string{"status", "--confmaster", "localhost"}, 2, "host:port"},
+		{"confmaster without port", []string{"status", "--confmaster", "localhost"}, 2, "use HOST:PORT"},
 		{"nobody answers", []string{"status", "--confmaster", loopback(port)}, 4, "no configuration master answers"},
 		{"log of nothing", []string{"log", "verify", filepath.Join(dir, "none")}, 1, "none"},
 	}
