@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -333,16 +334,18 @@ func (w *world) changesByPage(t *testing.T, b *browser) {
 // audited: what was done at the page is on record under the name of who did it.
 func (w *world) audited(t *testing.T, what string) {
 	t.Helper()
-	entries, err := w.admin.WorkLog(context.Background(), w.Plan.Group, 100)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, e := range entries {
-		if strings.Contains(e.GetReason(), "audit: admin/admin from 127.0.0.1 at the web page of c") && strings.Contains(e.GetReason(), what) {
-			return
+	eventually(t, fmt.Sprintf("%q is in the audit log", what), func() error { // it goes there when it is done
+		entries, err := w.admin.WorkLog(context.Background(), w.Plan.Group, 100)
+		if err != nil {
+			return err
 		}
-	}
-	t.Errorf("%q is not in the audit log", what)
+		for _, e := range entries {
+			if strings.Contains(e.GetReason(), "audit: admin/admin from 127.0.0.1 at the web page of c") && strings.Contains(e.GetReason(), what) {
+				return nil
+			}
+		}
+		return errors.New("it is not there")
+	})
 }
 
 // drainsByPage: a replica is drained and taken back, with a look at what will be done before. Of two operators at once the later one is told, and nothing
