@@ -639,8 +639,7 @@ func (x *Address) GetDataAddr() string {
 type WatchRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Target        *Target                `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
-	IntervalMs    uint32                 `protobuf:"varint,2,opt,name=interval_ms,json=intervalMs,proto3" json:"interval_ms,omitempty"` // between two states
-	RestMs        uint32                 `protobuf:"varint,3,opt,name=rest_ms,json=restMs,proto3" json:"rest_ms,omitempty"`             // the same while nothing moves; 0: interval_ms
+	IntervalMs    uint32                 `protobuf:"varint,2,opt,name=interval_ms,json=intervalMs,proto3" json:"interval_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -685,13 +684,6 @@ func (x *WatchRequest) GetTarget() *Target {
 func (x *WatchRequest) GetIntervalMs() uint32 {
 	if x != nil {
 		return x.IntervalMs
-	}
-	return 0
-}
-
-func (x *WatchRequest) GetRestMs() uint32 {
-	if x != nil {
-		return x.RestMs
 	}
 	return 0
 }
@@ -1760,12 +1752,11 @@ const file_replicator_proto_rawDesc = "" +
 	"\x04node\x18\x03 \x01(\tR\x04node\":\n" +
 	"\aAddress\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1b\n" +
-	"\tdata_addr\x18\x02 \x01(\tR\bdataAddr\"u\n" +
+	"\tdata_addr\x18\x02 \x01(\tR\bdataAddr\"\\\n" +
 	"\fWatchRequest\x12+\n" +
 	"\x06target\x18\x01 \x01(\v2\x13.lockstep.v1.TargetR\x06target\x12\x1f\n" +
 	"\vinterval_ms\x18\x02 \x01(\rR\n" +
-	"intervalMs\x12\x17\n" +
-	"\arest_ms\x18\x03 \x01(\rR\x06restMs\"\xe9\t\n" +
+	"intervalMs\"\xe9\t\n" +
 	"\fReplicaState\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x14\n" +
 	"\x05group\x18\x02 \x01(\tR\x05group\x12\x12\n" +

@@ -107,7 +107,7 @@ func (w *watcher) stream(ctx context.Context, key replicaKey, addr string) (work
 	defer quiet.Stop()
 	stream, err := lockstep.NewReplicatorClient(conn).Watch(ctx, &lockstep.WatchRequest{
 		Target:     w.node.target(key.group, key.node),
-		IntervalMs: uint32(w.node.config.Probe.Milliseconds()), RestMs: uint32(w.node.config.restProbe().Milliseconds()),
+		IntervalMs: uint32(w.node.config.Probe.Milliseconds()),
 	})
 	for err == nil {
 		var state *lockstep.ReplicaState

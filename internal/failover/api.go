@@ -341,12 +341,8 @@ type Result struct {
 type Input interface{ input() }
 
 type (
-	// Tick passes time: one every TickMillis, or as many together as Ticks says (0 is 1; see Rest). StampMillis is the wall clock; it only
-	// feeds the work log.
-	Tick struct {
-		StampMillis int64
-		Ticks       int
-	}
+	// Tick passes time: one every TickMillis. StampMillis is the wall clock; it only feeds the work log.
+	Tick struct{ StampMillis int64 }
 
 	// Observed: a replica's state, first hand, from this confmaster's own Watch stream.
 	Observed struct {

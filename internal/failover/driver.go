@@ -16,7 +16,6 @@ type Driver struct {
 
 	ticks   uint64 // time
 	steps   uint64 // inputs so far: orders observations against decisions
-	stirred bool   // the last input had effects
 	stamp   int64  // wall clock of the last tick
 	leading bool
 
@@ -139,14 +138,12 @@ func (d *Driver) Leading() bool { return d.leading }
 // Step takes one input and adds what follows from it to out.
 func (d *Driver) Step(in Input, out *Effects) {
 	d.steps++
-	before := out.count()
-	defer func() { d.stirred = out.count() > before }()
 	if !d.tracksAll() {
 		d.trackReplicas() // a command was applied whose Committed has yet to come
 	}
 	switch in := in.(type) {
 	case *Tick:
-		d.ticks += uint64(max(in.Ticks, 1))
+		d.ticks++
 		d.stamp = in.StampMillis
 	case *Observed:
 		d.observed(in)

@@ -14,8 +14,6 @@ import (
 const (
 	// evictionPeriod is how often the memory of all clients is compared with maxmemory-clients, if that limits it.
 	evictionPeriod = 100 * time.Millisecond
-	// unlimitedPeriod is how often it is looked whether it does.
-	unlimitedPeriod = time.Second
 	// nameBytes is what a watched key or a subscription counts, in bytes.
 	nameBytes = 128
 )
@@ -135,19 +133,14 @@ func (n *Node) evictClients() {
 
 // keepClientMemory looks after maxmemory-clients until ctx is done.
 func (n *Node) keepClientMemory(ctx context.Context) {
-	timer := time.NewTimer(evictionPeriod)
-	defer timer.Stop()
+	ticker := time.NewTicker(evictionPeriod)
+	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-timer.C:
-		}
-		n.evictClients()
-		if n.clientBound() == 0 {
-			timer.Reset(unlimitedPeriod)
-		} else {
-			timer.Reset(evictionPeriod)
+		case <-ticker.C:
+			n.evictClients()
 		}
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -27,8 +26,6 @@ import (
 const (
 	// maxManageMessage bounds a request to the management port in bytes.
 	maxManageMessage = 1 << 20
-	// manageWindow is how many bytes of requests may be under way on a connection to it.
-	manageWindow = 1 << 20
 	// maxManageConns bounds the connections to it, maxManageStreams the calls on each.
 	maxManageConns   = 128
 	maxManageStreams = 64
@@ -58,8 +55,6 @@ func (n *node) serveManage(ctx context.Context, listener net.Listener) error {
 	guard := trust.Guard{Keeper: n.cfg.Keeper, Methods: methodRoles(), Denied: n.denied}
 	server := grpc.NewServer(append(guard.Options(),
 		grpc.MaxRecvMsgSize(maxManageMessage),
-		// Windows of a fixed size: measuring the connection to adapt them takes a ping for each message of a quiet stream.
-		grpc.InitialWindowSize(manageWindow), grpc.InitialConnWindowSize(manageWindow),
 		grpc.MaxConcurrentStreams(maxManageStreams),
 		grpc.ConnectionTimeout(helloPatience),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
@@ -174,48 +169,27 @@ func (m *manage) Watch(in *proto.WatchRequest, out grpc.ServerStreamingServer[pr
 	if err := m.checkTarget(in.GetTarget()); err != nil {
 		return err
 	}
-	interval := watchMillis(in.GetIntervalMs(), defaultWatchMillis)
-	rest := max(interval, watchMillis(in.GetRestMs(), interval))
-	timer := time.NewTimer(0)
-	defer timer.Stop()
+	interval := in.GetIntervalMs()
+	if interval == 0 {
+		interval = defaultWatchMillis
+	}
+	ticker := time.NewTicker(time.Duration(min(max(interval, minWatchMillis), maxWatchMillis)) * time.Millisecond)
+	defer ticker.Stop()
 	changed, stop := m.node.snapshot.watch()
 	defer stop()
-	last := &proto.ReplicaState{}
 	for {
-		state := m.node.state()
-		if err := out.Send(state); err != nil {
+		if err := out.Send(m.node.state()); err != nil {
 			return err
 		}
-		wait := interval
-		if restsSince(last, state) {
-			wait = rest
-		}
-		last = state
-		timer.Reset(time.Duration(wait-processMillis()%wait) * time.Millisecond) // all watchers are told in one go
 		select {
 		case <-changed:
-		case <-timer.C:
+		case <-ticker.C:
 		case <-out.Context().Done():
 			return out.Context().Err()
 		case <-m.ctx.Done():
 			return status.Error(codes.Unavailable, "the replicator stops")
 		}
 	}
-}
-
-// watchMillis is a pause between two states as it is used, 0 for none asked for.
-func watchMillis(asked uint32, otherwise int64) int64 {
-	if asked == 0 {
-		return otherwise
-	}
-	return min(max(int64(asked), minWatchMillis), maxWatchMillis)
-}
-
-// restsSince reports whether nothing has moved between two states.
-func restsSince(before, after *proto.ReplicaState) bool {
-	return before.GetEnd() == after.GetEnd() && before.GetDurable() == after.GetDurable() && before.GetCommit() == after.GetCommit() &&
-		before.GetApplied() == after.GetApplied() && before.GetCheckpoint() == after.GetCheckpoint() && before.GetBytesDone() == after.GetBytesDone() &&
-		slices.EqualFunc(before.GetPeers(), after.GetPeers(), func(a, b *proto.PeerState) bool { return a.GetDurable() == b.GetDurable() })
 }
 
 // order passes an order to the loop and waits for the core's reply.

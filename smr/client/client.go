@@ -80,9 +80,7 @@ type Client struct {
 	links      links
 	checkpoint atomic.Uint64
 	// saved wakes the local writer (1): there is a new checkpoint, base or transfer.
-	saved chan struct{}
-	// moved wakes it (1) while it rests: Applied has moved.
-	moved    chan struct{}
+	saved    chan struct{}
 	base     atomic.Pointer[[]byte]       // to be told to the replicator, nil if it was
 	transfer atomic.Pointer[smr.Transfer] // the newest
 }
@@ -92,7 +90,7 @@ func New(config Config, machine Machine) (*Client, error) {
 	if err := config.Validate(); err != nil {
 		return nil, err
 	}
-	c := &Client{config: config.withDefaults(), machine: machine, saved: make(chan struct{}, 1), moved: make(chan struct{}, 1)}
+	c := &Client{config: config.withDefaults(), machine: machine, saved: make(chan struct{}, 1)}
 	c.session = newSessionLoop(c)
 	c.inbox.init(c.config, c.knock)
 	c.owners.base = 1

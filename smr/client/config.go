@@ -72,8 +72,6 @@ const (
 	// replicatorPatience is how long the replicator may be silent. It tells its status every second.
 	replicatorPatience = 3 * time.Second
 	progressEvery      = 100 * time.Millisecond
-	// restEvery is in its place while nothing changes. The replicator takes a KV node for gone that is silent for 3 s.
-	restEvery = time.Second
 
 	localPauseMin, localPauseMax   = 10 * time.Millisecond, 500 * time.Millisecond
 	masterPauseMin, masterPauseMax = 5 * time.Millisecond, 200 * time.Millisecond

@@ -170,21 +170,17 @@ func (c *Client) hearStatus(conn net.Conn, reader *wire.Reader) error {
 	}
 }
 
-// tellProgress reports how far this node is, every so often and when there is a new checkpoint. Once it has said the same twice it rests until there
-// is something to say.
+// tellProgress reports how far this node is, every so often and when there is a new checkpoint.
 func (c *Client) tellProgress(ctx context.Context, conn net.Conn) error {
-	timer := time.NewTimer(progressEvery)
-	defer timer.Stop()
+	ticker := time.NewTicker(progressEvery)
+	defer ticker.Stop()
 	defer conn.Close() // a replicator that cannot be told is not heard either
 	var buffer []byte
 	var told *smr.Transfer
-	var last smr.Progress
-	var moved chan struct{} // nil unless it rests
 	for {
 		select {
-		case <-timer.C:
+		case <-ticker.C:
 		case <-c.saved:
-		case <-moved:
 		case <-ctx.Done():
 			return nil
 		}
@@ -193,15 +189,7 @@ func (c *Client) tellProgress(ctx context.Context, conn net.Conn) error {
 		if c.applied.inDoubt.Load() {
 			checkpoint = 0 // nothing may be trimmed, and nobody sent here for an image, because of a state of another stream
 		}
-		progress := smr.Progress{Applied: applied, Checkpoint: checkpoint}
-		moved = nil
-		wait := progressEvery
-		if progress == last {
-			moved, wait = c.moved, restEvery
-		}
-		last = progress
-		timer.Reset(wait)
-		buffer = wire.AppendMessage(buffer[:0], &progress)
+		buffer = wire.AppendMessage(buffer[:0], &smr.Progress{Applied: applied, Checkpoint: checkpoint})
 		if base := c.base.Swap(nil); base != nil {
 			buffer = wire.AppendMessage(buffer, &smr.LocalBase{Base: *base})
 		}

@@ -14,8 +14,8 @@ import (
 // connections have to say.
 const maxTicks = 25
 
-// idleTicks is how many ticks come together while nobody waits for anything; not more than maxTicks.
-const idleTicks = 25
+// idleTicks is how many ticks come together while nobody waits for anything.
+const idleTicks = 10
 
 // maxRounds is how many rounds a goroutine that brought something steps the session for others, before it leaves that to the session
 // loop's own goroutine.

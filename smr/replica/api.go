@@ -18,7 +18,7 @@ type (
 type Input interface{ input() }
 
 type (
-	// Tick passes time. The shell sends one every TickMillis, or those of a Rest together, but never more than time has passed; Stamp is the wall clock in milliseconds. It may jump:
+	// Tick passes time. The shell sends one every TickMillis; Stamp is the wall clock in milliseconds. It may jump:
 	// log time never goes back all the same. Clock is for leases (S11): microseconds on a clock of this machine that never jumps
 	// and does not stand still while the machine is suspended, read before Step is called; 0 if there is none.
 	Tick struct{ Stamp, Clock int64 }
@@ -322,8 +322,8 @@ type Options struct {
 	// LeaseTicks that a master asks its slaves for; 0: it reads under no lease. It relies on three quarters of it, counted from
 	// before it asked, so that clocks may differ by a seventh in rate. Several times HeartbeatTicks, or it lapses in between.
 	LeaseTicks int
-	// HeartbeatTicks between heartbeats of a master that has nothing else to tell (default 5; see beatTicks), CommitTicks of quiet
-	// before a commit frame (default 20), TimeTicks between time tick frames of an idle master (default 100), DeadTicks after
+	// HeartbeatTicks between heartbeats of an idle master (default 5), CommitTicks of quiet before a commit
+	// frame (default 20), TimeTicks between time tick frames of an idle master (default 100), DeadTicks after
 	// which a silent connection is given up (default 150).
 	HeartbeatTicks, CommitTicks, TimeTicks, DeadTicks int
 

@@ -19,8 +19,7 @@ import (
 const (
 	// keptAsks is how many rounds the master remembers the beginning of. A grant of an older one counts for nothing.
 	keptAsks = 64
-	// leaseSlack, in ticks, is how much more often ticks may come than time passes, counted from a heartbeat: part of the first had passed
-	// before it, and one may come on the heels of one that waited.
+	// leaseSlack, in ticks, is how much more often ticks may come than time passes: one that waited, and the next on its heels.
 	leaseSlack = 2
 )
 
@@ -87,7 +86,7 @@ func (r *Replica) leaseAsked() uint64 {
 // leaseDue reports whether it is time to ask again. Heartbeats may be more frequent, when there is something to tell, without
 // asking.
 func (r *Replica) leaseDue() bool {
-	return r.leaseAsked() > 0 && r.ticks-r.lead.asks.last >= r.beatTicks()
+	return r.leaseAsked() > 0 && r.ticks-r.lead.asks.last >= uint64(r.o.HeartbeatTicks)
 }
 
 // askLease begins a round that asks for a lease, once it is on record that this replica relies on leases.
