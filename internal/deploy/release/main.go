@@ -99,21 +99,20 @@ func build(ctx context.Context, out string, check bool, stdout io.Writer) error 
 }
 
 // rebuild builds the commit in a directory of its own with an empty cache and returns the sums.
-func rebuild(ctx context.Context, head commit, stdout io.Writer) (sums string, err error) {
+func rebuild(ctx context.Context, head commit, stdout io.Writer) (string, error) {
 	dir, err := os.MkdirTemp("", "lockstep-release-")
 	if err != nil {
 		return "", fmt.Errorf("make a directory: %w", err)
 	}
 	defer os.RemoveAll(dir)
 	tree := filepath.Join(dir, "tree")
-	if _, err := output(ctx, ".", nil, "git", "worktree", "add", "--detach", tree, head.hash); err != nil {
+	// A clone, no worktree: in one of those Go does not find the commit.
+	if _, err := output(ctx, ".", nil, "git", "clone", "--quiet", "--no-checkout", ".", tree); err != nil {
 		return "", err
 	}
-	defer func() {
-		if _, removeErr := output(context.WithoutCancel(ctx), ".", nil, "git", "worktree", "remove", "--force", tree); err == nil {
-			err = removeErr
-		}
-	}()
+	if _, err := output(ctx, tree, nil, "git", "checkout", "--quiet", "--detach", head.hash); err != nil {
+		return "", err
+	}
 	if err := produce(ctx, tree, filepath.Join(dir, "out"), head, []string{"GOCACHE=" + filepath.Join(dir, "cache")}, stdout); err != nil {
 		return "", err
 	}
