@@ -62,7 +62,7 @@ func (c call) bitsToWrite(last int64) (e *entry, grown, ok bool) {
 		grown = true
 	}
 	if missing := int(last>>3) + 1 - len(e.value.text()); missing > 0 {
-		e.value.setText(append(e.value.text(), make([]byte, missing)...), heldRaw)
+		c.db.keys.lengthen(e, missing, heldRaw)
 		grown = true
 	}
 	e.value.held = heldRaw

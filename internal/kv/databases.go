@@ -5,6 +5,7 @@ import (
 	"math"
 
 	"lockstep/internal/resp"
+	"lockstep/internal/view"
 	"lockstep/smr"
 )
 
@@ -21,7 +22,7 @@ const Databases = 16
 // database is one numbered keyspace.
 type database struct {
 	number int // changes with SWAPDB
-	keys   table[value]
+	keys   keyTable
 	due    dueHeap
 
 	// deleted holds, for each slot, the version of the last removal of a key (nil: none was); flushed that of the
@@ -56,17 +57,18 @@ func (d *database) remove(m *Machine, e *entry, version smr.LSN) {
 	d.goes(m, e)
 	m.letGo(e)
 	d.due.remove(e)
+	key := e.key()
 	d.keys.remove(e)
 	if d.deleted == nil {
 		d.deleted = new(removals)
 	}
-	d.deleted.note(Slot([]byte(e.key)), version)
+	d.deleted.note(Slot(view.Bytes(key)), version)
 	m.used -= e.value.size()
 	if m.waiters.size > 0 {
-		m.markReady(d.number, e.key)
+		m.markReady(d.number, key)
 	}
 	if m.host != nil {
-		m.host.Changed(d.number, e.key)
+		m.host.Changed(d.number, key)
 	}
 }
 
@@ -81,7 +83,7 @@ func (d *database) flush(m *Machine, version smr.LSN) {
 		m.markAllReady(d.number)
 	}
 	d.clears(m)
-	d.keys = table[value]{lastID: d.keys.lastID}
+	d.keys = keyTable{lastID: d.keys.lastID, leaving: &m.leaving}
 	d.due = dueHeap{}
 	d.deleted = nil // all versions below that of the flush
 	d.flushed = version
@@ -152,13 +154,13 @@ func copyKey(c call) {
 	}
 	twin := target.create(c.args[2])
 	if o := source.value.object(); o != nil {
-		twin.value.setObject(o.clone())
+		target.db.keys.setObject(twin, o.clone())
 	} else {
 		as := source.value.held
 		if as == heldText {
 			as = heldOwn
 		}
-		twin.value.setText(replaceBytes(nil, source.value.text()), as)
+		target.db.keys.setText(twin, source.value.text(), as)
 	}
 	target.touch(twin)
 	if source.value.due != 0 {
@@ -183,14 +185,12 @@ func moveKey(c call) {
 		c.reply.Int(0)
 		return
 	}
-	v, expires := source.value, source.value.due != 0
+	expires := source.value.due != 0
 	var at int64
 	if expires {
 		at = c.db.due.at(source)
 	}
-	c.drop(source)
-	twin := target.create(c.args[1])
-	twin.value.take(v)
+	twin := c.replant(source, target, c.args[1])
 	target.touch(twin)
 	if expires {
 		target.expireAt(twin, at)
@@ -198,6 +198,17 @@ func moveKey(c call) {
 	c.notify(EventGeneric, "move_from", c.args[1])
 	target.notify(EventGeneric, "move_to", c.args[1])
 	c.reply.Int(1)
+}
+
+// replant takes an entry out and makes one that holds what it held, in another place. It has been met by find.
+func (c call) replant(source *entry, target call, key []byte) *entry {
+	from := c.db.keys.storage
+	var held value
+	from.move(&held, &source.value, from)
+	c.drop(source)
+	twin := target.create(key)
+	target.db.keys.storage.move(&twin.value, &held, from)
+	return twin
 }
 
 // swapDatabases is SWAPDB: those who have selected one of the two work with the keys of the other from now on, and so do those

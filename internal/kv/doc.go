@@ -19,6 +19,8 @@
 //   - Iteration never follows a Go map: a table keeps its nodes in the order of their insertion, numbered from 1. Every
 //     reply that lists something uses that order (or a sorted one), and cursors of SCAN are those numbers, so that
 //     they are valid on every node.
+//   - Entries, keys and strings lie in memory that the garbage collector does not look into (storage.go). An entry, its key and its value are what
+//     they were until the request ends that met them, and of no use behind it.
 //   - A key's version is a number that grows with the log and is different for any two requests; WATCH compares it.
 //   - A command checks all of its arguments before it changes anything.
 //

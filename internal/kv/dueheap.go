@@ -1,5 +1,7 @@
 package kv
 
+import "lockstep/internal/view"
+
 const (
 	// duePage is how many expiries stand in one piece of memory: a heap grows by a page, and never moves what it holds.
 	duePage = 1 << duePageBits
@@ -10,10 +12,10 @@ const (
 // due is the expiry of a key.
 type due struct {
 	at    int64 // milliseconds since 1970 UTC
-	entry *entry
+	entry view.Hidden[entry]
 }
 
-// dueHeap is a binary heap of expiries: first the earliest, of several the key that was inserted first.
+// dueHeap is a binary heap of expiries of the keys of one table, which keeps the entries alive: first the earliest, of several the key that was inserted first.
 //
 // Invariants: value.due of an entry in the heap is 1 + its place; all pages but the last are full, no page is empty.
 type dueHeap struct {
@@ -46,7 +48,7 @@ func (h *dueHeap) add(e *entry, at int64) {
 		h.pages = append(h.pages, page)
 		last++
 	}
-	h.pages[last] = append(h.pages[last], due{at, e})
+	h.pages[last] = append(h.pages[last], due{at, view.Hide(e)})
 	e.value.due = uint32(h.size + 1)
 	h.size++
 	h.up(h.size - 1)
@@ -83,13 +85,13 @@ func (h *dueHeap) change(e *entry, at int64) {
 
 func (h *dueHeap) before(i, j int) bool {
 	a, b := h.get(i), h.get(j)
-	return a.at < b.at || a.at == b.at && a.entry.id < b.entry.id
+	return a.at < b.at || a.at == b.at && a.entry.Pointer().id < b.entry.Pointer().id
 }
 
 func (h *dueHeap) swap(i, j int) {
 	a, b := h.get(i), h.get(j)
 	*a, *b = *b, *a
-	a.entry.value.due, b.entry.value.due = uint32(i+1), uint32(j+1)
+	a.entry.Pointer().value.due, b.entry.Pointer().value.due = uint32(i+1), uint32(j+1)
 }
 
 func (h *dueHeap) up(i int) {

@@ -105,7 +105,7 @@ func restore(c call) {
 	if v.object != nil {
 		c.setObject(e, v.object)
 	} else {
-		e.value.setText(v.text, heldText)
+		c.db.keys.setText(e, v.text, heldText)
 		c.touch(e)
 	}
 	if at > 0 {

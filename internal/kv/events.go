@@ -77,12 +77,12 @@ type Host interface {
 	// Published delivers a message of PUBLISH (or SPUBLISH, if sharded) to the clients of this node and returns how many
 	// got it. channel and message may not be kept.
 	Published(channel, message []byte, sharded bool) (receivers int)
-	// Changed says that a key was created, changed or removed. It may come several times for one command.
+	// Changed says that a key was created, changed or removed. It may come several times for one command. The key may not be kept.
 	Changed(database int, key string)
 	// Flushed says that all keys of a database were removed, or exchanged for others (SWAPDB).
 	Flushed(database int)
 	// Event is a keyspace event of a class that notify-keyspace-events selects. Those of EventKeyMiss also come from ReadIn, on
-	// the goroutine of whoever reads: several at a time.
+	// the goroutine of whoever reads: several at a time. The key may not be kept.
 	Event(database int, class EventClass, event, key string)
 	// Served returns where to write the reply of a waiting command that is about to be executed again, or ends otherwise;
 	// nil if no client of this node waits for it.

@@ -95,6 +95,16 @@ func (h *hashTable) set(field, text []byte) bool {
 	return isNew
 }
 
+// replaceBytes returns a copy of text, in the memory of old if that is neither too small nor a waste.
+func replaceBytes(old, text []byte) []byte {
+	if cap(old) >= len(text) && cap(old) <= 2*len(text)+32 {
+		return append(old[:0], text...)
+	}
+	b := make([]byte, len(text))
+	copy(b, text)
+	return b
+}
+
 // unpack makes a table of the pack.
 func (h *hashObject) unpack() {
 	h.big = new(hashTable)
@@ -213,7 +223,7 @@ func (c call) hashToWrite() (*hashObject, *entry, bool) {
 	h, e, ok := c.hash()
 	if ok && e == nil {
 		h, e = &hashObject{limits: c.limits()}, c.create(c.args[1])
-		e.value.setObject(h)
+		c.db.keys.setObject(e, h)
 	}
 	return h, e, ok
 }

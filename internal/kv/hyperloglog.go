@@ -359,7 +359,7 @@ func (c call) hllToWrite(key []byte) (e *entry, created, ok bool) {
 	}
 	if e == nil {
 		e = c.create(key)
-		e.value.setText(newHLL(), heldRaw)
+		c.db.keys.setText(e, newHLL(), heldRaw)
 		created = true
 	}
 	e.value.held = heldRaw
@@ -378,7 +378,7 @@ func pfAdd(c call) {
 			c.reply.Error(errHLLBroken)
 			return
 		}
-		e.value.setText(h, heldRaw)
+		c.db.keys.setText(e, h, heldRaw)
 		changed = changed || raised
 	}
 	if !changed {
@@ -438,7 +438,7 @@ func pfMerge(c call) {
 		}
 	}
 	markStale(h)
-	e.value.setText(h, heldRaw)
+	c.db.keys.setText(e, h, heldRaw)
 	c.touch(e)
 	c.notify(EventString, "pfadd", c.args[1])
 	c.reply.OK()
@@ -489,7 +489,7 @@ func (c call) makeDense(e *entry) bool {
 		c.reply.Error(errHLLBroken)
 		return false
 	}
-	e.value.setText(dense, heldRaw)
+	c.db.keys.setText(e, dense, heldRaw)
 	c.touch(e)
 	return true
 }

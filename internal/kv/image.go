@@ -153,7 +153,7 @@ func (d *database) beginImage(i *imaging, full bool) {
 // keysWork takes the keys of a database.
 type keysWork struct {
 	tag   byte
-	keys  *table[value]
+	keys  *keyTable
 	due   *dueHeap // of the keys
 	marks *numberMarks
 	// checks is the database of which some rows that did not change are to be compared, nil for none; left says how many.
@@ -171,7 +171,7 @@ func (w *keysWork) next(i *imaging, rows *ImageRows) bool {
 	case !ok:
 		return w.check(i, rows)
 	case present:
-		i.takeKey(w.tag, w.due, w.keys.at(row.seq), rows)
+		i.takeKey(w.tag, w.due, w.keys.first(row.seq), rows)
 	default:
 		rows.remove(rowKey{space: spaceKeys, part: w.tag, number: row.seq})
 	}
@@ -196,7 +196,7 @@ func (w *keysWork) check(i *imaging, rows *ImageRows) bool {
 		d.checked = row.seq
 		if !w.marks.changed(row) {
 			w.left--
-			i.checkKey(d, d.keys.at(row.seq), rows)
+			i.checkKey(d, d.keys.first(row.seq), rows)
 			return true
 		}
 	}

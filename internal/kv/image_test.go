@@ -105,7 +105,7 @@ func (s *imageStore) end() {
 // load returns a machine made of the rows.
 func (s *imageStore) load(t testing.TB) *Machine {
 	t.Helper()
-	m := New()
+	m := strict()
 	l := LoadImage(m)
 	for _, key := range slices.Sorted(maps.Keys(s.rows)) {
 		if err := l.Row([]byte(key), []byte(s.rows[key])); err != nil {
@@ -148,7 +148,7 @@ type imager struct {
 }
 
 func newImager(t testing.TB, seed uint64) *imager {
-	i := &imager{t: t, dice: rand.New(rand.NewPCG(seed, 0)), m: New(), stamp: 1_700_000_000_000}
+	i := &imager{t: t, dice: rand.New(rand.NewPCG(seed, 0)), m: strict(), stamp: 1_700_000_000_000}
 	i.store.rows = make(map[string]string)
 	return i
 }

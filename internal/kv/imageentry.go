@@ -103,7 +103,7 @@ func appendFront(b []byte, expiries *dueHeap, e *entry) []byte {
 	if e.value.due != 0 {
 		b = binary.AppendVarint(b, expiries.at(e))
 	}
-	return appendRowText(b, e.key)
+	return appendRowText(b, e.key())
 }
 
 // appendContent appends what the entry holds.
@@ -194,7 +194,7 @@ type storedEntry struct {
 	size    int64
 	expires bool
 	due     int64
-	key     string
+	key     []byte // shares the memory of the row
 }
 
 // entry reads the front of the row of a key; the content follows.
@@ -215,7 +215,7 @@ func (r *rowReader) entry() (s storedEntry) {
 	if s.expires {
 		s.due = r.int()
 	}
-	s.key = string(r.text())
+	s.key = r.text()
 	return s
 }
 
@@ -317,6 +317,27 @@ func (l *tableLoader[V]) items(r *rowReader, from uint64) {
 }
 
 func (l *tableLoader[V]) complete() bool { return l.loaded == l.shape.size }
+
+// keyLoader fills the table of the keys of a database in the order of their numbers.
+type keyLoader struct {
+	table *keyTable
+	shape tableShape
+}
+
+func newKeyLoader(t *keyTable, shape tableShape) *keyLoader {
+	t.shaped(shape.lastID, shape.size, len(shape.chunks))
+	return &keyLoader{t, shape}
+}
+
+// add puts in the next entry, which holds nothing; nil if there must be no other, or none of that number.
+func (l *keyLoader) add(id uint64, key []byte) *entry {
+	if l.table.size == l.shape.size || id > l.shape.lastID {
+		return nil
+	}
+	return l.table.restore(id, key, l.shape.chunks)
+}
+
+func (l *keyLoader) complete() bool { return l.table.size == l.shape.size }
 
 func (r *rowReader) chunk(k *listChunk, l *list) {
 	k.count = r.count(2)

@@ -217,7 +217,7 @@ func (d *database) appendRow(b []byte) []byte {
 		b = binary.AppendUvarint(b, uint64(version))
 		before = slot
 	})
-	return appendTableShape(b, &d.keys)
+	return appendOrder(b, d.keys.lastID, d.keys.size, d.keys.order)
 }
 
 func (r *rowReader) database(d *database) tableShape {

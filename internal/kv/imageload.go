@@ -15,7 +15,7 @@ import (
 type ImageLoader struct {
 	m       *Machine
 	seen    [8]bool // parts of the machine
-	keys    [Databases]*tableLoader[value]
+	keys    [Databases]*keyLoader
 	objects map[uint64]*objectLoader
 	order   []*objectLoader
 	last    *objectLoader // the one that the last row was of
@@ -95,7 +95,7 @@ func (l *ImageLoader) machineRow(at rowKey, r *rowReader) {
 		d := l.m.databases[tag]
 		shape := r.database(d)
 		if r.err == nil {
-			l.keys[tag] = newTableLoader[value](&d.keys, shape, nil)
+			l.keys[tag] = newKeyLoader(&d.keys, shape)
 		}
 		return
 	}
@@ -135,28 +135,28 @@ func (l *ImageLoader) keyRow(at rowKey, r *rowReader) {
 	if r.err != nil {
 		return
 	}
-	var v value
-	asleep := l.lazy && l.m.used-l.m.tier.bytes+s.size > l.keep
-	if asleep {
-		l.leave(s, &v, r)
-	} else {
-		l.content(s, &v, r)
-	}
-	v.version, v.used, v.uses = s.version, s.used, s.uses
-	v.setSize(s.size)
-	if r.err != nil {
-		return
-	}
-	if !keys.add(at.number, s.key, v) {
+	e := keys.add(at.number, s.key)
+	if e == nil {
 		r.fail()
 		return
 	}
+	asleep := l.lazy && l.m.used-l.m.tier.bytes+s.size > l.keep
+	if asleep {
+		l.leave(s, &e.value, r)
+	} else if held := l.content(s, r); r.err == nil {
+		d.keys.set(e, held)
+	}
+	if r.err != nil {
+		return
+	}
+	e.value.version, e.value.used, e.value.uses = s.version, s.used, s.uses
+	e.value.setSize(s.size)
 	l.m.used += s.size
 	if s.expires {
-		d.due.add(d.keys.at(at.number), s.due)
+		d.due.add(e, s.due)
 	}
 	if asleep {
-		l.m.count(d.keys.at(at.number))
+		l.m.count(e)
 	}
 }
 
@@ -215,49 +215,46 @@ func (l *ImageLoader) leave(s storedEntry, v *value, r *rowReader) {
 
 func (l *ImageLoader) leaveText(s storedEntry, v *value, r *rowReader) {
 	is := cold{sum: crc32.Checksum(r.rest, castagnoli)}
-	l.content(s, v, r)
-	e := entry{value: *v}
-	if is.shown = coldShown(slices.Index(coldEncodings[:], encodingOf(&e))); references(&e) != 1 {
+	e := detach(&entry{}, l.content(s, r))
+	if is.shown = coldShown(slices.Index(coldEncodings[:], encodingOf(e))); references(e) != 1 {
 		is.shown = showsShared
 	}
-	v.setCold(v.held, is)
+	v.setCold(e.value.held, is)
 }
 
-// content reads what a key holds.
-func (l *ImageLoader) content(s storedEntry, v *value, r *rowReader) {
+// content reads what a key holds. A string shares the memory of the row.
+func (l *ImageLoader) content(s storedEntry, r *rowReader) (held loose) {
 	limits := &l.m.set.packs
 	if s.large && (s.kind < entryHash || s.kind > entryStream || s.object == 0 || l.objects[s.object] != nil) {
 		r.fail()
-		return
+		return held
 	}
 	switch s.kind {
 	case entryText, entryRawText, entryFloatText, entryOwnText:
-		as := heldText
 		switch s.kind {
 		case entryRawText:
-			as = heldRaw
+			held.held = heldRaw
 		case entryFloatText:
-			as = heldFloat
+			held.held = heldFloat
 		case entryOwnText:
-			as = heldOwn
+			held.held = heldOwn
 		}
-		v.setText(append(make([]byte, 0, len(r.rest)), r.rest...), as)
-		r.rest = nil
+		held.text, r.rest = r.rest, nil
 	case entryPackedHash:
 		h := &hashObject{limits: limits}
 		h.pack, h.count = r.pack(2)
-		v.setObject(h)
+		held.object = h
 	case entryPackedSet:
 		s := &setObject{limits: limits, mixed: r.byte() == 1}
 		s.pack, s.count = r.pack(1)
-		v.setObject(s)
+		held.object = s
 	case entryPackedZset:
 		z := &zsetObject{limits: limits}
 		z.pack, z.count = r.pack(2)
-		v.setObject(z)
+		held.object = z
 	case entryHash:
 		h := &hashObject{limits: limits, big: &hashTable{}}
-		v.setObject(h)
+		held.object = h
 		loadTable(l, s, h, &h.big.table, r, func(r *rowReader) []byte {
 			text := r.text()
 			h.big.valueBytes += len(text)
@@ -265,11 +262,11 @@ func (l *ImageLoader) content(s storedEntry, v *value, r *rowReader) {
 		}, nil)
 	case entrySet:
 		t := &setObject{limits: limits, big: &table[struct{}]{}}
-		v.setObject(t)
+		held.object = t
 		loadTable(l, s, t, t.big, r, func(*rowReader) struct{} { return struct{}{} }, nil)
 	case entryZset:
 		z := &zsetObject{limits: limits, big: &zsetTable{}}
-		v.setObject(z)
+		held.object = z
 		var members []*member
 		loadTable(l, s, z, &z.big.table, r, (*rowReader).float, func(m *member, last bool) {
 			if members = append(members, m); last {
@@ -278,12 +275,13 @@ func (l *ImageLoader) content(s storedEntry, v *value, r *rowReader) {
 			}
 		})
 	case entryList:
-		l.list(s, v, limits, r)
+		held.object = l.list(s, limits, r)
 	case entryStream:
-		l.stream(s, v, r)
+		held.object = l.stream(s, r)
 	default:
 		r.fail()
 	}
+	return held
 }
 
 // large notes a large object, whose rows come later.
@@ -340,9 +338,8 @@ func loadTable[V any](l *ImageLoader, s storedEntry, content largeContent, t *ta
 
 func (r *rowReader) float() float64 { return math.Float64frombits(r.fixed()) }
 
-func (l *ImageLoader) list(s storedEntry, v *value, limits *packLimits, r *rowReader) {
+func (l *ImageLoader) list(s storedEntry, limits *packLimits, r *rowReader) *list {
 	o := &list{limits: limits, quick: r.byte() == 1}
-	v.setObject(o)
 	if !s.large {
 		for len(r.rest) > 0 && r.err == nil {
 			k := new(listChunk)
@@ -352,7 +349,7 @@ func (l *ImageLoader) list(s storedEntry, v *value, limits *packLimits, r *rowRe
 		if o.length == 0 {
 			r.fail()
 		}
-		return
+		return o
 	}
 	var image *objectImage
 	var chunks map[uint64]*listChunk
@@ -380,11 +377,11 @@ func (l *ImageLoader) list(s storedEntry, v *value, limits *packLimits, r *rowRe
 			r.fail()
 		}
 	}, func() bool { return chunks != nil && len(chunks) == 0 && o.length > 0 })
+	return o
 }
 
-func (l *ImageLoader) stream(s storedEntry, v *value, r *rowReader) {
+func (l *ImageLoader) stream(s storedEntry, r *rowReader) *stream {
 	o := r.streamHead()
-	v.setObject(o)
 	if !s.large {
 		r.groups(o)
 		for range r.count(8) {
@@ -399,7 +396,7 @@ func (l *ImageLoader) stream(s storedEntry, v *value, r *rowReader) {
 			}
 			g.number = 0
 		}
-		return
+		return o
 	}
 	var image *objectImage
 	shaped := false
@@ -430,6 +427,7 @@ func (l *ImageLoader) stream(s storedEntry, v *value, r *rowReader) {
 			r.fail()
 		}
 	}, func() bool { return shaped })
+	return o
 }
 
 // restoreBlock reads a block and puts it behind the others.

@@ -165,10 +165,14 @@ func (t tableRows[V]) append(b []byte, from, end uint64) []byte {
 // appendTableShape appends what the rows of the elements do not tell: the last number given, and how many elements each chunk
 // has, which decides what is drawn.
 func appendTableShape[V any](b []byte, t *table[V]) []byte {
-	b = binary.AppendUvarint(b, t.lastID)
-	b = binary.AppendUvarint(b, uint64(t.size))
-	b = binary.AppendUvarint(b, uint64(len(t.order)))
-	for _, chunk := range t.order {
+	return appendOrder(b, t.lastID, t.size, t.order)
+}
+
+func appendOrder[N any](b []byte, lastID uint64, size int, order [][]N) []byte {
+	b = binary.AppendUvarint(b, lastID)
+	b = binary.AppendUvarint(b, uint64(size))
+	b = binary.AppendUvarint(b, uint64(len(order)))
+	for _, chunk := range order {
 		b = binary.AppendUvarint(b, uint64(len(chunk)))
 	}
 	return b

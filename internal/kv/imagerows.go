@@ -35,6 +35,20 @@ type ImageRows struct {
 // Len returns the bytes of the batch.
 func (r *ImageRows) Len() int { return len(r.data) }
 
+// Bytes returns the batch as bytes, from which RowsOf makes it again: for each change the operation, the lengths of key (1 byte) and value (4 bytes, little
+// endian), key and value. They are valid until the batch changes.
+func (r *ImageRows) Bytes() []byte { return r.data }
+
+// RowsOf returns the batch whose Bytes are b, which it keeps. Each reports what is torn.
+func RowsOf(b []byte) ImageRows { return ImageRows{data: b} }
+
+// Add appends a change. Keys have at most 255 bytes.
+func (r *ImageRows) Add(op RowOp, key, value []byte) {
+	r.data = append(r.data, byte(op), byte(len(key)))
+	r.data = binary.LittleEndian.AppendUint32(r.data, uint32(len(value)))
+	r.data = append(append(r.data, key...), value...)
+}
+
 // Reset empties the batch and keeps its memory.
 func (r *ImageRows) Reset() { r.data, r.early = r.data[:0], 0 }
 
@@ -240,7 +254,7 @@ func JoinRow(b, front, row []byte) ([]byte, error) {
 	}
 	b = append(b, f.rest...)
 	at := len(b) - len(s.key)
-	if at < 0 || string(b[at:]) != s.key {
+	if at < 0 || string(b[at:]) != string(s.key) {
 		return b, errOtherRow
 	}
 	return append(b, held.rest...), nil

@@ -1,16 +1,12 @@
 package kv
 
-import (
-	"slices"
-
-	"lockstep/internal/keyhash"
-)
+import "slices"
 
 // shaped makes an empty table ready for restore: of so many elements, in so many chunks.
 func (t *table[V]) shaped(lastID uint64, size, chunks int) {
 	t.lastID = lastID
 	if size > smallTable {
-		t.index = newIndexFor[V](size)
+		t.index = newIndexFor[*node[V]](size)
 	}
 	t.order = make([][]*node[V], 0, chunks)
 }
@@ -27,7 +23,7 @@ func (t *table[V]) restore(id uint64, key string, v V, chunks []int) (*node[V], 
 		return nil, false
 	}
 	n := &node[V]{key: key, id: id, value: v}
-	if t.index == nil && t.findText(key) != nil || t.index != nil && !t.index.insertNew(keyhash.String(key), n) {
+	if t.index == nil && t.findText(key) != nil || t.index != nil && !insertNewNode(t.index, n) {
 		return nil, false
 	}
 	if fresh {
@@ -60,12 +56,6 @@ func (t *table[V]) ceil(row streamID) (streamID, bool) {
 		return streamID{}, false
 	}
 	return rowID(t.order[chunk][i].id), true
-}
-
-// at returns the element with a number that is there.
-func (t *table[V]) at(id uint64) *node[V] {
-	chunk, i, _ := t.seek(id)
-	return t.order[chunk][i]
 }
 
 // eachFrom visits the elements whose number is at least id, in order, until visit returns false.

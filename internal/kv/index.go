@@ -1,8 +1,13 @@
 package kv
 
-import "slices"
+import (
+	"slices"
 
-// index finds the nodes of a table by the hash of their keys.
+	"lockstep/internal/keyhash"
+)
+
+// index finds the nodes of a table by the hash of their keys. It knows nothing of nodes but what refers to them: a pointer, or a number; the zero
+// value of it is no node.
 //
 // It is a directory of segments: the upper bits of a hash choose the segment, the bits behind them the slot in which a search
 // begins, and goes on slot by slot. A segment that is too full gets larger by a fifth to a half, and at the largest size is cut into two,
@@ -14,16 +19,16 @@ import "slices"
 //
 // Invariants: a node stands at its first slot or behind it, with no empty slot between; a segment of depth d is in all places of the
 // directory that have its d upper bits; no segment is fuller than maxFill allows.
-type index[V any] struct {
-	segments []*segment[V] // 1<<depth of them
+type index[N comparable] struct {
+	segments []*segment[N] // 1<<depth of them
 	depth    uint8
 }
 
 // segment holds the nodes whose hashes agree in their upper depth bits. The hashes stand apart, so that a search reads
 // little, and the garbage collector nothing of them.
-type segment[V any] struct {
+type segment[N comparable] struct {
 	hashes []uint32 // upper halves of the hashes
-	nodes  []*node[V]
+	nodes  []N
 	used   int
 	depth  uint8
 }
@@ -44,16 +49,16 @@ func maxFill(slots int) int { return slots - slots/5 }
 const minFill = 5
 
 // first returns the slot in which the search for a hash begins.
-func (s *segment[V]) first(hash uint32) int {
+func (s *segment[N]) first(hash uint32) int {
 	return int(uint64(hash<<s.depth) * uint64(len(s.nodes)) >> 32)
 }
 
-func newSegment[V any](slots int, depth uint8) *segment[V] {
-	return &segment[V]{hashes: make([]uint32, slots), nodes: make([]*node[V], slots), depth: depth}
+func newSegment[N comparable](slots int, depth uint8) *segment[N] {
+	return &segment[N]{hashes: make([]uint32, slots), nodes: make([]N, slots), depth: depth}
 }
 
-func newIndex[V any]() *index[V] {
-	return &index[V]{segments: []*segment[V]{newSegment[V](segmentSizes[0], 0)}}
+func newIndex[N comparable]() *index[N] {
+	return &index[N]{segments: []*segment[N]{newSegment[N](segmentSizes[0], 0)}}
 }
 
 // usualFill is how many nodes a segment of an index that is made for a known number of them has at most, on average: so many that a
@@ -61,8 +66,8 @@ func newIndex[V any]() *index[V] {
 const usualFill = 700
 
 // newIndexFor returns an empty index in which so many nodes have room, but for a few segments that will have to grow.
-func newIndexFor[V any](count int) *index[V] {
-	x := &index[V]{}
+func newIndexFor[N comparable](count int) *index[N] {
+	x := &index[N]{}
 	for count>>x.depth > usualFill && x.depth < maxDepth {
 		x.depth++
 	}
@@ -71,19 +76,19 @@ func newIndexFor[V any](count int) *index[V] {
 	for spread*spread < 4*mean {
 		spread++
 	}
-	x.segments = make([]*segment[V], 1<<x.depth)
+	x.segments = make([]*segment[N], 1<<x.depth)
 	for i := range x.segments {
-		x.segments[i] = newSegment[V](slotsFor(mean+spread), x.depth)
+		x.segments[i] = newSegment[N](slotsFor(mean+spread), x.depth)
 	}
 	return x
 }
 
-func (x *index[V]) segmentOf(hash uint32) *segment[V] {
+func (x *index[N]) segmentOf(hash uint32) *segment[N] {
 	return x.segments[uint64(hash)<<x.depth>>32]
 }
 
-// find returns the node with that key, nil if there is none.
-func (x *index[V]) find(hash uint64, key []byte) *node[V] {
+// findNode returns the node with that key, nil if there is none.
+func findNode[V any](x *index[*node[V]], hash uint64, key []byte) *node[V] {
 	upper := uint32(hash >> 32)
 	s := x.segmentOf(upper)
 	hashes, nodes := s.hashes, s.nodes[:len(s.hashes)]
@@ -99,7 +104,7 @@ func (x *index[V]) find(hash uint64, key []byte) *node[V] {
 }
 
 // insert adds a node that is not there.
-func (x *index[V]) insert(hash uint64, n *node[V]) {
+func (x *index[N]) insert(hash uint64, n N) {
 	upper := uint32(hash >> 32)
 	s := x.segmentOf(upper)
 	for s.used >= maxFill(len(s.nodes)) {
@@ -109,8 +114,9 @@ func (x *index[V]) insert(hash uint64, n *node[V]) {
 	s.put(upper, n)
 }
 
-// insertNew adds a node unless there is one with its key, and reports whether it did.
-func (x *index[V]) insertNew(hash uint64, n *node[V]) bool {
+// insertNew adds a node unless there is one with its hash that is the same, and reports whether it did.
+func (x *index[N]) insertNew(hash uint64, n N, same func(other N) bool) bool {
+	var none N
 	upper := uint32(hash >> 32)
 	s := x.segmentOf(upper)
 	for s.used >= maxFill(len(s.nodes)) {
@@ -118,8 +124,8 @@ func (x *index[V]) insertNew(hash uint64, n *node[V]) bool {
 		s = x.segmentOf(upper)
 	}
 	i := s.first(upper)
-	for s.nodes[i] != nil {
-		if s.hashes[i] == upper && s.nodes[i].key == n.key {
+	for s.nodes[i] != none {
+		if s.hashes[i] == upper && same(s.nodes[i]) {
 			return false
 		}
 		if i++; i == len(s.nodes) {
@@ -131,9 +137,15 @@ func (x *index[V]) insertNew(hash uint64, n *node[V]) bool {
 	return true
 }
 
-func (s *segment[V]) put(hash uint32, n *node[V]) {
+// insertNewNode adds a node unless there is one with its key, and reports whether it did.
+func insertNewNode[V any](x *index[*node[V]], n *node[V]) bool {
+	return x.insertNew(keyhash.String(n.key), n, func(other *node[V]) bool { return other.key == n.key })
+}
+
+func (s *segment[N]) put(hash uint32, n N) {
+	var none N
 	i := s.first(hash)
-	for s.nodes[i] != nil {
+	for s.nodes[i] != none {
 		if i++; i == len(s.nodes) {
 			i = 0
 		}
@@ -144,10 +156,10 @@ func (s *segment[V]) put(hash uint32, n *node[V]) {
 
 // makeRoom replaces a full segment, one of whose hashes is given, by a larger one or by two. Where the next bit is the same for all
 // hashes a segment grows beyond the largest size, too; with hashes as good as drawn that does not happen.
-func (x *index[V]) makeRoom(s *segment[V], hash uint32) {
+func (x *index[N]) makeRoom(s *segment[N], hash uint32) {
 	ones := 0
 	if len(s.nodes) >= largestSegment && s.depth < maxDepth {
-		s.each(func(hash uint32, _ *node[V]) { ones += int(hash << s.depth >> 31) })
+		s.each(func(hash uint32, _ N) { ones += int(hash << s.depth >> 31) })
 	}
 	if ones == 0 || ones == s.used {
 		slots := 2 * len(s.nodes)
@@ -158,21 +170,21 @@ func (x *index[V]) makeRoom(s *segment[V], hash uint32) {
 		return
 	}
 	if s.depth == x.depth {
-		twice := make([]*segment[V], 2*len(x.segments))
+		twice := make([]*segment[N], 2*len(x.segments))
 		for i, s := range x.segments {
 			twice[2*i], twice[2*i+1] = s, s
 		}
 		x.segments = twice
 		x.depth++
 	}
-	halves := [2]*segment[V]{newSegment[V](slotsFor(s.used-ones), s.depth+1), newSegment[V](slotsFor(ones), s.depth+1)}
-	s.each(func(hash uint32, n *node[V]) { halves[hash<<s.depth>>31].put(hash, n) })
+	halves := [2]*segment[N]{newSegment[N](slotsFor(s.used-ones), s.depth+1), newSegment[N](slotsFor(ones), s.depth+1)}
+	s.each(func(hash uint32, n N) { halves[hash<<s.depth>>31].put(hash, n) })
 	x.replace(s, hash, halves[0], halves[1])
 }
 
 // resize replaces a segment, one of whose hashes is given, by one with so many slots.
-func (x *index[V]) resize(s *segment[V], hash uint32, slots int) {
-	resized := newSegment[V](slots, s.depth)
+func (x *index[N]) resize(s *segment[N], hash uint32, slots int) {
+	resized := newSegment[N](slots, s.depth)
 	s.each(resized.put)
 	x.replace(s, hash, resized, resized)
 }
@@ -190,7 +202,7 @@ func slotsFor(count int) int {
 
 // replace puts a segment, one of whose hashes is given, out of the directory, and zeros and ones in its place: the one where the next bit
 // is clear and the one where it is set.
-func (x *index[V]) replace(s *segment[V], hash uint32, zeros, ones *segment[V]) {
+func (x *index[N]) replace(s *segment[N], hash uint32, zeros, ones *segment[N]) {
 	places := 1 << (x.depth - s.depth)
 	from := int(uint64(hash)<<s.depth>>32) << (x.depth - s.depth)
 	for i := range places {
@@ -202,16 +214,18 @@ func (x *index[V]) replace(s *segment[V], hash uint32, zeros, ones *segment[V]) 
 	}
 }
 
-func (s *segment[V]) each(visit func(hash uint32, n *node[V])) {
+func (s *segment[N]) each(visit func(hash uint32, n N)) {
+	var none N
 	for i, n := range s.nodes {
-		if n != nil {
+		if n != none {
 			visit(s.hashes[i], n)
 		}
 	}
 }
 
 // remove takes out a node that is there, and moves up those behind it that would not be found any more.
-func (x *index[V]) remove(hash uint64, n *node[V]) {
+func (x *index[N]) remove(hash uint64, n N) {
+	var none N
 	upper := uint32(hash >> 32)
 	s := x.segmentOf(upper)
 	slots := len(s.nodes)
@@ -225,7 +239,7 @@ func (x *index[V]) remove(hash uint64, n *node[V]) {
 		if i++; i == slots {
 			i = 0
 		}
-		if s.nodes[i] == nil {
+		if s.nodes[i] == none {
 			break
 		}
 		// The node may stand in the gap if its first slot does not lie behind the gap and up to it.
@@ -234,9 +248,22 @@ func (x *index[V]) remove(hash uint64, n *node[V]) {
 			gap = i
 		}
 	}
-	s.nodes[gap] = nil
+	s.nodes[gap] = none
 	s.used--
 	if slots > segmentSizes[0] && s.used < slots/minFill {
 		x.resize(s, upper, slotsFor(2*s.used))
 	}
+}
+
+// renumber puts another node in the place of one that is there.
+func (x *index[N]) renumber(hash uint64, n, by N) {
+	upper := uint32(hash >> 32)
+	s := x.segmentOf(upper)
+	i := s.first(upper)
+	for s.nodes[i] != n {
+		if i++; i == len(s.nodes) {
+			i = 0
+		}
+	}
+	s.nodes[i] = by
 }

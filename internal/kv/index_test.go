@@ -10,8 +10,9 @@ import (
 	"lockstep/internal/keyhash"
 )
 
-// checkIndex reports how an index of so many nodes breaks its invariants.
-func checkIndex[V any](t rapid.TB, x *index[V], size int) {
+// checkIndex reports how an index of so many nodes with these keys breaks its invariants.
+func checkIndex[N comparable](t rapid.TB, x *index[N], size int, key func(N) string) {
+	var none N
 	t.Helper()
 	if len(x.segments) != 1<<x.depth {
 		t.Fatalf("%d segments at depth %d", len(x.segments), x.depth)
@@ -29,13 +30,13 @@ func checkIndex[V any](t rapid.TB, x *index[V], size int) {
 		}
 		used := 0
 		for at, n := range s.nodes {
-			if n == nil {
+			if n == none {
 				continue
 			}
 			used++
-			hash := uint32(keyhash.String(n.key) >> 32)
+			hash := uint32(keyhash.String(key(n)) >> 32)
 			if s.hashes[at] != hash || x.segmentOf(hash) != s {
-				t.Fatalf("node %q has the hash %x and stands with %x", n.key, hash, s.hashes[at])
+				t.Fatalf("node %q has the hash %x and stands with %x", key(n), hash, s.hashes[at])
 			}
 		}
 		if used != s.used || used > maxFill(len(s.nodes)) || len(s.hashes) != len(s.nodes) {
@@ -48,18 +49,20 @@ func checkIndex[V any](t rapid.TB, x *index[V], size int) {
 	}
 }
 
+func keyOf[V any](n *node[V]) string { return n.key }
+
 // Each segment must grow, split and shrink without losing a node, whatever is put in and taken out in between: a search that ends
 // too early, or a node that stands in the wrong half, would show as a key that is lost.
 func TestIndexAgainstMap(t *testing.T) {
 	t.Parallel()
 	dice := rand.New(rand.NewPCG(7, 0))
-	x, naive := newIndex[int](), make(map[string]*node[int])
+	x, naive := newIndex[*node[int]](), make(map[string]*node[int])
 	var keys []string
 	check := func() {
 		t.Helper()
-		checkIndex(t, x, len(naive))
+		checkIndex(t, x, len(naive), keyOf[int])
 		for key, n := range naive {
-			if got := x.find(keyhash.String(key), []byte(key)); got != n {
+			if got := findNode(x, keyhash.String(key), []byte(key)); got != n {
 				t.Fatalf("%s is lost", key)
 			}
 		}
@@ -81,7 +84,7 @@ func TestIndexAgainstMap(t *testing.T) {
 				keys = keys[:len(keys)-1]
 				x.remove(keyhash.String(key), naive[key])
 				delete(naive, key)
-				if x.find(keyhash.String(key), []byte(key)) != nil {
+				if findNode(x, keyhash.String(key), []byte(key)) != nil {
 					t.Fatalf("%s is still found", key)
 				}
 			}
@@ -94,21 +97,21 @@ func TestIndexAgainstMap(t *testing.T) {
 func TestIndexOfEqualHashes(t *testing.T) {
 	t.Parallel()
 	for _, hash := range []uint64{0, 1 << 63, 1<<64 - 1} {
-		x := newIndex[int]()
+		x := newIndex[*node[int]]()
 		var nodes []*node[int]
 		for i := range 3000 {
 			nodes = append(nodes, &node[int]{key: strconv.Itoa(i)})
 			x.insert(hash, nodes[i])
 		}
 		for i, n := range nodes {
-			if x.find(hash, []byte(n.key)) != n {
+			if findNode(x, hash, []byte(n.key)) != n {
 				t.Fatalf("%d of equal hashes is lost", i)
 			}
 		}
 		for _, n := range nodes[1:] {
 			x.remove(hash, n)
 		}
-		if x.find(hash, []byte("0")) != nodes[0] || len(x.segments) > 1<<3 {
+		if findNode(x, hash, []byte("0")) != nodes[0] || len(x.segments) > 1<<3 {
 			t.Fatalf("the node that stays is lost, or %d segments were made", len(x.segments))
 		}
 	}
@@ -119,7 +122,7 @@ func TestIndexOfEqualHashes(t *testing.T) {
 func TestIndexForSoManyNodes(t *testing.T) {
 	t.Parallel()
 	for _, count := range []int{0, 1, 12, 700, 701, 1400, 5000, 50_000} {
-		x := newIndexFor[int](count)
+		x := newIndexFor[*node[int]](count)
 		slots := 0
 		for _, s := range x.segments {
 			slots += len(s.nodes)
@@ -130,14 +133,14 @@ func TestIndexForSoManyNodes(t *testing.T) {
 		segments := len(x.segments)
 		for i := range count {
 			n := &node[int]{key: strconv.Itoa(i), id: uint64(i)}
-			if !x.insertNew(keyhash.String(n.key), n) || x.insertNew(keyhash.String(n.key), &node[int]{key: n.key}) {
+			if !insertNewNode(x, n) || insertNewNode(x, &node[int]{key: n.key}) {
 				t.Fatalf("key %s of %d", n.key, count)
 			}
 		}
-		checkIndex(t, x, count)
+		checkIndex(t, x, count, keyOf[int])
 		for i := range count {
 			key := strconv.Itoa(i)
-			if n := x.find(keyhash.String(key), []byte(key)); n == nil || n.id != uint64(i) {
+			if n := findNode(x, keyhash.String(key), []byte(key)); n == nil || n.id != uint64(i) {
 				t.Fatalf("%s of %d nodes is not found", key, count)
 			}
 		}

@@ -64,8 +64,8 @@ func keys(c call) {
 	pattern := string(c.args[1])
 	mark, count := c.reply.Mark(), 0
 	c.db.keys.each(func(e *entry) bool {
-		if c.m.visible(c.db, e) && (pattern == "*" || globMatch(pattern, e.key)) {
-			c.reply.BulkString(e.key)
+		if c.m.visible(c.db, e) && (pattern == "*" || globMatch(pattern, e.key())) {
+			c.reply.BulkString(e.key())
 			count++
 		}
 		return true
@@ -84,7 +84,7 @@ func randomKey(c call) {
 	d := c.dice()
 	for range randomTries {
 		if e := c.db.keys.draw(d); c.m.visible(c.db, e) {
-			c.reply.BulkString(e.key)
+			c.reply.BulkString(e.key())
 			return
 		}
 	}
@@ -99,7 +99,7 @@ func randomKey(c call) {
 		c.reply.Null()
 		return
 	}
-	c.reply.BulkString(found.key)
+	c.reply.BulkString(found.key())
 }
 
 func flush(c call) {
@@ -146,14 +146,12 @@ func (c call) move() bool {
 	if target := c.peek(c.args[2]); target != nil {
 		c.drop(target)
 	}
-	v, expires := source.value, source.value.due != 0
+	expires := source.value.due != 0
 	var at int64
 	if expires {
 		at = c.db.due.at(source)
 	}
-	c.drop(source)
-	target := c.create(c.args[2])
-	target.value.take(v)
+	target := c.replant(source, c, c.args[2])
 	c.touch(target)
 	if expires {
 		c.expireAt(target, at)
@@ -235,8 +233,8 @@ func scan(c call) {
 	}
 	var found []string
 	next := c.db.keys.scan(o.cursor, o.count, func(e *entry) {
-		if c.m.visible(c.db, e) && o.matches(e.key) && (!o.typed || isWord([]byte(kindOf(e)), lower(o.kind))) {
-			found = append(found, e.key)
+		if c.m.visible(c.db, e) && o.matches(e.key()) && (!o.typed || isWord([]byte(kindOf(e)), lower(o.kind))) {
+			found = append(found, e.key())
 		}
 	})
 	c.scanHeader(next, len(found))

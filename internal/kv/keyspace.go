@@ -39,10 +39,11 @@ func (c call) meet(key []byte, readBack held) *entry {
 
 // create makes an entry for a key that find did not find.
 func (c call) create(key []byte) *entry {
-	e := c.db.keys.insert(string(key), value{version: c.version, uses: usesAtFirst, used: uint32(c.now / 1000)})
+	e := c.db.keys.insert(key)
+	e.value.version, e.value.uses, e.value.used = c.version, usesAtFirst, uint32(c.now/1000)
 	c.db.before(c.m, e)
 	if c.m.waiters.size > 0 {
-		c.m.markReady(c.db.number, e.key)
+		c.m.markReady(c.db.number, e.key())
 	}
 	c.notify(EventNew, "new", key)
 	return e
@@ -58,7 +59,7 @@ func (c call) resize(e *entry, size int64) {
 	c.m.used += size - e.value.size()
 	e.value.setSize(size)
 	if c.m.host != nil {
-		c.m.host.Changed(c.db.number, e.key)
+		c.m.host.Changed(c.db.number, e.key())
 	}
 }
 
@@ -82,27 +83,17 @@ func (c call) setText(e *entry, text []byte) {
 
 func (c call) setTextAs(e *entry, text []byte, as held) {
 	c.m.letGo(e)
-	e.value.setText(replaceBytes(e.value.text(), text), as)
+	c.db.keys.setText(e, text, as)
 	c.touch(e)
-}
-
-// replaceBytes returns a copy of text, in the memory of old if that is neither too small nor a waste.
-func replaceBytes(old, text []byte) []byte {
-	if cap(old) >= len(text) && cap(old) <= 2*len(text)+32 {
-		return append(old[:0], text...)
-	}
-	b := make([]byte, len(text))
-	copy(b, text)
-	return b
 }
 
 // setObject makes the entry hold an object. Expiry stays.
 func (c call) setObject(e *entry, o object) {
 	c.m.letGo(e)
-	e.value.setObject(o)
+	c.db.keys.setObject(e, o)
 	c.touch(e)
 	if c.m.waiters.size > 0 {
-		c.m.markReady(c.db.number, e.key)
+		c.m.markReady(c.db.number, e.key())
 	}
 }
 

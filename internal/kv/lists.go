@@ -50,7 +50,7 @@ func popEvent(end listEnd) string {
 
 // settle ends a change of a collection and tells of the event: an empty one is taken out.
 func (c call) settle(e *entry, size int, class EventClass, event string) {
-	key := view.Bytes(e.key)
+	key := view.Bytes(e.key())
 	if size > 0 {
 		c.touch(e)
 		c.notify(class, event, key)
@@ -77,7 +77,7 @@ func (c call) push(end listEnd, create bool) {
 			return
 		}
 		l, e = &list{limits: c.limits()}, c.create(c.args[1])
-		e.value.setObject(l)
+		c.db.keys.setObject(e, l)
 	}
 	for _, arg := range c.args[2:] {
 		l.push(end, arg)
@@ -459,7 +459,7 @@ func (c call) moveElement(from, to listEnd) {
 	s := source.pop(from)
 	if targetEntry == nil {
 		target, targetEntry = &list{limits: c.limits()}, c.create(c.args[2])
-		targetEntry.value.setObject(target)
+		c.db.keys.setObject(targetEntry, target)
 	}
 	target.push(to, s)
 	c.touch(targetEntry)

@@ -70,16 +70,18 @@ type Machine struct {
 
 	host Host // nil: nobody
 
-	image imaging // no part of the state
-	tier  tiering // nor is this
+	image   imaging // no part of the state
+	tier    tiering // nor is this
+	leaving leaving // nor this
 }
 
 // New returns the state before the first byte of the log.
 func New() *Machine {
 	m := new(Machine)
 	for i := range m.databases {
-		m.databases[i] = &database{number: i, tag: byte(i)}
+		m.databases[i] = &database{number: i, tag: byte(i), keys: keyTable{leaving: &m.leaving}}
 	}
+	m.leaving.least, m.leaving.spoil = leastWaste, spoilReleased
 	m.defaults()
 	return m
 }
@@ -106,6 +108,7 @@ func (m *Machine) Version(database int, key []byte) smr.LSN {
 // Apply executes one request of the committed log, unless its session has executed it before or has not yet come
 // to it. The reply is written only with the verdict Execute; it is nil where nobody waits for it.
 func (m *Machine) Apply(at Instant, request smr.Request, reply *resp.Reply) smr.Admission {
+	m.settle()
 	m.now = max(m.now, at.Stamp)
 	admission := m.sessions.Admit(request.Session, request.Sequence, at.LSN)
 	if mutant.On(mutant.DuplicateExecuted) && admission == smr.Duplicate {
@@ -187,6 +190,7 @@ func (m *Machine) Advance(stamp int64, end smr.LSN) {
 	if mutant.On(mutant.SessionsForgotten) && stamp > m.now+50 {
 		m.sessions = smr.SessionTable{}
 	}
+	m.settle()
 	elapsed := max(stamp-m.now, 0)
 	m.now += elapsed
 	m.applied = max(m.applied, end)
@@ -196,7 +200,7 @@ func (m *Machine) Advance(stamp int64, end smr.LSN) {
 	left := dueEachFrame
 	for _, d := range &m.databases {
 		for ; left > 0 && d.due.size > 0 && d.due.first().at <= m.now; left-- {
-			m.expire(d, d.due.first().entry, m.applied)
+			m.expire(d, d.due.first().entry.Pointer(), m.applied)
 		}
 	}
 	if m.set.maxMemory > 0 && m.used+m.lua.bytes > m.set.maxMemory {
@@ -222,7 +226,7 @@ func (p *Payload) denyOOM() (grows, asks bool) {
 func (m *Machine) expire(d *database, e *entry, version smr.LSN) {
 	d.remove(m, e, version)
 	m.expired++
-	m.event(d.number, EventExpired, "expired", e.key)
+	m.event(d.number, EventExpired, "expired", e.key())
 }
 
 // Read executes a command that changes nothing on database 0 (ReadIn).

@@ -185,7 +185,7 @@ func (c call) room() bool {
 		}
 		database.remove(m, e, c.version)
 		m.evicted++
-		m.event(database.number, EventEvicted, "evicted", e.key)
+		m.event(database.number, EventEvicted, "evicted", e.key())
 	}
 	return true
 }
@@ -224,7 +224,7 @@ func (m *Machine) victim(d *dice) (in *database, found *entry) {
 func (m *Machine) sample(database *database, d *dice) *entry {
 	switch {
 	case m.set.policy.choose == evictSoon:
-		return database.due.first().entry
+		return database.due.first().entry.Pointer()
 	case m.set.policy.volatile:
 		return m.sampleVolatile(database, d)
 	}
@@ -261,7 +261,7 @@ func (h *dueHeap) soonest(after int) *entry {
 		}
 		at := frontier[least]
 		if after == 0 {
-			return h.get(at).entry
+			return h.get(at).entry.Pointer()
 		}
 		after--
 		frontier = slices.Delete(frontier, least, least+1)

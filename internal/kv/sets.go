@@ -205,7 +205,7 @@ func (c call) setToWrite(key []byte) (*setObject, *entry, bool) {
 	s, e, ok := c.set(key)
 	if ok && e == nil {
 		s, e = &setObject{limits: c.limits()}, c.create(key)
-		e.value.setObject(s)
+		c.db.keys.setObject(e, s)
 	}
 	return s, e, ok
 }

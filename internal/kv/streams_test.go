@@ -586,7 +586,7 @@ func drawStreamCommand(b []byte) (args []string, rest []byte) {
 }
 
 func applyStreamsToTwo(t rapid.TB, b []byte) {
-	first, second := New(), New()
+	first, second := strict(), New()
 	lsn, stamp, sequence := smr.LSN(0), int64(1_700_000_000_000), uint64(0)
 	for len(b) > 0 {
 		args, rest := drawStreamCommand(b)

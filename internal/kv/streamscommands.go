@@ -160,7 +160,7 @@ func xadd(c call) {
 	}
 	if e == nil {
 		s, e = new(stream), c.create(c.args[1])
-		e.value.setObject(s)
+		c.db.keys.setObject(e, s)
 	}
 	s.append(id, pairs, c.m.set.stream, c.version)
 	replyStreamID(c.reply, id)
@@ -530,7 +530,7 @@ func (c call) createGroup(s *stream, e *entry, read int64) {
 	}
 	if e == nil {
 		s, e = new(stream), c.create(c.args[2])
-		e.value.setObject(s)
+		c.db.keys.setObject(e, s)
 	}
 	s.addGroup(string(c.args[3]), id, read)
 	c.groupChanged(e, "xgroup-create")

@@ -316,7 +316,9 @@ func appendText(c call) {
 		c.reply.Error(errTooLong)
 		return
 	}
-	e.value.setText(append(e.value.text(), text...), heldRaw)
+	at := len(e.value.text())
+	c.db.keys.lengthen(e, len(text), heldRaw)
+	copy(e.value.text()[at:], text)
 	c.touch(e)
 	c.notify(EventString, "append", c.args[1])
 	c.reply.Int(int64(len(e.value.text())))
@@ -395,7 +397,7 @@ func setRange(c call) {
 		e = c.create(c.args[1])
 	}
 	if end := int(offset) + len(text); end > len(e.value.text()) {
-		e.value.setText(append(e.value.text(), make([]byte, end-len(e.value.text()))...), heldRaw)
+		c.db.keys.lengthen(e, end-len(e.value.text()), heldRaw)
 	}
 	copy(e.value.text()[offset:], text)
 	e.value.held = heldRaw

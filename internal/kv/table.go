@@ -14,7 +14,8 @@ const (
 	smallTable = 12
 )
 
-// node is one element of a table. id numbers the insertions into its table from 1 and is never given twice.
+// node is one element of a table. The keys of a database have a table of their own (keytable.go). id numbers the
+// insertions into its table from 1 and is never given twice.
 type node[V any] struct {
 	value V // first: as the last field an empty one would take memory
 	key   string
@@ -29,7 +30,7 @@ type node[V any] struct {
 //
 // Invariants: no chunk is empty; ids ascend over all chunks; index is nil or holds exactly the nodes.
 type table[V any] struct {
-	index  *index[V]
+	index  *index[*node[V]]
 	order  [][]*node[V]
 	size   int
 	lastID uint64
@@ -39,7 +40,7 @@ type table[V any] struct {
 
 func (t *table[V]) find(key []byte) *node[V] {
 	if t.index != nil {
-		return t.index.find(keyhash.Bytes(key), key)
+		return findNode(t.index, keyhash.Bytes(key), key)
 	}
 	for _, chunk := range t.order {
 		for _, n := range chunk {
@@ -63,7 +64,7 @@ func (t *table[V]) insert(key string, value V) *node[V] {
 	t.size++
 	t.bytes += len(key)
 	if t.index == nil && t.size > smallTable {
-		t.index = newIndex[V]()
+		t.index = newIndex[*node[V]]()
 		t.each(func(n *node[V]) bool {
 			t.index.insert(keyhash.String(n.key), n)
 			return true

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"slices"
+	"strings"
 
 	"lockstep/internal/view"
 	"lockstep/smr"
@@ -63,11 +65,12 @@ type ReadBack struct {
 	tag     byte
 	id      uint64
 	version smr.LSN
-	value   value
+	value   loose
+	size    int64
 }
 
 // Bytes estimates the memory that it takes.
-func (r ReadBack) Bytes() int64 { return r.value.size() }
+func (r ReadBack) Bytes() int64 { return r.size }
 
 // tiering is what the machine knows of its cold values.
 type tiering struct {
@@ -120,6 +123,7 @@ const minCold = 16
 // Chill makes idle and clean values cold until no more than target bytes are resident, or so many keys were looked at. It is called between
 // frames, while nobody reads. It reports whether it met none that can become cold in two rounds: only a new image helps.
 func (m *Machine) Chill(target int64, looks int) (exhausted bool) {
+	m.settle()
 	t := &m.tier
 	if t.rows == nil {
 		return m.used-t.bytes > target
@@ -140,7 +144,7 @@ func (m *Machine) Chill(target int64, looks int) (exhausted bool) {
 			t.barren++
 			looks--
 			if m.chillable(d, e) && t.host.Idle(d.tag, e.id) {
-				m.chill(e)
+				m.chill(d, e)
 				t.barren = 0
 			}
 			return looks > 0 && m.used-t.bytes > target
@@ -166,8 +170,8 @@ func (m *Machine) clean(d *database, e *entry) bool {
 	return m.tier.rows != nil && !d.marks.changed(row) && !d.since.has(row)
 }
 
-// chill lets the value of an entry go that is clean.
-func (m *Machine) chill(e *entry) {
+// chill lets the value of an entry of a database go that is clean.
+func (m *Machine) chill(d *database, e *entry) {
 	t := &m.tier
 	sum, large := uint32(0), largeOf(e) != nil
 	if !large {
@@ -186,6 +190,7 @@ func (m *Machine) chill(e *entry) {
 	if references(e) != 1 {
 		shown = showsShared
 	}
+	d.keys.storage.leaveContent(&e.value)
 	e.value.setCold(e.value.held, cold{sum: sum, shown: shown, large: large})
 	m.count(e)
 }
@@ -207,13 +212,13 @@ func (m *Machine) uncount(e *entry) {
 func (m *Machine) letGo(e *entry) {
 	if e.value.held&heldCold != 0 {
 		m.uncount(e)
-		e.value.setText(nil, heldText)
+		e.value.box, e.value.held = view.BoxBytes(noText, 0), heldText
 	}
 }
 
 // contentSize is the part of an entry's size that is gone while its value is cold.
 func contentSize(e *entry) int64 {
-	size := e.value.size() - int64(nodeOverhead+entryBytes+len(e.key))
+	size := e.value.size() - int64(nodeOverhead+entryBytes+e.name.Len())
 	if e.value.due != 0 {
 		size -= dueBytes
 	}
@@ -222,21 +227,22 @@ func contentSize(e *entry) int64 {
 
 // readBack returns the entry with its cold value: the same one for a write, one of its own for a read.
 func (c call) readBack(e *entry) *entry {
-	v := c.m.valueOf(c.db, e)
+	back := c.m.valueOf(c.db, e)
+	held := back.value.loose()
 	if c.writing {
-		c.m.warm(e, v)
+		c.m.warm(c.db, e, held)
 		return e
 	}
 	if c.m.tier.host != nil {
-		c.m.tier.host.Read(ReadBack{tag: c.db.tag, id: e.id, version: e.value.version, value: v})
+		c.m.tier.host.Read(ReadBack{tag: c.db.tag, id: e.id, version: e.value.version, value: held, size: e.value.size()})
 	}
-	return &entry{value: v, key: e.key, id: e.id}
+	return back
 }
 
 // warm puts a value that was read back into its entry.
-func (m *Machine) warm(e *entry, v value) {
+func (m *Machine) warm(d *database, e *entry, back loose) {
 	m.uncount(e)
-	e.value.take(v)
+	d.keys.set(e, back)
 	m.tier.back++
 }
 
@@ -246,15 +252,11 @@ func (m *Machine) TakeBack(back ReadBack) bool {
 		if d.tag != back.tag {
 			continue
 		}
-		chunk, i, ok := d.keys.seek(back.id)
-		if !ok {
+		e := d.keys.first(back.id)
+		if e == nil || e.id != back.id || e.value.version != back.version || e.value.held != back.value.held|heldCold {
 			return false
 		}
-		e := d.keys.order[chunk][i]
-		if e.id != back.id || e.value.version != back.version || e.value.held != back.value.held|heldCold {
-			return false
-		}
-		m.warm(e, back.value)
+		m.warm(d, e, back.value)
 		return true
 	}
 	return false
@@ -265,32 +267,38 @@ var (
 	errOtherValue = errors.New("its row in the image does not hold what it held")
 )
 
-// valueOf reads the value of an entry that is cold. It changes nothing: several readers may do so at the same time.
-func (m *Machine) valueOf(d *database, e *entry) value {
-	back := entry{value: e.value, key: e.key, id: e.id}
-	if err := m.readInto(d, &back); err != nil {
-		panic(&Damage{Database: d.number, Key: e.key, Err: err})
+// valueOf reads the value of an entry that is cold, and returns it in an entry of its own. It changes nothing: several readers may do so at the same
+// time.
+func (m *Machine) valueOf(d *database, e *entry) *entry {
+	held, err := m.readBack(d, e)
+	if err == nil {
+		back := detach(e, held)
+		if back.value.held == e.value.held&^heldCold && int64(entrySize(back)) == e.value.size() {
+			return back
+		}
+		err = errOtherValue
 	}
-	return back.value
+	panic(&Damage{Database: d.number, Key: strings.Clone(e.key()), Err: err})
 }
 
-func (m *Machine) readInto(d *database, back *entry) error {
-	is, as := coldOf(back), back.value.held&^heldCold
+func (m *Machine) readBack(d *database, e *entry) (held loose, err error) {
+	is := coldOf(e)
 	l := ImageLoader{m: m, lineage: m.tier.lineage}
-	err := m.tier.rows.Row(rowKey{space: spaceKeys, part: d.tag, number: back.id}.append(nil), func(row []byte) error {
+	err = m.tier.rows.Row(rowKey{space: spaceKeys, part: d.tag, number: e.id}.append(nil), func(row []byte) error {
 		r := rowReader{rest: row}
 		s := r.entry()
 		switch {
 		case r.err != nil:
 			return r.err
-		case s.key != back.key || s.large != is.large:
+		case string(s.key) != e.key() || s.large != is.large:
 			return errOtherRow
 		case !is.large && crc32.Checksum(r.rest, castagnoli) != is.sum:
 			return errOtherValue
 		}
-		if l.content(s, &back.value, &r); r.err == nil && len(r.rest) > 0 {
+		if held = l.content(s, &r); r.err == nil && len(r.rest) > 0 {
 			r.fail()
 		}
+		held.text = slices.Clone(held.text) // the row is valid during this call
 		return r.err
 	})
 	if err == nil && is.large {
@@ -300,10 +308,7 @@ func (m *Machine) readInto(d *database, back *entry) error {
 			err = errOtherValue
 		}
 	}
-	if err == nil && (back.value.held != as || int64(entrySize(back)) != back.value.size()) {
-		err = errOtherValue
-	}
-	return err
+	return held, err
 }
 
 // cold is what stays in memory of a cold value.

@@ -66,7 +66,7 @@ func (c *cooler) cool(each int) {
 	for _, d := range &c.m.databases {
 		d.keys.each(func(e *entry) bool {
 			if e.value.held&heldCold == 0 && c.m.clean(d, e) && c.dice.IntN(each) == 0 {
-				c.m.chill(e)
+				c.m.chill(d, e)
 				c.stats.chilled++
 			}
 			return true
@@ -119,7 +119,7 @@ func (c *cooler) advance(limit int) {
 // restart goes on with a machine made of the pinned image, which was just taken, and the log behind it.
 func (c *cooler) restart() {
 	c.stats.restarts++
-	m := New()
+	m := strict()
 	l := LoadCold(m, int64(c.dice.IntN(200_000)-50_000))
 	for _, key := range slices.Sorted(maps.Keys(c.store.pinned)) {
 		if err := l.Row([]byte(key), []byte(c.store.pinned[key])); err != nil {
@@ -154,14 +154,14 @@ func (c *cooler) check() {
 				keys++
 				bytes += contentSize(e)
 			} else if int64(entrySize(e)) != e.value.size() {
-				c.t.Fatalf("%q takes %d bytes, %d are counted", e.key, entrySize(e), e.value.size())
+				c.t.Fatalf("%q takes %d bytes, %d are counted", e.key(), entrySize(e), e.value.size())
 			}
-			mine, _ := c.m.KeySize(number, []byte(e.key))
-			if other, _ := c.twin.KeySize(number, []byte(e.key)); mine != other {
-				c.t.Fatalf("%q takes %d bytes, by the twin %d", e.key, mine, other)
+			mine, _ := c.m.KeySize(number, []byte(e.key()))
+			if other, _ := c.twin.KeySize(number, []byte(e.key())); mine != other {
+				c.t.Fatalf("%q takes %d bytes, by the twin %d", e.key(), mine, other)
 			}
-			if mine, other := c.m.Version(number, []byte(e.key)), c.twin.Version(number, []byte(e.key)); mine != other {
-				c.t.Fatalf("%q has version %d, by the twin %d", e.key, mine, other)
+			if mine, other := c.m.Version(number, []byte(e.key())), c.twin.Version(number, []byte(e.key())); mine != other {
+				c.t.Fatalf("%q has version %d, by the twin %d", e.key(), mine, other)
 			}
 			return true
 		})

@@ -25,7 +25,7 @@ type runner struct {
 	proto    int
 }
 
-func newRunner() *runner { return &runner{machine: New(), stamp: 1_700_000_000_000, proto: 2} }
+func newRunner() *runner { return &runner{machine: strict(), stamp: 1_700_000_000_000, proto: 2} }
 
 // apply executes one command and returns the bytes of its reply.
 func (r *runner) apply(args ...string) string {

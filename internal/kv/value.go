@@ -5,9 +5,9 @@ import (
 	"lockstep/smr"
 )
 
-// value is what a key holds, in 40 bytes: with key and number an entry takes 64, a size in which the allocator has no loss.
+// value is what a key holds, in 40 bytes: with key and number an entry takes 64.
 type value struct {
-	box     view.Box // a string, a pointer to an object, or what is known of a cold value: held says which
+	box     view.Box // a string, a pointer to an object, or what is known of a cold value: held says which. The storage fills it
 	version smr.LSN
 	// sizeLow and sizeHigh are the size as counted in Machine.used, of when the key was last touched.
 	sizeLow  uint32
@@ -39,8 +39,15 @@ const (
 	heldCold held = 0x80
 )
 
-// entry is a key of the keyspace.
-type entry = node[value]
+// entry is a key of the keyspace. The garbage collector sees nothing in it (storage).
+type entry struct {
+	value value
+	name  view.Box // the key
+	id    uint64   // numbers the insertions into the database from 1 and is never given twice
+}
+
+// key returns the key. Whoever keeps it beyond the request copies it.
+func (e *entry) key() string { return e.name.Text() }
 
 // object is the value of a key that is no string.
 type object interface {
@@ -56,7 +63,8 @@ type object interface {
 	digest(d *digester)
 }
 
-// text returns the string that the value is, nil if it is none. It may be changed in place. A cold value must have been read back.
+// text returns the string that the value is, nil if it is none. It may be changed in place, but not appended to (keyTable.lengthen). A cold
+// value must have been read back.
 func (v *value) text() []byte {
 	if v.held > heldOwn {
 		v.mustBeHere()
@@ -72,46 +80,70 @@ func (v *value) mustBeHere() {
 	}
 }
 
-// setText makes the value a string, which is kept.
-func (v *value) setText(text []byte, as held) { v.box, v.held = view.BoxBytes(text), as }
-
 // object returns the object that the value is, nil if it is a string. A cold value must have been read back.
 func (v *value) object() object {
 	switch v.held {
 	case heldHash:
-		return view.Open[hashObject](v.box)
+		return view.Open[hashObject](&v.box)
 	case heldSet:
-		return view.Open[setObject](v.box)
+		return view.Open[setObject](&v.box)
 	case heldZset:
-		return view.Open[zsetObject](v.box)
+		return view.Open[zsetObject](&v.box)
 	case heldList:
-		return view.Open[list](v.box)
+		return view.Open[list](&v.box)
 	case heldStream:
-		return view.Open[stream](v.box)
+		return view.Open[stream](&v.box)
 	}
 	v.mustBeHere()
 	return nil
 }
 
-func (v *value) setObject(o object) {
+// setObject makes the value an object, which somebody else keeps alive, in a place with that number.
+func (v *value) setObject(o object, place uint32) {
 	switch o := o.(type) {
 	case *hashObject:
-		v.box, v.held = view.BoxPointer(o), heldHash
+		v.box, v.held = view.BoxPointer(o, place), heldHash
 	case *setObject:
-		v.box, v.held = view.BoxPointer(o), heldSet
+		v.box, v.held = view.BoxPointer(o, place), heldSet
 	case *zsetObject:
-		v.box, v.held = view.BoxPointer(o), heldZset
+		v.box, v.held = view.BoxPointer(o, place), heldZset
 	case *list:
-		v.box, v.held = view.BoxPointer(o), heldList
+		v.box, v.held = view.BoxPointer(o, place), heldList
 	case *stream:
-		v.box, v.held = view.BoxPointer(o), heldStream
+		v.box, v.held = view.BoxPointer(o, place), heldStream
 	default:
 		panic("kv: no value can hold a " + o.kind())
 	}
 }
 
-// take makes the value hold what another one holds, and nothing else of it. The other one must not be used any more.
-func (v *value) take(other value) { v.box, v.held = other.box, other.held }
+// loose is what a key can hold, where it stands in no table.
+type loose struct {
+	text   []byte // shared, if object is nil
+	object object
+	held   held // of a text
+}
+
+// loose returns what the value holds, which is shared.
+func (v *value) loose() loose { return loose{text: v.text(), object: v.object(), held: v.held} }
+
+// detached is an entry that stands in no table and keeps alive what it holds.
+type detached struct {
+	entry
+	keeps loose
+}
+
+// detach returns an entry that is like e, but holds something else. Both have the same key, as bytes.
+//
+//go:noinline
+func detach(e *entry, l loose) *entry { // neither may lie on a stack, of which the boxes would not know that it moved
+	d := &detached{*e, l}
+	if l.object != nil {
+		d.value.setObject(l.object, 0)
+	} else {
+		d.value.box, d.value.held = view.BoxBytes(l.text, 0), l.held
+	}
+	return &d.entry
+}
 
 func (v *value) size() int64 { return int64(v.sizeHigh)<<32 | int64(v.sizeLow) }
 

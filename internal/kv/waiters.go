@@ -3,6 +3,7 @@ package kv
 import (
 	"encoding/binary"
 	"slices"
+	"strings"
 
 	"lockstep/smr"
 )
@@ -182,7 +183,7 @@ func (c call) ready(key []byte) {
 func (m *Machine) markReady(database int, key string) {
 	at := waitKey{database, key}
 	if l := m.waiting[at]; l != nil && !l.ready {
-		l.ready = true
+		l.ready, at.key = true, strings.Clone(key)
 		m.ready = append(m.ready, at)
 	}
 }

@@ -162,7 +162,7 @@ func (w *twin) takeElements(items []resp.Value) {
 // out once or is still there.
 func TestWaitersAreDeterministicAndLoseNothing(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		w := &twin{t: t, a: New(), b: New(), gone: make(map[string]int), at: Instant{LSN: 1, Stamp: 1_000}}
+		w := &twin{t: t, a: strict(), b: New(), gone: make(map[string]int), at: Instant{LSN: 1, Stamp: 1_000}}
 		w.host = &owner{replies: make(map[string]*resp.Reply), ended: make(map[string]int)}
 		w.a.SetHost(w.host)
 		key := func() string { return rapid.SampledFrom([]string{"k", "l", "m"}).Draw(t, "key") }

@@ -101,7 +101,7 @@ func (c call) addScores(o zaddOptions, pairs [][]byte) {
 			return
 		}
 		z, e = &zsetObject{limits: c.limits()}, c.create(c.args[1])
-		e.value.setObject(z)
+		c.db.keys.setObject(e, z)
 	}
 	var r scoreResult
 	for i, score := range scores {
