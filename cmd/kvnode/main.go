@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"strings"
 
 	"lockstep/internal/bytesize"
@@ -19,7 +20,13 @@ import (
 // maxSize bounds flags that are numbers of bytes.
 const maxSize = 1 << 40
 
-func main() { daemon.Main(daemon.All, run) }
+func main() {
+	if len(os.Args) == 2 && os.Args[1] == kvnode.ImageWriter { // by a KV node
+		kvnode.ServeImageWriter()
+		return
+	}
+	daemon.Main(daemon.All, run)
+}
 
 // run does what the arguments say and returns the exit code.
 func run(ctx context.Context, arguments []string, stdout, stderr io.Writer) int {
@@ -31,6 +38,7 @@ func run(ctx context.Context, arguments []string, stdout, stderr io.Writer) int 
 func describe() (*daemon.Program, *kvnode.Config) {
 	config := kvnode.DefaultConfig()
 	config.Version = release.String()
+	config.Images.Apart = true
 	program := daemon.New("kvnode", "--replicator-dir DIR --cluster ID --node NAME",
 		"Serves the Redis protocol from the committed log of a group. Any node takes any command.")
 	program.Check = func() error { return config.Validate() }

@@ -22,6 +22,20 @@ func filled(keys int) *node {
 	return n
 }
 
+// changer returns what changes so many keys, drawn by seed, of a node that was filled with keys.
+func (n *node) changer(keys int, seed uint64) func(count int) {
+	dice := rand.New(rand.NewPCG(seed, seed))
+	value := make([]byte, 100)
+	return func(count int) {
+		for range count {
+			for j := range value {
+				value[j] = byte(dice.Uint32())
+			}
+			n.do("set", "key:"+strconv.Itoa(dice.IntN(keys)), string(value))
+		}
+	}
+}
+
 // BenchmarkLoad loads an image of 200,000 keys of 100 bytes; MB/s are of its files.
 func BenchmarkLoad(b *testing.B) {
 	n, e := filled(200_000), engineAt(b, nil, b.TempDir())
@@ -57,16 +71,10 @@ func BenchmarkChangedImage(b *testing.B) {
 	const keys = 1_000_000
 	n, e := filled(keys), engineAt(b, nil, b.TempDir())
 	take(b, e, n)
-	dice := rand.New(rand.NewPCG(2, 2))
-	value := make([]byte, 100)
+	change := n.changer(keys, 2)
 	for b.Loop() {
 		b.StopTimer()
-		for range keys / 100 {
-			for j := range value {
-				value[j] = byte(dice.Uint32())
-			}
-			n.do("set", "key:"+strconv.Itoa(dice.IntN(keys)), string(value))
-		}
+		change(keys / 100)
 		b.StartTimer()
 		m := take(b, e, n)
 		b.ReportMetric(float64(m.Written)/float64(m.Bytes)*100, "%written")
@@ -83,16 +91,7 @@ func BenchmarkImageBesideWrites(b *testing.B) {
 	const keys = 1_000_000
 	n, e := filled(keys), engineAt(b, nil, b.TempDir())
 	take(b, e, n)
-	dice := rand.New(rand.NewPCG(3, 3))
-	value := make([]byte, 100)
-	change := func(count int) {
-		for range count {
-			for j := range value {
-				value[j] = byte(dice.Uint32())
-			}
-			n.do("set", "key:"+strconv.Itoa(dice.IntN(keys)), string(value))
-		}
-	}
+	change := n.changer(keys, 3)
 	for b.Loop() {
 		b.StopTimer()
 		n.busy = nil

@@ -17,8 +17,9 @@ var ErrCold = errors.New("values that are not in memory cannot be read back")
 // coldRows are the rows of an image that is kept open, in a directory of its own: kv.ColdRows. Its files are links, so that images come and go
 // beside it.
 type coldRows struct {
-	db  *pebble.DB
-	dir string
+	db    *pebble.DB
+	dir   string
+	files []File
 }
 
 // Row implements kv.ColdRows. pebble compares the checksum of what it reads from the disk.
@@ -42,33 +43,46 @@ func (c *coldRows) Rows(from, end []byte, visit func(key, value []byte) error) e
 func (e *Engine) pin(m *Manifest) (*coldRows, error) {
 	e.pins++
 	dir := e.fs.PathJoin(e.options.Dir, fmt.Sprintf("%s%d", coldName, e.pins))
-	if err := e.linkFiles(m, dir); err != nil {
-		_ = e.fs.RemoveAll(dir)
-		return nil, fmt.Errorf("keep image %s for cold values: %w", Name(m.LSN), err)
-	}
-	db, err := pebble.Open(dir, e.storeOptions(newBreakage(), true))
+	cold, err := e.store.openCold(e.fs.PathJoin(e.images, Name(m.LSN)), dir, m.Files)
 	if err != nil {
-		_ = e.fs.RemoveAll(dir)
 		return nil, fmt.Errorf("keep image %s for cold values: %w", Name(m.LSN), err)
 	}
-	return &coldRows{db, dir}, nil
+	return cold, nil
 }
 
-// linkFiles makes a directory with the files of an image.
-func (e *Engine) linkFiles(m *Manifest, to string) error {
-	if err := e.fs.RemoveAll(to); err != nil {
+// openCold opens the files of an image, which are in one directory, in another one.
+func (s *store) openCold(from, dir string, files []File) (*coldRows, error) {
+	err := s.linkFiles(files, from, dir)
+	var db *pebble.DB
+	if err == nil {
+		db, err = pebble.Open(dir, s.storeOptions(newBreakage(), true))
+	}
+	if err != nil {
+		_ = s.fs.RemoveAll(dir)
+		return nil, err
+	}
+	return &coldRows{db, dir, files}, nil
+}
+
+// closeCold closes what openCold opened, and removes its directory.
+func (s *store) closeCold(c *coldRows) error {
+	return errors.Join(c.db.Close(), s.fs.RemoveAll(c.dir))
+}
+
+// linkFiles makes a directory with files of an image, from one that has them.
+func (s *store) linkFiles(files []File, from, to string) error {
+	if err := s.fs.RemoveAll(to); err != nil {
 		return fmt.Errorf("remove %s: %w", to, err)
 	}
-	if err := e.fs.MkdirAll(to, 0o700); err != nil {
+	if err := s.fs.MkdirAll(to, 0o700); err != nil {
 		return fmt.Errorf("make %s: %w", to, err)
 	}
-	dir := e.fs.PathJoin(e.images, Name(m.LSN))
-	for _, f := range m.Files {
+	for _, f := range files {
 		copied := func(fs vfs.FS, from, to string) error { return vfs.Copy(fs, from, to) }
 		if sameForGood(f.Name) {
 			copied = func(fs vfs.FS, from, to string) error { return vfs.LinkOrCopy(fs, from, to) }
 		}
-		if err := copied(e.fs, e.fs.PathJoin(dir, f.Name), e.fs.PathJoin(to, f.Name)); err != nil {
+		if err := copied(s.fs, s.fs.PathJoin(from, f.Name), s.fs.PathJoin(to, f.Name)); err != nil {
 			return fmt.Errorf("copy %s to %s: %w", f.Name, to, err)
 		}
 	}
@@ -87,7 +101,7 @@ func (e *Engine) exchange(m *kv.Machine, rows *coldRows) {
 // ReleaseCold closes the images that a machine read cold values from which has another one by now, or is not used any more.
 func (e *Engine) ReleaseCold() {
 	for _, rows := range e.former {
-		if err := errors.Join(rows.db.Close(), e.fs.RemoveAll(rows.dir)); err != nil {
+		if err := e.store.closeCold(rows); err != nil {
 			e.options.Logger.Warn("an image that was kept for cold values remains", "dir", rows.dir, "error", err.Error())
 		}
 	}
@@ -95,19 +109,19 @@ func (e *Engine) ReleaseCold() {
 }
 
 // applyFront brings the row of a key into the store whose value is cold, with its large object if the store does not have it.
-func (e *Engine) applyFront(key, front []byte, full bool) error {
-	if e.cold == nil {
+func (s *store) applyFront(key, front []byte) error {
+	if s.cold == nil {
 		return fmt.Errorf("%w: no image was kept for them", ErrCold)
 	}
 	var row []byte
-	err := e.cold.Row(key, func(held []byte) (err error) {
+	err := s.cold.Row(key, func(held []byte) (err error) {
 		row, err = kv.JoinRow(nil, front, held)
 		return err
 	})
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrCold, err)
 	}
-	if err := e.apply(kv.RowPut, key, row, full); err != nil || !full {
+	if err := s.apply(kv.RowPut, key, row); err != nil || !s.full {
 		return err
 	}
 	object, large := kv.RowObject(key, row)
@@ -116,9 +130,9 @@ func (e *Engine) applyFront(key, front []byte, full bool) error {
 	}
 	var failed error // of the store, not of the cold rows
 	from, end := kv.ObjectRows(object)
-	err = e.cold.Rows(from, end, func(key, value []byte) error {
-		if failed = e.apply(kv.RowPut, key, value, full); failed == nil {
-			failed = e.commit(context.Background(), false)
+	err = s.cold.Rows(from, end, func(key, value []byte) error {
+		if failed = s.apply(kv.RowPut, key, value); failed == nil {
+			failed = s.commit(context.Background(), false)
 		}
 		return failed
 	})

@@ -46,16 +46,17 @@ func failingWrites(disk vfs.FS) (vfs.FS, *atomic.Pointer[string]) {
 // random while most values are cold, and digests are compared with those of a twin that keeps all values in memory.
 func TestColdRowsAreCarriedOver(t *testing.T) {
 	t.Parallel()
+	bothWays(t, coldRowsAreCarriedOver)
+}
+
+func coldRowsAreCarriedOver(t *testing.T, apart bool) {
 	dice := rand.New(rand.NewPCG(5, 5))
 	disk := vfs.NewMem()
 	fs, pattern := failingWrites(disk)
 	n, twin := newNode(), newNode()
 	n.m.SetTier(allIdle{})
 	options := Options{Dir: "/data", Cluster: "c", Group: "g", FS: fs, Cold: true, Warm: 20_000}
-	e, err := Open(options)
-	if err != nil {
-		t.Fatal(err)
-	}
+	e := opened(t, apart, options)
 	both := func(args ...string) {
 		n.do(args...)
 		twin.do(args...)
@@ -146,9 +147,7 @@ func TestColdRowsAreCarriedOver(t *testing.T) {
 			if err := e.Close(); err != nil {
 				t.Fatal(err)
 			}
-			if e, err = Open(options); err != nil {
-				t.Fatal(err)
-			}
+			e = opened(t, apart, options)
 			n.m, _ = restore(t, e)
 		}
 		restarts++
@@ -173,7 +172,7 @@ func TestColdRowsAreCarriedOver(t *testing.T) {
 func catchUp(t *testing.T, e *Engine) *kv.Machine {
 	t.Helper()
 	m := kv.New()
-	if _, err := loadRows(e.cold.db, e.Last(), m, kv.LoadImage); err != nil {
+	if err := loadRows(e.cold.db, e.Last(), m, kv.LoadImage); err != nil {
 		t.Fatal(err)
 	}
 	return m
@@ -250,7 +249,7 @@ func TestRottenColdRowStops(t *testing.T) {
 	n.do("pexpire", "key0", "100000")
 	n.m.BeginImage(true) // so that the next one copies
 	n.m.EndImage(false)
-	if err := e.closeStore(); err != nil {
+	if err := e.store.close(); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := e.Take(t.Context(), n); !errors.Is(err, ErrCold) {

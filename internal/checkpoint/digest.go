@@ -3,6 +3,7 @@ package checkpoint
 import (
 	"encoding/binary"
 	"fmt"
+	"strconv"
 
 	"github.com/cespare/xxhash/v2"
 )
@@ -20,6 +21,19 @@ func (d *Digest) add(row Digest) { d.first, d.second = d.first+row.first, d.seco
 func (d *Digest) remove(row Digest) { d.first, d.second = d.first-row.first, d.second-row.second }
 
 func (d Digest) String() string { return fmt.Sprintf("%016x%016x", d.first, d.second) }
+
+// parseDigest reads what String returns.
+func parseDigest(text string) (d Digest, err error) {
+	if len(text) == digestDigits {
+		if d.first, err = strconv.ParseUint(text[:digestDigits/2], 16, 64); err == nil {
+			d.second, err = strconv.ParseUint(text[digestDigits/2:], 16, 64)
+		}
+		if err == nil {
+			return d, nil
+		}
+	}
+	return Digest{}, fmt.Errorf("%w: %q is no digest", ErrDamaged, text)
+}
 
 // hasher computes the digests of rows; it keeps its memory.
 type hasher struct {

@@ -9,6 +9,7 @@
 //	<data>/images/00000000000000012345/   an image: files of pebble, immutable, and image.json
 //	<data>/images/00000000000000012345.new/  one that is being made, or is left over from a crash: no image
 //	<data>/live/                          the store that the next image is written to; made anew at every start
+//	<data>/live-apart1/ ...               that of a process of its own, for one image
 //
 //	<data>/cold1/ ...                     an image that is kept open for values that are not in memory; removed at every start
 //
@@ -39,7 +40,8 @@
 // # Beside others
 //
 // Rows are taken from the machine in slices of 32 KB, each in one hold of its lock. An image is written and verified, and the store put
-// in order, with half of a processor at most: after 2 ms of work there is as long a rest, unless Options say that nobody waits. What an
+// in order, with half of a processor at most: after 0.5 ms of work there is as long a rest, unless Options say that nobody waits; and, where Options
+// say how to begin one, by a process of its own (apart.go), which is nicer than all others and has its own garbage collector. What an
 // image costs is what changed, and one look at all rows when it is verified.
 //
 // # Digest

@@ -1,17 +1,13 @@
 package checkpoint
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"slices"
 	"strings"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"lockstep/internal/kv"
@@ -27,17 +23,8 @@ const (
 	Keep = 2
 	// sliceBytes is what is taken from the machine in one hold of its lock, in bytes of rows: about 0.1 ms.
 	sliceBytes = 32 << 10
-	// earlyBytes is how much that was taken out of turn is gathered, in bytes, until it is brought into the store, where memory has no bound.
-	earlyBytes = 8 << 20
-	// hurryBytes of rows that were taken out of turn within one slice say that they come faster than they are written: there are no rests
-	// then, so that they do not fill the memory.
-	hurryBytes = 4 << 20
-	// batchBytes is how much is brought into the store at once. pebble keeps the memory of batches of up to 1 MiB for the next one.
-	batchBytes = 256 << 10
 	// reserve is the room on the disk below which nothing is written, in bytes: the log beside needs it more.
 	reserve = 64 << 20
-	// spaceEvery is how many bytes are written between two looks at the room on the disk.
-	spaceEvery = 8 << 20
 )
 
 // ErrNoSpace: the disk is too full to write an image.
@@ -67,6 +54,9 @@ type Options struct {
 	// are in memory until it takes Warm bytes.
 	Cold bool
 	Warm int64
+	// Apart begins a process that writes one image with ServeApart, and is given standard input and output of it: see apart.go. Images then cost
+	// the process that calls Take neither memory nor much of its processors. nil: they are written by the calling process. FS must be nil then.
+	Apart func() (Process, error)
 	// Memory is what keys and values may take beside, in bytes: buffers and caches of the stores are a small part of it. 0: there is no bound, they are
 	// as large as they need to be.
 	Memory int64
@@ -74,45 +64,39 @@ type Options struct {
 
 // Engine takes images. Its methods are called by one goroutine at a time.
 type Engine struct {
-	options Options
+	options Options // with FS and Logger
 	fs      vfs.FS
 	images  string
-	live    string
+	store   store
+	last    *Manifest // the image that was taken or loaded last; nil: none was
+	// amiss: the next image must be full, since the last one was not completed, or there is none.
+	amiss  bool
+	apart  int         // images that were written in a process of their own
+	cold   *coldRows   // from which the machine reads cold values; nil: it has none
+	former []*coldRows // from which it did
+	pins   int
+}
 
-	abandoned int // stores that could not be closed
-
-	db     *pebble.DB
-	broken *breakage // why db is of no use any more
-	last   *Manifest // the image that the store was made from, or that was made of it last; nil: the store is empty
-
-	digest Digest // of the rows in the store
-	rows   int64
-	hash   hasher
-	before before       // reads what the store held before the image that is being written
-	early  kv.ImageRows // of the image being written: taken out of turn, and not yet in the store
-	// unsettled: something was written that before does not see.
-	unsettled bool
-	batch     *pebble.Batch
-	cold      *coldRows   // from which the machine reads cold values; nil: it has none
-	former    []*coldRows // from which it did
-	pins      int
-	// flushedBefore is what flushed returned when the last image was made.
-	flushedBefore int64
-	written       int64 // bytes applied since the room on the disk was looked at
-	// released are the large objects that a key mentions no more, used those that one mentions, of the image being written.
-	released, used map[uint64]struct{}
+// writer brings the rows of one image after the other to the disk.
+type writer interface {
+	// begin, bring and seal are called in this order for each image, bring until it was given the last rows: see store.
+	begin(before *Manifest, cold *coldRows) error
+	bring(ctx context.Context, early, ordered *kv.ImageRows, last bool) error
+	seal(ctx context.Context, m, before *Manifest) error
+	// discard gives everything up, but what was sealed.
+	discard()
 }
 
 // Open prepares the directories of an engine: what is left of a crash is removed. It loads nothing: see Restore.
 func Open(options Options) (*Engine, error) {
-	e := &Engine{options: options, fs: options.FS}
-	if e.fs == nil {
-		e.fs = vfs.Default
+	if options.FS == nil {
+		options.FS = vfs.Default
 	}
 	if options.Logger == nil {
-		e.options.Logger = discard()
+		options.Logger = discard()
 	}
-	e.images, e.live = e.fs.PathJoin(options.Dir, imagesName), e.fs.PathJoin(options.Dir, liveName)
+	e := &Engine{options: options, fs: options.FS, store: newStore(options, liveName), amiss: true}
+	e.images = e.store.images
 	for _, dir := range []string{options.Dir, e.images} {
 		if err := e.fs.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("make the directory for images: %w", err)
@@ -159,40 +143,14 @@ func (e *Engine) Close() error {
 		e.former, e.cold = append(e.former, e.cold), nil
 	}
 	e.ReleaseCold()
-	return e.closeStore()
-}
-
-// closeStore gives the store up.
-func (e *Engine) closeStore() error {
-	if e.db == nil {
-		return nil
-	}
-	if e.batch != nil {
-		_ = e.batch.Close()
-		e.batch = nil
-	}
-	db := e.db
-	e.db = nil
-	closed := make(chan error, 1)
-	go func() { closed <- db.Close() }()
-	select {
-	case err := <-closed:
-		if err != nil {
-			return fmt.Errorf("close the store of images: %w", err)
-		}
-	case <-e.broken.fatal: // a goroutine of it has ended in the middle of something: it is abandoned, with its directory
-		_ = e.fs.RemoveAll(e.live)
-		e.abandoned++
-		e.live = e.fs.PathJoin(e.options.Dir, fmt.Sprintf("%s%d", liveName, e.abandoned))
-	}
-	return nil
+	return e.store.close()
 }
 
 // Take takes an image of the state as it is now. On return it is durable, verified, and the newest of the images; older ones than the
 // one before are removed. If the state's LSN has one already, that is returned. After an error the images that there were are
 // there as before, and the next image will be a full one; it wraps ErrNoSpace if the disk is too full.
 func (e *Engine) Take(ctx context.Context, state State) (*Manifest, error) {
-	if err := e.room(0); err != nil {
+	if err := e.store.room(0); err != nil {
 		return nil, fmt.Errorf("take an image: %w", err)
 	}
 	var start kv.ImageStart
@@ -200,13 +158,14 @@ func (e *Engine) Take(ctx context.Context, state State) (*Manifest, error) {
 	created := time.Now()
 	state.Between(func(m *kv.Machine) {
 		if e.last == nil || m.Applied() != e.last.LSN {
-			start, begun = m.BeginImage(e.db == nil), true
+			start, begun = m.BeginImage(e.amiss), true
 		}
 	})
 	if !begun {
 		return e.last, nil
 	}
 	made, err := e.write(ctx, state, start, created)
+	e.amiss = err != nil
 	var cold *coldRows
 	if err == nil && e.options.Cold {
 		var problem error
@@ -221,9 +180,6 @@ func (e *Engine) Take(ctx context.Context, state State) (*Manifest, error) {
 	})
 	e.ReleaseCold()
 	if err != nil {
-		// The store holds rows of different LSNs now.
-		_ = e.closeStore()
-		_ = e.fs.RemoveAll(e.live)
 		_ = e.fs.RemoveAll(e.fs.PathJoin(e.images, Name(start.LSN)+newSuffix))
 		return nil, fmt.Errorf("take an image at LSN %d: %w", start.LSN, err)
 	}
@@ -237,28 +193,26 @@ func (e *Engine) Take(ctx context.Context, state State) (*Manifest, error) {
 	return made, nil
 }
 
-// write brings the store to the state that start names and makes an image of it.
-func (e *Engine) write(ctx context.Context, state State, start kv.ImageStart, created time.Time) (*Manifest, error) {
+// write writes the image that start names.
+func (e *Engine) write(ctx context.Context, state State, start kv.ImageStart, created time.Time) (m *Manifest, err error) {
 	before := e.last
 	if start.Full {
 		before = nil
-		if err := e.openEmpty(); err != nil {
-			return nil, err
+	}
+	w := e.writer()
+	defer func() {
+		if err != nil { // what it holds are rows of different LSNs
+			w.discard()
 		}
-	}
-	if err := e.writeRows(ctx, state, start.Full); err != nil {
+	}()
+	if err := w.begin(before, e.cold); err != nil {
 		return nil, err
 	}
-	if err := e.flush(ctx); err != nil {
+	if err := e.bringRows(ctx, state, w); err != nil {
 		return nil, err
 	}
-	overlay, err := e.maybeCompact(ctx, before)
-	if err != nil {
-		return nil, err
-	}
-	m := &Manifest{
-		Format: Format, Cluster: e.options.Cluster, Group: e.options.Group, LSN: start.LSN, Stamp: start.Stamp, Created: created,
-		Digest: e.digest.String(), Keys: int64(start.Keys), Rows: e.rows, Overlay: overlay,
+	m = &Manifest{
+		Format: Format, Cluster: e.options.Cluster, Group: e.options.Group, LSN: start.LSN, Stamp: start.Stamp, Created: created, Keys: int64(start.Keys),
 	}
 	if e.options.Base != nil {
 		base, err := e.options.Base(start.LSN)
@@ -267,208 +221,40 @@ func (e *Engine) write(ctx context.Context, state State, start kv.ImageStart, cr
 		}
 		m.Base = base
 	}
-	if err := e.publish(ctx, m, before); err != nil {
+	if err := w.seal(ctx, m, before); err != nil {
 		return nil, err
+	}
+	final := e.fs.PathJoin(e.images, Name(m.LSN))
+	if err := errors.Join(e.fs.Rename(final+newSuffix, final), e.syncDir(e.images)); err != nil {
+		return nil, fmt.Errorf("name the image: %w", err)
 	}
 	return m, nil
 }
 
-// writeRows brings the rows of the image that was begun into the store.
-func (e *Engine) writeRows(ctx context.Context, state State, full bool) (err error) {
-	e.released, e.used = make(map[uint64]struct{}), make(map[uint64]struct{})
-	defer func() { err, e.early = errors.Join(err, e.before.close()), kv.ImageRows{} }()
+// writer returns what the next image is written by.
+func (e *Engine) writer() writer {
+	if e.options.Apart == nil {
+		return &e.store
+	}
+	_ = e.store.close() // it was loaded from
+	e.apart++
+	return newApart(e.options, fmt.Sprintf("%s-apart%d", liveName, e.apart))
+}
+
+// bringRows takes the rows of the image that was begun from the machine, and gives them to who writes them.
+func (e *Engine) bringRows(ctx context.Context, state State, w writer) error {
 	var rows kv.ImageRows
 	p := pace{hurried: e.options.Hurried}
-	apply := func(op kv.RowOp, key, value []byte) error {
-		if op == kv.RowDeleteRange || op == kv.RowCheck || op == kv.RowCheckFront { // they are about what came before
-			if err := e.bringEarly(ctx, full, &p); err != nil {
-				return err
-			}
-		}
-		return e.apply(op, key, value, full)
-	}
-	for first, more := true, true; more; first = false {
+	for more := true; more; {
 		state.Beside(func(m *kv.Machine) { more = m.NextRows(sliceBytes, &rows) })
 		early, ordered := rows.Split()
-		e.early.Append(&early)
-		p.hurried = e.options.Hurried || early.Len() >= hurryBytes
-		if first || !more || int64(e.early.Len()) >= e.within(earlyBytes) {
-			err = e.bringEarly(ctx, full, &p)
-		}
-		if err == nil {
-			err = ordered.Each(apply)
-		}
-		if err == nil {
-			err = e.commit(ctx, !more)
-		}
-		if err != nil {
+		if err := w.bring(ctx, &early, &ordered, !more); err != nil {
 			return err
 		}
 		rows.Reset()
 		p.rest(ctx)
 	}
-	return e.removeReleased()
-}
-
-// bringEarly brings the rows that were taken out of turn into the store, in the order of their keys: they come from everywhere, and looked for one by one each
-// of them would read a block of the store.
-func (e *Engine) bringEarly(ctx context.Context, full bool, p *pace) error {
-	err := e.early.EachByKey(func(op kv.RowOp, key, value []byte) error {
-		p.rest(ctx)
-		return errors.Join(e.apply(op, key, value, full), e.commit(ctx, false))
-	})
-	e.early.Reset()
-	return err
-}
-
-// apply brings one change into the store.
-func (e *Engine) apply(op kv.RowOp, key, value []byte, full bool) error {
-	if e.batch == nil {
-		e.batch = e.db.NewBatch()
-	}
-	e.unsettled = e.unsettled || op != kv.RowCheck && op != kv.RowCheckFront
-	switch op {
-	case kv.RowPut:
-		if !full {
-			if err := e.forget(key); err != nil {
-				return err
-			}
-		}
-		if object, ok := kv.RowObject(key, value); ok {
-			e.used[object] = struct{}{}
-		}
-		e.digest.add(e.hash.of(key, value))
-		e.rows++
-		return e.batch.Set(key, value, nil)
-	case kv.RowFront:
-		return e.applyFront(key, value, full)
-	case kv.RowDelete:
-		if err := e.forget(key); err != nil {
-			return err
-		}
-		return e.batch.Delete(key, nil)
-	case kv.RowDeleteRange:
-		return e.removeRange(key, value)
-	case kv.RowCheck, kv.RowCheckFront: // of a row that this image may have written
-		if err := e.settle(); err != nil {
-			return err
-		}
-		held, found, err := e.before.find(e.db, key)
-		if err != nil {
-			return fmt.Errorf("compare the row %x of an earlier image: %w", key, err)
-		}
-		if op == kv.RowCheckFront && found {
-			if value, err = kv.JoinRow(nil, value, held); err != nil {
-				return fmt.Errorf("compare the row %x of an earlier image: %w", key, err)
-			}
-		}
-		if !found || !bytes.Equal(held, value) {
-			return fmt.Errorf("the row %x of an earlier image is not what the state has, though nothing changed it: a bug, please report it", key)
-		}
-	}
 	return nil
-}
-
-// settle makes held see all that was written.
-func (e *Engine) settle() error {
-	if !e.unsettled {
-		return nil
-	}
-	e.unsettled = false
-	return errors.Join(e.commit(context.Background(), true), e.before.close())
-}
-
-// forget takes a row out of the digest, if it is there.
-func (e *Engine) forget(key []byte) error {
-	held, found, err := e.before.find(e.db, key)
-	if found && err == nil {
-		e.drop(key, held)
-	}
-	return err
-}
-
-// drop takes a row that is there out of the digest.
-func (e *Engine) drop(key, held []byte) {
-	e.digest.remove(e.hash.of(key, held))
-	e.rows--
-	if object, ok := kv.RowObject(key, held); ok {
-		e.released[object] = struct{}{}
-	}
-}
-
-func (e *Engine) removeRange(from, end []byte) error {
-	// What was applied before may lie in the range.
-	if err := e.commit(context.Background(), true); err != nil {
-		return err
-	}
-	err := eachRow(e.db, from, end, func(key, value []byte) error {
-		e.drop(key, value)
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("read the store of images: %w", err)
-	}
-	if err := e.before.close(); err != nil { // what it would find in the range is gone
-		return err
-	}
-	if e.batch == nil {
-		e.batch = e.db.NewBatch()
-	}
-	return e.batch.DeleteRange(from, end, nil)
-}
-
-// removeReleased removes the parts of large objects that no key holds any more. (One that was renamed is held by another key.)
-func (e *Engine) removeReleased() error {
-	gone := make([]uint64, 0, len(e.released))
-	for object := range e.released {
-		if _, held := e.used[object]; !held {
-			gone = append(gone, object)
-		}
-	}
-	slices.Sort(gone)
-	for _, object := range gone {
-		from, end := kv.ObjectRows(object)
-		if err := e.removeRange(from, end); err != nil {
-			return err
-		}
-	}
-	return e.commit(context.Background(), true)
-}
-
-// commit brings the batch into the store when it is large enough, or at any rate.
-func (e *Engine) commit(ctx context.Context, whole bool) error {
-	if e.batch == nil || e.batch.Len() < batchBytes && !whole {
-		return ctx.Err()
-	}
-	size := int64(e.batch.Len())
-	if e.written += size; e.written >= spaceEvery {
-		if err := e.room(size); err != nil {
-			return err
-		}
-		e.written = 0
-	}
-	batch := e.batch
-	e.batch = nil
-	defer batch.Close()
-	if err := batch.Commit(pebble.NoSync); err != nil {
-		return fmt.Errorf("write the store of images: %w", err)
-	}
-	select {
-	case <-e.broken.done:
-		return e.broken.err
-	default:
-		return ctx.Err()
-	}
-}
-
-// room reports ErrNoSpace if the disk would not hold so many bytes more than the reserve.
-func (e *Engine) room(bytes int64) error {
-	usage, err := e.fs.GetDiskUsage(e.options.Dir)
-	if err != nil || usage.AvailBytes >= uint64(bytes)+reserve {
-		return nil // a file system that does not tell answers when it is full
-	}
-	return fmt.Errorf("%w: %s has %d MiB left, %d MiB are kept free. Make room; images are tried again", ErrNoSpace, e.options.Dir,
-		usage.AvailBytes>>20, reserve>>20)
 }
 
 // removeOld removes all images but the last Keep, and, if it was damaged, none of those.
@@ -492,19 +278,6 @@ func (e *Engine) removeOld(before *Manifest) error {
 	return nil
 }
 
-func (e *Engine) syncDir(dir string) error {
-	d, err := e.fs.OpenDir(dir)
-	if err != nil {
-		return err
-	}
-	err = d.Sync()
-	return errors.Join(err, d.Close())
-}
+func (e *Engine) syncDir(dir string) error { return e.store.syncDir(dir) }
 
 func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
-
-// exists reports whether a path is there.
-func (e *Engine) exists(path string) bool {
-	_, err := e.fs.Stat(path)
-	return !errors.Is(err, os.ErrNotExist)
-}

@@ -71,11 +71,7 @@ func (n *node) digest() [32]byte {
 
 func engineAt(t testing.TB, fs vfs.FS, dir string) *Engine {
 	t.Helper()
-	e, err := Open(Options{Dir: dir, Cluster: "c", Group: "g", FS: fs})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return e
+	return opened(t, false, Options{Dir: dir, FS: fs})
 }
 
 func take(t testing.TB, e *Engine, n *node) *Manifest {
@@ -100,6 +96,10 @@ func restore(t testing.TB, e *Engine) (*kv.Machine, *Manifest) {
 // the newest image; the store and the images drift apart over many images and restarts.
 func TestImagesSurviveRestarts(t *testing.T) {
 	t.Parallel()
+	bothWays(t, imagesSurviveRestarts)
+}
+
+func imagesSurviveRestarts(t *testing.T, apart bool) {
 	dir := t.TempDir()
 	n := newNode()
 	dice := rand.New(rand.NewPCG(1, 1))
@@ -125,7 +125,7 @@ func TestImagesSurviveRestarts(t *testing.T) {
 		}
 	}
 	n.busy = change
-	e := engineAt(t, nil, dir)
+	e := opened(t, apart, Options{Dir: dir})
 	for round := range 40 {
 		for range 10 {
 			change()
@@ -146,7 +146,7 @@ func TestImagesSurviveRestarts(t *testing.T) {
 			if err := e.Close(); err != nil {
 				t.Fatal(err)
 			}
-			e = engineAt(t, nil, dir)
+			e = opened(t, apart, Options{Dir: dir})
 			loaded, from := restore(t, e)
 			if from.LSN != manifest.LSN || loaded.Digest() != digest {
 				t.Fatalf("round %d: restored from %d, the last image is %d; digests equal: %v", round, from.LSN, manifest.LSN, loaded.Digest() == digest)
@@ -178,8 +178,12 @@ func (s stateFunc) Beside(use func(*kv.Machine))  { s.beside(use) }
 // What could go wrong: an image after a small change writes everything again, or the disk fills up with what images left.
 func TestImageWritesWhatChanged(t *testing.T) {
 	t.Parallel()
+	bothWays(t, imageWritesWhatChanged)
+}
+
+func imageWritesWhatChanged(t *testing.T, apart bool) {
 	dir := t.TempDir()
-	n, e := newNode(), engineAt(t, nil, dir)
+	n, e := newNode(), opened(t, apart, Options{Dir: dir})
 	dice := rand.New(rand.NewPCG(1, 1))
 	random := func() string {
 		b := make([]byte, 100)
@@ -229,8 +233,12 @@ func TestImageWritesWhatChanged(t *testing.T) {
 // taken for ours.
 func TestDamagedImageFallsBack(t *testing.T) {
 	t.Parallel()
+	bothWays(t, damagedImageFallsBack)
+}
+
+func damagedImageFallsBack(t *testing.T, apart bool) {
 	dir := t.TempDir()
-	n, e := newNode(), engineAt(t, nil, dir)
+	n, e := newNode(), opened(t, apart, Options{Dir: dir})
 	n.do("set", "a", "1")
 	first := take(t, e, n)
 	digest := n.digest()
@@ -249,7 +257,11 @@ func TestDamagedImageFallsBack(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, damaged := range [][]byte{whole[:len(whole)/2], flip(whole, len(whole)/2), flip(whole, 0), nil} {
+		damages := [][]byte{append([]byte("x"), whole...), nil}
+		if len(whole) > 0 {
+			damages = append(damages, whole[:len(whole)/2], flip(whole, len(whole)/2), flip(whole, 0))
+		}
+		for _, damaged := range damages {
 			if err := os.WriteFile(path, damaged, 0o644); err != nil {
 				t.Fatal(err)
 			}
@@ -258,7 +270,7 @@ func TestDamagedImageFallsBack(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			e := engineAt(t, nil, dir)
+			e := opened(t, apart, Options{Dir: dir})
 			m, from := restore(t, e)
 			if from.LSN != first.LSN || m.Digest() != digest {
 				t.Errorf("%s damaged: restored %d", f.Name, from.LSN)
@@ -275,7 +287,7 @@ func TestDamagedImageFallsBack(t *testing.T) {
 	if err := os.Remove(filepath.Join(newest, ManifestName)); err != nil {
 		t.Fatal(err)
 	}
-	e = engineAt(t, nil, dir)
+	e = opened(t, apart, Options{Dir: dir})
 	m, _ := restore(t, e)
 	n = &node{m: m, lsn: m.Applied(), sequence: m.LastSequence(1), stamp: m.Now()}
 	n.do("set", "a", strings.Repeat("2", 5000))
@@ -313,16 +325,16 @@ func flip(b []byte, at int) []byte {
 // copied before every call as a crash would leave it, with nothing of what was not synced, and with some of it.
 func TestCrashAtEveryCall(t *testing.T) {
 	t.Parallel()
-	crashAtEveryCall(t, Options{})
+	bothWays(t, func(t *testing.T, apart bool) { crashAtEveryCall(t, apart, Options{}) })
 }
 
 // The same must hold where values are cold, of the machine that takes images and of the one that is loaded.
 func TestCrashAtEveryCallWithColdValues(t *testing.T) {
 	t.Parallel()
-	crashAtEveryCall(t, Options{Cold: true})
+	bothWays(t, func(t *testing.T, apart bool) { crashAtEveryCall(t, apart, Options{Cold: true}) })
 }
 
-func crashAtEveryCall(t *testing.T, options Options) {
+func crashAtEveryCall(t *testing.T, apart bool, options Options) {
 	type crash struct {
 		fs          *vfs.MemFS
 		done, next  smr.LSN // the last image that was announced, and the one being taken
@@ -349,10 +361,7 @@ func crashAtEveryCall(t *testing.T, options Options) {
 	makeData(t, disk)
 	n := newNode()
 	options.Dir, options.Cluster, options.Group, options.FS = "/data", "c", "g", fs
-	e, err := Open(options)
-	if err != nil {
-		t.Fatal(err)
-	}
+	e := opened(t, apart, options)
 	n.m.SetTier(allIdle{})
 	digests := map[smr.LSN][32]byte{}
 	for i := range 4 {
@@ -419,6 +428,10 @@ func makeData(t testing.TB, disk vfs.FS) {
 // What could go wrong: a disk that is full stops the node, leaves a mixture for an image, or is never tried again.
 func TestFullDiskHarmsNothing(t *testing.T) {
 	t.Parallel()
+	bothWays(t, fullDiskHarmsNothing)
+}
+
+func fullDiskHarmsNothing(t *testing.T, apart bool) {
 	for _, pattern := range []string{".sst", "MANIFEST", "image.json", "OPTIONS", "room"} {
 		disk := vfs.NewCrashableMem()
 		makeData(t, disk)
@@ -435,7 +448,7 @@ func TestFullDiskHarmsNothing(t *testing.T) {
 			}
 			return nil
 		}))
-		n, e := newNode(), engineAt(t, fs, "/data")
+		n, e := newNode(), opened(t, apart, Options{Dir: "/data", FS: fs})
 		n.do("set", "a", "1")
 		n.do("set", "b", "1")
 		first := take(t, e, n)
@@ -465,7 +478,7 @@ func TestFullDiskHarmsNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		// Another process: what was abandoned in this one holds its lock.
-		e = engineAt(t, disk.CrashClone(vfs.CrashCloneCfg{}), "/data")
+		e = opened(t, apart, Options{Dir: "/data", FS: disk.CrashClone(vfs.CrashCloneCfg{})})
 		loaded, from := restore(t, e)
 		if from.LSN != m.LSN || loaded.Digest() != n.digest() {
 			t.Errorf("%s: restored %d, taken was %d", pattern, from.LSN, m.LSN)
@@ -479,7 +492,11 @@ func TestFullDiskHarmsNothing(t *testing.T) {
 // What could go wrong: a node that ends while an image is taken waits for it, or leaves half of one.
 func TestTakeEndsWithItsContext(t *testing.T) {
 	t.Parallel()
-	n, e := newNode(), engineAt(t, nil, t.TempDir())
+	bothWays(t, takeEndsWithItsContext)
+}
+
+func takeEndsWithItsContext(t *testing.T, apart bool) {
+	n, e := newNode(), opened(t, apart, Options{Dir: t.TempDir()})
 	for i := range 5000 {
 		n.do("set", strconv.Itoa(i), "1")
 	}
@@ -500,6 +517,10 @@ func TestTakeEndsWithItsContext(t *testing.T) {
 // loading one takes much longer than its rows need. (Found by the row image-load of `smrctl bench figures`: 277 MB for 121.)
 func TestImagesStaySmallOverRestarts(t *testing.T) {
 	t.Parallel()
+	bothWays(t, imagesStaySmallOverRestarts)
+}
+
+func imagesStaySmallOverRestarts(t *testing.T, apart bool) {
 	dir, n, dice := t.TempDir(), newNode(), rand.New(rand.NewPCG(9, 9))
 	set := func(i int) {
 		value := make([]byte, 100)
@@ -511,14 +532,14 @@ func TestImagesStaySmallOverRestarts(t *testing.T) {
 	for i := range 4000 {
 		set(i)
 	}
-	e := engineAt(t, nil, dir)
+	e := opened(t, apart, Options{Dir: dir})
 	full := take(t, e, n).Bytes
 	compacted := false
 	for round := range 12 {
 		if err := e.Close(); err != nil {
 			t.Fatal(err)
 		}
-		e = engineAt(t, nil, dir)
+		e = opened(t, apart, Options{Dir: dir})
 		m, manifest := restore(t, e)
 		if m.Digest() != n.digest() {
 			t.Fatalf("round %d: another state", round)

@@ -12,18 +12,16 @@ const (
 	// rest behind it.
 	paceWork = 500 * time.Microsecond
 	paceRest = 10 * time.Millisecond
-	// paceShare is how many times as long as the work a rest is.
-	paceShare = 1
 )
 
-// pace keeps the work on an image at a third of a processor: what others wait for goes on beside it. Each goroutine that works has one
+// pace keeps the work on an image at half of a processor: what others wait for goes on beside it. Each goroutine that works has one
 // of its own. The zero value is ready.
 type pace struct {
 	resumed time.Time
 	hurried bool // there are no rests
 }
 
-// rest returns at once unless there was enough work since it returned last; then, after paceShare times the time that the work took, or when ctx ends.
+// rest returns at once unless there was enough work since it returned last; then, after as long a time as the work took, or when ctx ends.
 func (p *pace) rest(ctx context.Context) {
 	if p.hurried {
 		return
@@ -36,7 +34,7 @@ func (p *pace) rest(ctx context.Context) {
 	if worked < paceWork {
 		return
 	}
-	timer := time.NewTimer(min(paceShare*worked, paceRest)) // on a busy machine most of that time others worked
+	timer := time.NewTimer(min(worked, paceRest)) // on a busy machine most of that time others worked
 	defer timer.Stop()
 	select {
 	case <-timer.C:

@@ -59,11 +59,8 @@ func (e *Engine) restore(image Image, fresh func() *kv.Machine) (*kv.Machine, *M
 			return nil, nil, err
 		}
 	}
-	if err := e.closeStore(); err != nil {
-		return nil, nil, err
-	}
-	e.last = nil
-	if err := e.openFrom(manifest); err != nil {
+	e.last, e.amiss = nil, true
+	if err := e.store.openFrom(manifest); err != nil {
 		return nil, nil, err
 	}
 	m := fresh()
@@ -71,24 +68,27 @@ func (e *Engine) restore(image Image, fresh func() *kv.Machine) (*kv.Machine, *M
 	if e.options.Cold {
 		loader = func(m *kv.Machine) *kv.ImageLoader { return kv.LoadCold(m, e.options.Warm) }
 	}
-	digest, err := loadRows(e.db, manifest, m, loader)
+	err = loadRows(e.store.db, manifest, m, loader)
 	var cold *coldRows
 	if err == nil && e.options.Cold {
 		cold, err = e.pin(manifest)
 	}
 	if err != nil {
 		err = fmt.Errorf("load image %s: %w", image.Dir, err)
-		return nil, nil, errors.Join(err, e.closeStore())
+		return nil, nil, errors.Join(err, e.store.close())
 	}
 	if cold != nil {
 		e.exchange(m, cold)
 	}
-	e.last, e.digest, e.rows = manifest, digest, manifest.Rows
+	e.last, e.amiss = manifest, false
+	if e.options.Apart != nil { // images are written upon the files
+		e.store.discard()
+	}
 	return m, manifest, nil
 }
 
 // loadRows fills a machine from a store that holds what a manifest says. Rows are read and hashed by a goroutine of their own.
-func loadRows(db *pebble.DB, manifest *Manifest, m *kv.Machine, load func(*kv.Machine) *kv.ImageLoader) (Digest, error) {
+func loadRows(db *pebble.DB, manifest *Manifest, m *kv.Machine, load func(*kv.Machine) *kv.ImageLoader) error {
 	digest, rows := Digest{}, int64(0)
 	loader := load(m)
 	err := readAhead(db, func(b *rowBatch) error {
@@ -112,7 +112,7 @@ func loadRows(db *pebble.DB, manifest *Manifest, m *kv.Machine, load func(*kv.Ma
 	if err == nil && m.Applied() != manifest.LSN {
 		err = fmt.Errorf("%w: its state is at LSN %d", ErrDamaged, m.Applied())
 	}
-	return digest, err
+	return err
 }
 
 // Load fills a new machine from an image, which is only read: for tools. It verifies files and digest, as Verify does; pass the
@@ -122,13 +122,12 @@ func Load(dir string, m *kv.Machine) (*Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Engine{fs: vfs.Default}
-	e.options.Logger = discard()
-	db, err := pebble.Open(dir, e.storeOptions(newBreakage(), true))
+	s := newStore(Options{FS: vfs.Default, Logger: discard()}, liveName)
+	db, err := pebble.Open(dir, s.storeOptions(newBreakage(), true))
 	if err != nil {
 		return nil, fmt.Errorf("load image %s: %w: %v", dir, ErrDamaged, err)
 	}
-	_, err = loadRows(db, manifest, m, kv.LoadImage)
+	err = loadRows(db, manifest, m, kv.LoadImage)
 	if err = errors.Join(err, db.Close()); err != nil {
 		return nil, fmt.Errorf("load image %s: %w", dir, err)
 	}

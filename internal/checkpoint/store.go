@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -13,6 +14,8 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"lockstep/internal/granter"
 )
 
 const (
@@ -28,37 +31,94 @@ const (
 	compactPercent = 33
 )
 
+// store is the store of pebble from which images are made: what it holds is what the image before holds, and what was written since. Its methods are called by one
+// goroutine at a time.
+type store struct {
+	options   Options // with FS and Logger
+	fs        vfs.FS
+	images    string
+	live      string // its directory
+	abandoned int    // stores that could not be closed
+
+	db     *pebble.DB // nil: it is not open
+	broken *breakage  // why db is of no use any more
+
+	digest Digest // of the rows in it
+	rows   int64
+	// flushedBefore is what flushed returned when the last image was made of it.
+	flushedBefore int64
+	merge
+}
+
+func newStore(options Options, live string) store {
+	return store{options: options, fs: options.FS, images: options.FS.PathJoin(options.Dir, imagesName), live: options.FS.PathJoin(options.Dir, live)}
+}
+
+// close gives the store up.
+func (s *store) close() error {
+	if s.db == nil {
+		return nil
+	}
+	if s.batch != nil {
+		_ = s.batch.Close()
+		s.batch = nil
+	}
+	_ = s.before.close()
+	db := s.db
+	s.db = nil
+	closed := make(chan error, 1)
+	go func() { closed <- db.Close() }()
+	select {
+	case err := <-closed:
+		if err != nil {
+			return fmt.Errorf("close the store of images: %w", err)
+		}
+	case <-s.broken.fatal: // a goroutine of it has ended in the middle of something: it is abandoned, with its directory
+		_ = s.fs.RemoveAll(s.live)
+		s.abandoned++
+		s.live = s.fs.PathJoin(s.options.Dir, fmt.Sprintf("%s%d", liveName, s.abandoned))
+	}
+	return nil
+}
+
+// discard gives it up with all that it holds.
+func (s *store) discard() {
+	_ = s.close()
+	_ = s.fs.RemoveAll(s.live)
+}
+
 // within returns the size of a buffer that has so many bytes where memory has no bound.
-func (e *Engine) within(bytes int64) int64 {
-	if e.options.Memory == 0 {
+func (s *store) within(bytes int64) int64 {
+	if s.options.Memory == 0 {
 		return bytes
 	}
-	return min(bytes, max(leastStoreBytes, e.options.Memory/storePart))
+	return min(bytes, max(leastStoreBytes, s.options.Memory/storePart))
 }
 
 // storeOptions are those of pebble. Nothing is logged: a store that was not made an image of is never opened again.
-func (e *Engine) storeOptions(broken *breakage, readonly bool) *pebble.Options {
+func (s *store) storeOptions(broken *breakage, readonly bool) *pebble.Options {
 	o := &pebble.Options{
-		FS:                          e.fs,
+		FS:                          s.fs,
 		DisableWAL:                  true,
 		DisableAutomaticCompactions: true,
 		ReadOnly:                    readonly,
-		MemTableSize:                uint64(e.within(memtableBytes)),
+		MemTableSize:                uint64(s.within(memtableBytes)),
 		MemTableStopWritesThreshold: 4,
 		L0StopWritesThreshold:       1 << 20,
-		CacheSize:                   e.within(cacheBytes),
+		CacheSize:                   s.within(cacheBytes),
 		MaxOpenFiles:                256,
 		FormatMajorVersion:          pebble.FormatNewest,
-		Logger:                      storeLogger{e.options.Logger, broken},
+		Logger:                      storeLogger{s.options.Logger, broken},
 		EventListener: &pebble.EventListener{BackgroundError: func(err error) {
 			broken.because(fmt.Errorf("write the store of images: %w", err))
 		}, DataCorruption: func(info pebble.DataCorruptionInfo) { // who reads gets the error, too; by default the goroutine would end
 			broken.because(fmt.Errorf("read the store of images: %w", info.Details))
 		}},
 	}
-	if !readonly && !e.options.Hurried {
-		o.FS = pacedFS{e.fs}
+	if !readonly && !s.options.Hurried {
+		o.FS = pacedFS{s.fs}
 	}
+	o.Experimental.CompactionScheduler = granter.New()
 	for i := range o.TargetFileSizes {
 		o.TargetFileSizes[i] = 16 << 20
 	}
@@ -124,28 +184,28 @@ func (f *storeFailure) Error() string { return f.text }
 func (f *storeFailure) Unwrap() error { return f.cause }
 
 // openEmpty begins a new store.
-func (e *Engine) openEmpty() error {
-	if err := e.closeStore(); err != nil {
+func (s *store) openEmpty() error {
+	if err := s.close(); err != nil {
 		return err
 	}
-	if err := e.fs.RemoveAll(e.live); err != nil {
+	if err := s.fs.RemoveAll(s.live); err != nil {
 		return fmt.Errorf("remove the old store of images: %w", err)
 	}
-	e.digest, e.rows = Digest{}, 0
-	return e.openLive()
+	s.digest, s.rows = Digest{}, 0
+	return s.openLive()
 }
 
-func (e *Engine) openLive() error {
-	e.broken = newBreakage()
+func (s *store) openLive() error {
+	s.broken = newBreakage()
 	var db *pebble.DB
-	err := e.broken.outlives(func() (err error) {
-		db, err = pebble.Open(e.live, e.storeOptions(e.broken, false))
+	err := s.broken.outlives(func() (err error) {
+		db, err = pebble.Open(s.live, s.storeOptions(s.broken, false))
 		return err
 	})
 	if err != nil {
 		return fmt.Errorf("open the store of images: %w", err)
 	}
-	e.db, e.flushedBefore = db, 0
+	s.db, s.flushedBefore = db, 0
 	return nil
 }
 
@@ -168,11 +228,19 @@ func (b *breakage) outlives(call func() error) (err error) {
 }
 
 // openFrom makes the store a copy of an image, with hard links.
-func (e *Engine) openFrom(m *Manifest) error {
-	if err := e.linkFiles(m, e.live); err != nil {
+func (s *store) openFrom(m *Manifest) error {
+	if err := s.close(); err != nil {
+		return err
+	}
+	if err := s.linkFiles(m.Files, s.fs.PathJoin(s.images, Name(m.LSN)), s.live); err != nil {
 		return fmt.Errorf("make the store of images: %w", err)
 	}
-	return e.openLive()
+	digest, err := parseDigest(m.Digest)
+	if err != nil {
+		return fmt.Errorf("make the store of images: %w", err)
+	}
+	s.digest, s.rows = digest, m.Rows
+	return s.openLive()
 }
 
 // sameForGood reports whether pebble never changes a file of that name.
@@ -181,65 +249,67 @@ func sameForGood(name string) bool {
 }
 
 // flush writes what the store has in memory.
-func (e *Engine) flush(ctx context.Context) error {
-	done, err := e.db.AsyncFlush()
+func (s *store) flush(ctx context.Context) error {
+	done, err := s.db.AsyncFlush()
 	if err != nil {
 		return fmt.Errorf("write the store of images: %w", err)
 	}
 	select {
 	case <-done:
 		return nil
-	case <-e.broken.done:
-		return e.broken.err
+	case <-s.broken.done:
+		return s.broken.err
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
 // flushed returns how many bytes of rows were written to files since the store was opened, those of compactions not counted.
-func (e *Engine) flushed() int64 { return int64(e.db.Metrics().Levels[0].TableBytesFlushed) }
+func (s *store) flushed() int64 { return int64(s.db.Metrics().Levels[0].TableBytesFlushed) }
 
-// publish makes an image of the store.
-func (e *Engine) publish(ctx context.Context, m, before *Manifest) error {
-	final := e.fs.PathJoin(e.images, Name(m.LSN))
+// seal makes an image of the store that is verified and durable, but has not its name yet: newSuffix stands behind it. It fills in what m says of rows and
+// files; before is the image before, nil if this one is full.
+func (s *store) seal(ctx context.Context, m, before *Manifest) (err error) {
+	if err := s.flush(ctx); err != nil {
+		return err
+	}
+	if m.Overlay, err = s.maybeCompact(ctx, before); err != nil {
+		return err
+	}
+	m.Digest, m.Rows = s.digest.String(), s.rows
+	final := s.fs.PathJoin(s.images, Name(m.LSN))
 	dir := final + newSuffix
 	for _, left := range []string{dir, final} { // a damaged one may have that name
-		if err := e.fs.RemoveAll(left); err != nil {
+		if err := s.fs.RemoveAll(left); err != nil {
 			return fmt.Errorf("remove an old image: %w", err)
 		}
 	}
-	if err := e.broken.outlives(func() error { return e.db.Checkpoint(dir) }); err != nil {
+	if err := s.broken.outlives(func() error { return s.db.Checkpoint(dir) }); err != nil {
 		return fmt.Errorf("link the files: %w", err)
 	}
-	names, err := e.fs.List(dir)
+	names, err := s.fs.List(dir)
 	if err != nil {
 		return fmt.Errorf("list the files: %w", err)
 	}
 	slices.Sort(names)
 	for _, name := range names {
-		if err := e.addFile(m, before, dir, name); err != nil {
+		if err := s.addFile(m, before, dir, name); err != nil {
 			return err
 		}
 	}
-	e.flushedBefore = e.flushed()
-	if err := e.writeManifest(dir, m); err != nil {
+	s.flushedBefore = s.flushed()
+	if err := s.writeManifest(dir, m); err != nil {
 		return err
 	}
-	if err := e.verifyRows(ctx, dir, m); err != nil {
+	if err := s.verifyRows(ctx, dir, m); err != nil {
 		return err
-	}
-	if err := e.fs.Rename(dir, final); err != nil {
-		return fmt.Errorf("name the image: %w", err)
-	}
-	if err := e.syncDir(e.images); err != nil {
-		return fmt.Errorf("name the image: %w", err)
 	}
 	return nil
 }
 
 // addFile puts a file of the image into its manifest. A file of pebble's that the image before has is the same: its name is given once.
-func (e *Engine) addFile(m, before *Manifest, dir, name string) error {
-	path := e.fs.PathJoin(dir, name)
+func (s *store) addFile(m, before *Manifest, dir, name string) error {
+	path := s.fs.PathJoin(dir, name)
 	if before != nil && strings.HasSuffix(name, ".sst") {
 		i, found := slices.BinarySearchFunc(before.Files, name, func(f File, name string) int { return strings.Compare(f.Name, name) })
 		if found {
@@ -248,7 +318,7 @@ func (e *Engine) addFile(m, before *Manifest, dir, name string) error {
 			return nil
 		}
 	}
-	size, sum, err := checksum(e.fs, path)
+	size, sum, err := checksum(s.fs, path)
 	if err != nil {
 		return fmt.Errorf("read the image: %w", err)
 	}
@@ -259,13 +329,13 @@ func (e *Engine) addFile(m, before *Manifest, dir, name string) error {
 }
 
 // writeManifest writes image.json, durable.
-func (e *Engine) writeManifest(dir string, m *Manifest) error {
+func (s *store) writeManifest(dir string, m *Manifest) error {
 	encoded, err := m.Encode()
 	if err != nil {
 		return err
 	}
-	path := e.fs.PathJoin(dir, ManifestName)
-	f, err := e.fs.Create(path, vfs.WriteCategoryUnspecified)
+	path := s.fs.PathJoin(dir, ManifestName)
+	f, err := s.fs.Create(path, vfs.WriteCategoryUnspecified)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
@@ -274,7 +344,7 @@ func (e *Engine) writeManifest(dir string, m *Manifest) error {
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err == nil {
-		err = e.syncDir(dir)
+		err = s.syncDir(dir)
 	}
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
@@ -283,15 +353,15 @@ func (e *Engine) writeManifest(dir string, m *Manifest) error {
 }
 
 // verifyRows opens an image as a restart would, and compares the digest of all its rows.
-func (e *Engine) verifyRows(ctx context.Context, dir string, m *Manifest) error {
-	db, err := pebble.Open(dir, e.storeOptions(newBreakage(), true))
+func (s *store) verifyRows(ctx context.Context, dir string, m *Manifest) error {
+	db, err := pebble.Open(dir, s.storeOptions(newBreakage(), true))
 	if err != nil {
 		return fmt.Errorf("verify image %s: %w: %v", dir, ErrDamaged, err)
 	}
 	digest, rows := Digest{}, int64(0)
-	p := pace{hurried: e.options.Hurried}
+	p := pace{hurried: s.options.Hurried}
 	err = eachRow(db, nil, nil, func(key, value []byte) error {
-		digest.add(e.hash.of(key, value))
+		digest.add(s.hash.of(key, value))
 		if rows++; rows%64 != 0 {
 			return nil
 		}
@@ -305,11 +375,11 @@ func (e *Engine) verifyRows(ctx context.Context, dir string, m *Manifest) error 
 	if err != nil {
 		return fmt.Errorf("verify image %s: %w", dir, err)
 	}
-	lock := e.fs.PathJoin(dir, "LOCK")
-	if m.hasFile("LOCK") || !e.exists(lock) {
+	lock := s.fs.PathJoin(dir, "LOCK")
+	if m.hasFile("LOCK") || !s.exists(lock) {
 		return nil
 	}
-	return e.fs.Remove(lock)
+	return s.fs.Remove(lock)
 }
 
 func (m *Manifest) hasFile(name string) bool {
@@ -341,22 +411,37 @@ func eachRow(db *pebble.DB, from, end []byte, visit func(key, value []byte) erro
 
 // maybeCompact puts the rows of the store one behind the other when what images added upon before is too much, so that it can be read
 // in one go again. It returns how much images added since that was done last. A disk that is too full for it puts it off.
-func (e *Engine) maybeCompact(ctx context.Context, before *Manifest) (overlay int64, err error) {
+func (s *store) maybeCompact(ctx context.Context, before *Manifest) (overlay int64, err error) {
 	if before == nil {
 		return 0, nil
 	}
-	added := e.flushed() - e.flushedBefore
+	added := s.flushed() - s.flushedBefore
 	overlay = before.Overlay + added
 	size := before.Bytes + added
 	if overlay <= size*compactPercent/100 {
 		return overlay, nil
 	}
-	if err := e.room(2 * size); err != nil {
-		e.options.Logger.Warn("the store of images is not in order", "error", err.Error())
+	if err := s.room(2 * size); err != nil {
+		s.options.Logger.Warn("the store of images is not in order", "error", err.Error())
 		return overlay, nil
 	}
-	if err := e.db.Compact(ctx, []byte{0}, []byte{0xff}, false); err != nil {
+	if err := s.db.Compact(ctx, []byte{0}, []byte{0xff}, false); err != nil {
 		return 0, fmt.Errorf("put the store of images in order: %w", err)
 	}
 	return 0, nil
+}
+
+func (s *store) syncDir(dir string) error {
+	d, err := s.fs.OpenDir(dir)
+	if err != nil {
+		return err
+	}
+	err = d.Sync()
+	return errors.Join(err, d.Close())
+}
+
+// exists reports whether a path is there.
+func (s *store) exists(path string) bool {
+	_, err := s.fs.Stat(path)
+	return !errors.Is(err, os.ErrNotExist)
 }

@@ -17,6 +17,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/KimMachineGun/automemlimit/memlimit"
 	"golang.org/x/sync/errgroup"
 
 	"lockstep/internal/fault"
@@ -54,6 +55,7 @@ const (
 func Main(share Share, run func(ctx context.Context, arguments []string, stdout, stderr io.Writer) int) {
 	fault.Helper() // does not return in a helper
 	slack.Take()
+	limitMemory(memlimit.FromCgroup)
 	if share == Half && os.Getenv("GOMAXPROCS") == "" {
 		runtime.GOMAXPROCS(max(1, runtime.GOMAXPROCS(0)/2))
 	}
@@ -62,6 +64,16 @@ func Main(share Share, run func(ctx context.Context, arguments []string, stdout,
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
+}
+
+// memoryShare is how much of the memory that this process and those that it begins may take (a container's, a unit's) Go's runtime may have: the rest is for
+// the program itself, for the page cache, and for the process that writes an image.
+const memoryShare = 0.85
+
+// limitMemory lets the collector work harder, rather than the kernel end the process, when garbage is all that is too much. GOMEMLIMIT in the environment
+// says otherwise; without a limit nothing changes.
+func limitMemory(limit memlimit.Provider) {
+	_, _ = memlimit.Set(memlimit.WithProvider(limit), memlimit.WithRatio(memoryShare)) // a limit that cannot be read is none
 }
 
 // Program is one of the servers, as its main package describes it.

@@ -6,10 +6,12 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"testing"
@@ -17,6 +19,7 @@ import (
 
 	"lockstep/internal/obs"
 
+	"github.com/KimMachineGun/automemlimit/memlimit"
 	"go.uber.org/goleak"
 )
 
@@ -221,5 +224,27 @@ func TestManagerThatIsGone(t *testing.T) {
 	}
 	if os.Getenv("NOTIFY_SOCKET") == "" {
 		t.Error("the test did not set what it tests")
+	}
+}
+
+// The collector must keep within the memory that the process may take, leave it alone where there is no limit, and where the operator has said so.
+func TestMemoryIsLimited(t *testing.T) {
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(math.MaxInt64))
+	limitMemory(func() (uint64, error) { return 0, errors.New("no cgroups here") })
+	if got := debug.SetMemoryLimit(-1); got != math.MaxInt64 {
+		t.Errorf("the limit is %d", got)
+	}
+	limitMemory(func() (uint64, error) { return 0, memlimit.ErrNoLimit })
+	if got := debug.SetMemoryLimit(-1); got != math.MaxInt64 {
+		t.Errorf("the limit is %d", got)
+	}
+	limitMemory(memlimit.Limit(1000 << 20))
+	if got := debug.SetMemoryLimit(-1); got != 850<<20 {
+		t.Errorf("the limit is %d", got)
+	}
+	t.Setenv("GOMEMLIMIT", "2GiB")
+	limitMemory(memlimit.Limit(500 << 20))
+	if got := debug.SetMemoryLimit(-1); got != 850<<20 {
+		t.Errorf("the limit is %d", got)
 	}
 }

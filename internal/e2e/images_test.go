@@ -1,10 +1,13 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"lockstep/internal/local"
@@ -178,6 +181,105 @@ func TestKVNodeOfAnotherHistoryIsRefused(t *testing.T) {
 		if key, lost := c.must(t, "GET", "key"), c.must(t, "EXISTS", "lost"); key.Text != "kept" || lost.Int != 0 {
 			t.Errorf("%s has key %q and %d keys that were lost", node, key.Text, lost.Int)
 		}
+	}
+	w.sameEverywhere(t)
+}
+
+// imageWriter returns the process that writes an image for a KV node, 0 if none does.
+func imageWriter(kvnode int) int {
+	names, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", kvnode)) // the pattern is one
+	for _, name := range names {
+		children, err := os.ReadFile(name)
+		if err != nil {
+			continue // the thread has ended
+		}
+		for _, child := range strings.Fields(string(children)) {
+			if comm, err := os.ReadFile("/proc/" + child + "/comm"); err == nil && strings.TrimSpace(string(comm)) == "kvnode-image" {
+				if id, err := strconv.Atoi(child); err == nil {
+					return id
+				}
+			}
+		}
+	}
+	return 0
+}
+
+// The process that writes an image is killed, as the kernel would where memory runs out, or stopped while its KV node is killed. What could go wrong: half an image is
+// taken for one, files are left, the node waits for the process for ever, or the process goes on without it.
+func TestImageWriterIsKilled(t *testing.T) {
+	t.Parallel()
+	w := start(t, local.Options{Confmasters: 1}, nil)
+	c := mustDial(t, w.addr("n1"))
+	for i := range 200 {
+		args := []string{"MSET"}
+		for j := range 200 {
+			args = append(args, fmt.Sprintf("key:%d", i*200+j), strings.Repeat(strconv.Itoa(i*j), 40))
+		}
+		c.must(t, args...)
+	}
+	images := filepath.Join(w.KVDir("n1"), "images")
+	writer := func() (id int) {
+		eventually(t, "a process writes an image", func() error {
+			if id = imageWriter(w.Pid(local.KVNodeOf("n1"))); id == 0 {
+				return errors.New("there is none")
+			}
+			return nil
+		})
+		return id
+	}
+	save := func() <-chan string {
+		said := make(chan string, 1)
+		go func() {
+			value, err := once(w.addr("n1"), "SAVE")
+			said <- fmt.Sprint(value.Text, err)
+		}()
+		return said
+	}
+	killed := false
+	for try := range 50 {
+		c.must(t, "SET", "try", strconv.Itoa(try))
+		said := save()
+		if err := syscall.Kill(writer(), syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		if answer := <-said; strings.Contains(answer, "killed") {
+			killed = true
+			break
+		}
+	}
+	if !killed {
+		t.Error("no image failed, though its process was killed")
+	}
+	if found, err := filepath.Glob(filepath.Join(w.KVDir("n1"), "live*")); err != nil || len(found) > 0 {
+		t.Errorf("left behind are %q, %v", found, err)
+	}
+	c.must(t, "SET", "try", "again")
+	if answer := <-save(); !strings.Contains(answer, "OK") {
+		t.Errorf("the next image: %s", answer)
+	}
+	// It is stopped, so that it would do its work afterwards.
+	c.must(t, "SET", "last", "1")
+	save()
+	id := writer()
+	if err := syscall.Kill(id, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.ReadDir(images)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.kill(t, local.KVNodeOf("n1"))
+	eventually(t, "the process ends with its KV node", func() error {
+		state, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", id))
+		if err == nil && !strings.Contains(string(state), ") Z ") {
+			return fmt.Errorf("it goes on: %s", state)
+		}
+		return nil
+	})
+	w.startAgain(t, local.KVNodeOf("n1"))
+	w.healthy(t)
+	if after, err := os.ReadDir(images); err != nil || len(after) < 1 || len(before) < 1 {
+		t.Errorf("images: %v before, %v after, %v", before, after, err)
 	}
 	w.sameEverywhere(t)
 }

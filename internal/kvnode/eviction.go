@@ -14,6 +14,8 @@ import (
 const (
 	// evictionPeriod is how often the memory of all clients is compared with maxmemory-clients, if that limits it.
 	evictionPeriod = 100 * time.Millisecond
+	// unlimitedPeriod is how often it is looked whether it does.
+	unlimitedPeriod = time.Second
 	// nameBytes is what a watched key or a subscription counts, in bytes.
 	nameBytes = 128
 )
@@ -133,14 +135,19 @@ func (n *Node) evictClients() {
 
 // keepClientMemory looks after maxmemory-clients until ctx is done.
 func (n *Node) keepClientMemory(ctx context.Context) {
-	ticker := time.NewTicker(evictionPeriod)
-	defer ticker.Stop()
+	timer := time.NewTimer(evictionPeriod)
+	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-ticker.C:
-			n.evictClients()
+		case <-timer.C:
+		}
+		n.evictClients()
+		if n.clientBound() == 0 {
+			timer.Reset(unlimitedPeriod)
+		} else {
+			timer.Reset(evictionPeriod)
 		}
 	}
 }

@@ -1,7 +1,7 @@
 package kvnode
 
 import (
-	"math"
+	"os"
 	"runtime/debug"
 	"runtime/metrics"
 	"time"
@@ -9,7 +9,7 @@ import (
 
 // The bound of a node that tiers is one of its process, as the system counts it. Three things share it:
 //
-//	outside   what the Go runtime knows nothing of: the program, and what the stores of images take from C
+//	outside   what the Go runtime knows nothing of: the program, what the stores of images take from C, and the process that writes an image
 //	limit     what the Go runtime may have of the system; the collector works the harder the nearer it is
 //	  other   of it, in use beside keys and values: buffers, connections, marks of images, what is being read and written
 //	  room    of it, for keys and values; so much is left beside that the collector finds what is worth its while
@@ -30,7 +30,8 @@ const (
 // footprint divides a bound. One goroutine uses it, after the start.
 type footprint struct {
 	bound   int64
-	limits  bool // nobody else has set the collector's limit (GOMEMLIMIT)
+	limits  bool         // the operator has not set the collector's limit (GOMEMLIMIT)
+	beside  func() int64 // returns what other processes take on behalf of this one
 	samples []metrics.Sample
 	at      time.Time
 	cycles  uint64 // of the collector, when other was measured
@@ -49,8 +50,8 @@ const (
 	sampleHeapUnused
 )
 
-func newFootprint(bound int64) *footprint {
-	f := &footprint{bound: bound, limits: debug.SetMemoryLimit(-1) == math.MaxInt64}
+func newFootprint(bound int64, beside func() int64) *footprint {
+	f := &footprint{bound: bound, beside: beside, limits: os.Getenv("GOMEMLIMIT") == ""}
 	for _, name := range []string{"/gc/cycles/total:gc-cycles", "/gc/heap/live:bytes", "/memory/classes/total:bytes", "/memory/classes/heap/released:bytes",
 		"/memory/classes/heap/free:bytes", "/memory/classes/heap/objects:bytes", "/memory/classes/heap/unused:bytes"} {
 		f.samples = append(f.samples, metrics.Sample{Name: name})
@@ -77,7 +78,7 @@ func (f *footprint) measure(values int64) (room int64, measured bool) {
 	metrics.Read(f.samples)
 	value := func(i int) int64 { return int64(f.samples[i].Value.Uint64()) }
 	held := value(sampleTotal) - value(sampleReleased)
-	if outside := max(residentBytes()-held, 0); outside > f.outside {
+	if outside := max(residentBytes()-held, 0) + f.beside(); outside > f.outside {
 		f.outside = outside
 	} else {
 		f.outside -= (f.outside - outside) / 16

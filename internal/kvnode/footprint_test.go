@@ -34,7 +34,7 @@ func TestBoundIsDividedAmongAllThatAProcessTakes(t *testing.T) {
 func TestProcessIsMeasured(t *testing.T) {
 	defer debug.SetMemoryLimit(debug.SetMemoryLimit(math.MaxInt64))
 	const bound = 4 << 30
-	f := newFootprint(bound)
+	f := newFootprint(bound, func() int64 { return 0 })
 	if !f.limits || debug.SetMemoryLimit(-1) != bound+tierProcess {
 		t.Errorf("the limit is %d", debug.SetMemoryLimit(-1))
 	}

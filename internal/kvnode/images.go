@@ -4,11 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"runtime/debug"
+	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"lockstep/internal/apart"
 	"lockstep/internal/checkpoint"
 	"lockstep/internal/kv"
 	"lockstep/internal/transfer"
@@ -29,6 +33,18 @@ type ImageConfig struct {
 	// TierMemory is how much memory the process may take, in bytes, within 10 % from 512 MiB on (footprint): values that are used least are read
 	// from the last image. At least 16 MiB. Default 0: all of them stay in memory.
 	TierMemory int64
+	// Apart lets a process of its own write each image: this program is begun once more, and must then call ServeImageWriter. Default false: it is written
+	// by the node's process.
+	Apart bool
+}
+
+// ImageWriter is the argument of the program when it is begun to write an image.
+const ImageWriter = "image-writer"
+
+// ServeImageWriter writes an image for the KV node that began this process, and returns.
+func ServeImageWriter() {
+	apart.Yield("kvnode-image")
+	checkpoint.ServeApart(os.Stdin, os.Stdout, func() { os.Exit(1) })
 }
 
 const (
@@ -56,6 +72,7 @@ type imageKeeper struct {
 	engine   *checkpoint.Engine
 	archiver *imageArchiver          // nil: no images are archived
 	tier     *tier                   // nil: all values stay in memory
+	writer   atomic.Int64            // the process that writes an image, by its id; 0: none does
 	stop     context.CancelCauseFunc // ends the image that is being taken; guarded by facts.mu
 	// checkpointed: the image that was loaded at the start says where a log can begin.
 	checkpointed bool
@@ -93,8 +110,12 @@ func openImages(config Config) (*imageKeeper, *kv.Machine, error) {
 	k := &imageKeeper{config: config.Images, logDir: filepath.Join(config.ReplicatorDir, "log"), wanted: make(chan chan<- imageTaken), ended: make(chan struct{})}
 	k.base = k.baseAt
 	logger := config.Logger.With("node", string(config.Node), "group", config.Group)
+	var begin func() (checkpoint.Process, error)
+	if config.Images.Apart {
+		begin = k.beginWriter
+	}
 	engine, err := checkpoint.Open(checkpoint.Options{
-		Dir: config.Images.Dir, Cluster: config.Cluster, Group: config.Group, Logger: logger,
+		Apart: begin, Dir: config.Images.Dir, Cluster: config.Cluster, Group: config.Group, Logger: logger,
 		Base: func(lsn smr.LSN) ([]byte, error) { return k.base(lsn) },
 		Cold: k.config.TierMemory > 0, Warm: k.config.TierMemory / 2, Memory: k.config.TierMemory,
 	})
@@ -129,6 +150,24 @@ func openImages(config Config) (*imageKeeper, *kv.Machine, error) {
 		Incoming: filepath.Join(config.Images.Dir, "incoming"), Rounds: 1, Logger: logger, Keeper: config.Keeper,
 	}
 	return k, machine, nil
+}
+
+// beginWriter begins a process that writes an image.
+func (k *imageKeeper) beginWriter() (checkpoint.Process, error) {
+	p, err := apart.Start(ImageWriter)
+	if err != nil {
+		return nil, err
+	}
+	k.writer.Store(int64(p.ID()))
+	return p, nil
+}
+
+// apartBytes returns what the process takes that writes an image, 0 if there is none.
+func (k *imageKeeper) apartBytes() int64 {
+	if id := k.writer.Load(); id != 0 {
+		return residentBytesOf(strconv.FormatInt(id, 10))
+	}
+	return 0
 }
 
 // loadingPercent is how much the collector lets the heap grow, in percent, while an image is loaded: nearly all that is allocated then stays, so that the
@@ -315,6 +354,7 @@ func (k *imageKeeper) take(ctx context.Context) (smr.LSN, error) {
 	began, changes := f.begun, k.node.changes.Load()
 	f.mu.Unlock()
 	manifest, err := k.engine.Take(ctx, k)
+	k.writer.Store(0)
 	k.stopIfRotten(err)
 	if err == nil && len(manifest.Base) == 0 {
 		k.node.logger.Warn("the log below the image is kept: the image does not say where a log can begin", "lsn", uint64(manifest.LSN))

@@ -497,8 +497,11 @@ func over(a, b int64) float64 {
 }
 
 // residentBytes returns the memory that the process takes from the machine, 0 if unknown.
-func residentBytes() int64 {
-	content, err := os.ReadFile("/proc/self/statm")
+func residentBytes() int64 { return residentBytesOf("self") }
+
+// residentBytesOf is residentBytes of another process, by its id.
+func residentBytesOf(process string) int64 {
+	content, err := os.ReadFile("/proc/" + process + "/statm")
 	if err != nil {
 		return 0
 	}

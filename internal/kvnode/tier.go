@@ -63,7 +63,7 @@ type tier struct {
 
 func newTier(keeper *imageKeeper, bound int64) *tier {
 	words := 1 << bits.Len64(uint64(bound)/128/32)
-	t := &tier{keeper: keeper, bound: bound, footprint: newFootprint(bound), used: make([]atomic.Uint32, words), hurry: make(chan struct{}, 1), eased: make(chan struct{})}
+	t := &tier{keeper: keeper, bound: bound, footprint: newFootprint(bound, keeper.apartBytes), used: make([]atomic.Uint32, words), hurry: make(chan struct{}, 1), eased: make(chan struct{})}
 	t.room.Store(t.footprint.firstRoom())
 	return t
 }
