@@ -158,19 +158,7 @@ func (r *Reader) BaseAt(lsn smr.LSN) (Base, error) {
 		}
 		return Base{}, fmt.Errorf("base at %d: %w", lsn, ErrNoBorder)
 	}
-	base, err := f.baseAt(lsn)
-	var goesOn *goesOnError
-	if errors.As(err, &goesOn) {
-		return Base{}, fmt.Errorf("base at %d: %w", lsn, r.across(f, goesOn.at))
-	}
-	return base, err
-}
-
-// goesOnError says that a frame goes on behind its file, or that what says its length is damaged.
-type goesOnError struct{ at smr.LSN }
-
-func (e *goesOnError) Error() string {
-	return fmt.Sprintf("the frame at %d goes on behind its file", e.at)
+	return r.baseIn(f, lsn)
 }
 
 // across says what to make of a frame at that goes on behind its file, where a boundary was asked for: it lies across it if it is whole and checks.
@@ -197,8 +185,8 @@ func (r *Reader) across(f *readFile, at smr.LSN) error {
 	return ErrNoBorder
 }
 
-// baseAt counts from the beginning of the file up to lsn.
-func (f *readFile) baseAt(lsn smr.LSN) (Base, error) {
+// baseIn counts from the beginning of the file up to lsn.
+func (r *Reader) baseIn(f *readFile, lsn smr.LSN) (Base, error) {
 	headFits, err := headChecks(f.file, LabelReaderRead, f.found, min(f.firstFrame, f.end()))
 	switch {
 	case err != nil:
@@ -212,7 +200,7 @@ func (f *readFile) baseAt(lsn smr.LSN) (Base, error) {
 	case err != nil:
 		return Base{}, fmt.Errorf("base at %d: %w", lsn, err)
 	case errors.Is(cause, smr.ErrShortFrame):
-		return Base{}, &goesOnError{c.next}
+		return Base{}, fmt.Errorf("base at %d: %w", lsn, r.across(f, c.next))
 	case cause != nil:
 		return Base{}, fmt.Errorf("base at %d: %w: %w", lsn, ErrCorrupt, cause)
 	case c.next != lsn:

@@ -639,7 +639,8 @@ func (x *Address) GetDataAddr() string {
 type WatchRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Target        *Target                `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
-	IntervalMs    uint32                 `protobuf:"varint,2,opt,name=interval_ms,json=intervalMs,proto3" json:"interval_ms,omitempty"`
+	IntervalMs    uint32                 `protobuf:"varint,2,opt,name=interval_ms,json=intervalMs,proto3" json:"interval_ms,omitempty"` // between two states
+	RestMs        uint32                 `protobuf:"varint,3,opt,name=rest_ms,json=restMs,proto3" json:"rest_ms,omitempty"`             // the same while nothing moves; 0: interval_ms
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -684,6 +685,13 @@ func (x *WatchRequest) GetTarget() *Target {
 func (x *WatchRequest) GetIntervalMs() uint32 {
 	if x != nil {
 		return x.IntervalMs
+	}
+	return 0
+}
+
+func (x *WatchRequest) GetRestMs() uint32 {
+	if x != nil {
+		return x.RestMs
 	}
 	return 0
 }
@@ -1150,6 +1158,7 @@ type FenceRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Target        *Target                `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
 	Epoch         uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	LeaseOver     bool                   `protobuf:"varint,3,opt,name=lease_over,json=leaseOver,proto3" json:"lease_over,omitempty"` // the master of the reign before has answered its fence: it reads under no lease
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1196,6 +1205,13 @@ func (x *FenceRequest) GetEpoch() uint64 {
 		return x.Epoch
 	}
 	return 0
+}
+
+func (x *FenceRequest) GetLeaseOver() bool {
+	if x != nil {
+		return x.LeaseOver
+	}
+	return false
 }
 
 type FenceReply struct {
@@ -1752,11 +1768,12 @@ const file_replicator_proto_rawDesc = "" +
 	"\x04node\x18\x03 \x01(\tR\x04node\":\n" +
 	"\aAddress\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1b\n" +
-	"\tdata_addr\x18\x02 \x01(\tR\bdataAddr\"\\\n" +
+	"\tdata_addr\x18\x02 \x01(\tR\bdataAddr\"u\n" +
 	"\fWatchRequest\x12+\n" +
 	"\x06target\x18\x01 \x01(\v2\x13.lockstep.v1.TargetR\x06target\x12\x1f\n" +
 	"\vinterval_ms\x18\x02 \x01(\rR\n" +
-	"intervalMs\"\xe9\t\n" +
+	"intervalMs\x12\x17\n" +
+	"\arest_ms\x18\x03 \x01(\rR\x06restMs\"\xe9\t\n" +
 	"\fReplicaState\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x14\n" +
 	"\x05group\x18\x02 \x01(\tR\x05group\x12\x12\n" +
@@ -1818,10 +1835,12 @@ const file_replicator_proto_rawDesc = "" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x18\n" +
 	"\astreams\x18\x03 \x01(\bR\astreams\x12\x18\n" +
-	"\adurable\x18\x04 \x01(\x04R\adurable\"Q\n" +
+	"\adurable\x18\x04 \x01(\x04R\adurable\"p\n" +
 	"\fFenceRequest\x12+\n" +
 	"\x06target\x18\x01 \x01(\v2\x13.lockstep.v1.TargetR\x06target\x12\x14\n" +
-	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\"\xf7\x01\n" +
+	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x1d\n" +
+	"\n" +
+	"lease_over\x18\x03 \x01(\bR\tleaseOver\"\xf7\x01\n" +
 	"\n" +
 	"FenceReply\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12 \n" +

@@ -63,11 +63,11 @@ func (u *User) Unrestricted() bool {
 }
 
 // Accepts reports whether the user can log in with a password.
-func (u *User) Accepts(password []byte) bool {
-	if !u.on {
-		return false
-	}
-	return u.nopass || slices.Contains(u.passwords, Hash(password))
+func (u *User) Accepts(password []byte) bool { return u.AcceptsHash(Hash(password)) }
+
+// AcceptsHash reports the same of a password as it is kept.
+func (u *User) AcceptsHash(hash string) bool {
+	return u.on && (u.nopass || slices.Contains(u.passwords, hash))
 }
 
 // Hash returns how a password is kept: the hex digits of its SHA-256.

@@ -64,7 +64,7 @@ type Outcome struct {
 
 // Rows lists all rows in the order in which they run.
 func Rows() []Row {
-	return slices.Concat(speedRows(), loopRows(), faultRows(), lifecycleRows())
+	return slices.Concat(speedRows(), loopRows(), faultRows(), idleRows(), lifecycleRows())
 }
 
 // ChooseRows returns the rows of these names; "name*" takes all that begin so. No name takes all, or with smoke those of

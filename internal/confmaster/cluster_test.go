@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"lockstep/internal/failover"
+	"lockstep/internal/fault"
 	"lockstep/internal/pause"
 	lockstep "lockstep/proto"
 	"lockstep/smr"
@@ -68,6 +69,7 @@ func (c *testCluster) start(i int) {
 	if m.node, err = newNode(&m.config, home); err != nil {
 		c.t.Fatal(err)
 	}
+	m.node.drills = fault.New(fault.Options{Allowed: true, Logger: quietLogger()})
 	if m.before != nil {
 		m.before(m.node)
 	}

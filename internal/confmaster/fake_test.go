@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"lockstep/internal/fault"
 	"lockstep/internal/pause"
 	lockstep "lockstep/proto"
 )
@@ -125,6 +126,7 @@ func (f *fakeReplica) start() {
 		listener = resetting{listener}
 	}
 	lockstep.RegisterReplicatorServer(f.server, f)
+	fault.New(fault.Options{Allowed: true, Logger: quietLogger()}).Register(f.server, func(*lockstep.Target) error { return nil }, nil)
 	go f.server.Serve(listener)
 }
 

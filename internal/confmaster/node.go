@@ -19,11 +19,12 @@ import (
 
 const (
 	tickLength = failover.TickMillis * time.Millisecond
-	// raftTicks is how many ticks make a tick of raft (50 ms). A follower that has heard nothing for raftElection
+	// raftTicks is how many ticks make a tick of raft (100 ms). A follower that has heard nothing for raftElection
 	// to twice as many of those campaigns: losing the leader costs about a second.
-	raftTicks     = 5
-	raftElection  = 10
-	raftHeartbeat = 1
+	raftTicks    = 10
+	raftElection = 5
+	// raftHeartbeat is after how many of those a leader sends heartbeats: two of them fit into the least patience.
+	raftHeartbeat = 2
 	// snapshotEvery entries the state is saved and the log before it dropped, but for keptEntries.
 	snapshotEvery = 512
 	keptEntries   = 256
@@ -31,8 +32,14 @@ const (
 	inboxLength = 1024
 	// drainLength bounds what the loop takes from its inbox before it looks at raft, the driver and the clock again.
 	drainLength = 256
-	// statusEvery ticks the status that others see is made anew, at the latest.
-	statusEvery = 5
+	// statusEvery ticks the status that others see is made anew, at the latest; restingEvery while nothing is under way. Either may be lateTicks
+	// late, so that something else wakes the loop.
+	statusEvery  = 5
+	restingEvery = 25
+	lateTicks    = 10
+	// contentEvery ticks own opinions go to the leader while all is well: it counts those who think that a replica is down, and hears at
+	// once that somebody begins to. In between it shows who is up.
+	contentEvery = 100
 )
 
 // node owns raft, the replicated State and the Driver. Everything in it belongs to the loop goroutine but for the
@@ -64,8 +71,14 @@ type node struct {
 	saved     uint64 // of the last snapshot
 	lead      uint64
 	role      raft.StateType
-	elected   bool // Elected was given to the driver, and Deposed was not yet
+	elected   bool      // Elected was given to the driver, and Deposed was not yet
+	ticked    time.Time // up to when time was passed on
 	ticks     int
+	planned   int // ticks after which the loop meant to wake up
+	rafted    int // ticks that raft knows of
+	quiet     int // ticks of raft since the leader was heard of
+	opined    int // tick of the last opinions
+	published int // tick of the last status
 	requestID uint64
 	waiting   map[uint64]func(failover.Reply)
 	seen      map[replicaKey]*lockstep.ReplicaState
@@ -172,8 +185,9 @@ func (n *node) replay() error {
 // run is the loop. It ends with ctx, which is no error, or with an error after which nothing could be trusted.
 func (n *node) run(ctx context.Context) error {
 	defer close(n.stopped)
-	ticker := time.NewTicker(tickLength)
-	defer ticker.Stop()
+	n.ticked, n.planned = time.Now(), 1
+	alarm := time.NewTimer(tickLength)
+	defer alarm.Stop()
 	n.watch.follow(n.state)
 	if len(n.config.Peers) == 1 {
 		if err := n.raft.Campaign(); err != nil { // nobody else could lead: do not wait
@@ -184,9 +198,10 @@ func (n *node) run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-ticker.C:
-			n.tick()
+		case <-alarm.C:
+			n.passTime()
 		case take := <-n.inbox:
+			n.passTime() // it counts from now
 			if err := take(); err != nil {
 				return err
 			}
@@ -197,6 +212,8 @@ func (n *node) run(ctx context.Context) error {
 		if err := n.settle(); err != nil {
 			return err
 		}
+		n.planned = n.rest()
+		alarm.Reset(time.Until(n.ticked.Add(time.Duration(n.planned) * tickLength)))
 	}
 }
 
@@ -227,18 +244,64 @@ func (n *node) send(ctx context.Context, take func() error) error {
 	}
 }
 
-func (n *node) tick() {
-	n.ticks++
-	if n.ticks%raftTicks == 0 {
-		n.raft.Tick()
+// passTime brings the driver and raft the ticks that are due, though hardly more than were planned: who was stopped for long first hears
+// what is there, and the time is lost.
+func (n *node) passTime() {
+	now := time.Now()
+	due := int(now.Sub(n.ticked) / tickLength)
+	if due == 0 {
+		return
 	}
-	n.step(&failover.Tick{StampMillis: time.Now().UnixMilli()})
-	if n.ticks%n.driver.Options().OpineTicks == 0 {
+	n.ticked = n.ticked.Add(time.Duration(due) * tickLength)
+	due = min(due, n.planned+1)
+	n.ticks += due
+	n.step(&failover.Tick{StampMillis: now.UnixMilli(), Ticks: due})
+	n.passRaft()
+	if n.ticks-n.opined >= n.opineEvery() {
 		n.opine()
 	}
-	if n.ticks%statusEvery == 0 {
+	if n.ticks-n.published >= n.publishEvery() {
 		n.dirty = true
 	}
+}
+
+// passRaft brings raft its ticks. A follower gets several only if it would not campaign with the last of them: its leader's heartbeat may
+// wait in the inbox. What is left comes when the loop has come round.
+func (n *node) passRaft() {
+	due := (n.ticks - n.rafted) / raftTicks
+	for range min(due, max(1, n.calmRaft()-1)) {
+		n.raft.Tick()
+		n.rafted += raftTicks
+		n.quiet++
+	}
+}
+
+// calmRaft returns which of the next ticks of raft is the first that matters. At the leader and at who looks for one, that is the next.
+func (n *node) calmRaft() int {
+	if n.role != raft.StateFollower || n.lead == 0 {
+		return 1
+	}
+	return max(1, raftElection-n.quiet)
+}
+
+// rest returns after how many ticks the loop has to wake up if nothing comes.
+func (n *node) rest() int {
+	return max(1, min(n.driver.Rest(), n.rafted+n.calmRaft()*raftTicks-n.ticks,
+		n.opined+n.opineEvery()+lateTicks-n.ticks, n.published+n.publishEvery()+lateTicks-n.ticks))
+}
+
+func (n *node) opineEvery() int {
+	if n.driver.Suspects() {
+		return n.driver.Options().OpineTicks
+	}
+	return contentEvery
+}
+
+func (n *node) publishEvery() int {
+	if n.driver.Rest() == 1 {
+		return statusEvery
+	}
+	return restingEvery
 }
 
 func (n *node) step(in failover.Input) { n.driver.Step(in, &n.effects) }
@@ -435,6 +498,7 @@ func (n *node) carryOut() bool {
 
 // opine sends own opinions to the leader.
 func (n *node) opine() {
+	n.opined = n.ticks
 	if n.lead == 0 || n.lead == n.config.ID {
 		return
 	}
@@ -468,6 +532,9 @@ func (n *node) ask(request *failover.Request, answer func(failover.Reply)) {
 
 // stepRaft takes a message of a peer.
 func (n *node) stepRaft(m *raftpb.Message) {
+	if m.GetFrom() == n.lead {
+		n.quiet = 0
+	}
 	if err := n.raft.Step(m); err != nil && !errors.Is(err, raft.ErrStepPeerNotFound) {
 		n.logger.Debug("raft message refused", "from", m.GetFrom(), "error", err)
 	}

@@ -26,6 +26,8 @@ import (
 const (
 	// maxMessage bounds a gRPC message, in bytes: a raft snapshot is the largest.
 	maxMessage = 64 << 20
+	// windowSize is how many bytes may be under way on a connection, in each direction.
+	windowSize = 1 << 20
 	// maxStreams bounds the calls of one connection that are under way at once.
 	maxStreams = 256
 	// handOverGrace is how long a leader that stops waits for the next one.
@@ -179,7 +181,8 @@ func (n *node) handOver(ctx context.Context) {
 func newServer(s *service) (*grpc.Server, *health.Server) {
 	guard := trust.Guard{Keeper: s.node.config.Keeper, Methods: methodRoles(), Denied: s.denied}
 	server := grpc.NewServer(append(guard.Options(),
-		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxConcurrentStreams(maxStreams), grpc.ConnectionTimeout(5*time.Second),
+		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxConcurrentStreams(maxStreams),
+		grpc.InitialWindowSize(windowSize), grpc.InitialConnWindowSize(windowSize), grpc.ConnectionTimeout(5*time.Second),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 5 * time.Second, Timeout: 5 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
 	)...)
@@ -220,6 +223,8 @@ func dial(to remote, keeper *trust.Keeper) (*grpc.ClientConn, error) {
 			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.2, Jitter: 0.2, MaxDelay: 150 * time.Millisecond},
 			MinConnectTimeout: time.Second,
 		}),
+		// Windows of a fixed size: measuring the connection to adapt them takes a ping for each message of a quiet stream.
+		grpc.WithInitialWindowSize(windowSize), grpc.WithInitialConnWindowSize(windowSize),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time.Second}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
 	)

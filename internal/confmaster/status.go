@@ -15,7 +15,7 @@ func pid() uint32 { return uint32(os.Getpid()) }
 
 // publish makes the status that others see. Messages in it are never changed afterwards.
 func (n *node) publish() {
-	n.dirty = false
+	n.dirty, n.published = false, n.ticks
 	status := &lockstep.ClusterStatus{Cluster: n.state.Cluster, HasLeader: n.lead != 0}
 	for i := range n.state.Groups {
 		status.Groups = append(status.Groups, n.groupStatus(&n.state.Groups[i]))

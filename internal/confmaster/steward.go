@@ -276,6 +276,11 @@ func (s *service) readSettings(ctx context.Context, group string, change *lockst
 	if change.GetForget() {
 		return result, nil, nil
 	}
+	have, err := s.Settings(ctx, &lockstep.GroupSettingsRequest{Group: group})
+	if err != nil {
+		return nil, nil, err
+	}
+	asked := uponDecided(have, change.GetSettings())
 	nodes := s.kvNodes(group)
 	if len(nodes) == 0 {
 		return nil, nil, status.Errorf(codes.FailedPrecondition, "no KV node of group %q with a management port is up: nobody can tell whether the values are right", group)
@@ -287,7 +292,7 @@ func (s *service) readSettings(ctx context.Context, group string, change *lockst
 			return nil, nil, status.Errorf(codes.FailedPrecondition, "node %s: %v", c.node, err)
 		}
 		call, cancel := context.WithTimeout(ctx, stewardPatience)
-		reply, err := lockstep.NewKVNodeClient(conn).CheckSettings(call, &lockstep.CheckSettingsRequest{Target: s.node.target(group, c.node), Settings: change.GetSettings()})
+		reply, err := lockstep.NewKVNodeClient(conn).CheckSettings(call, &lockstep.CheckSettingsRequest{Target: s.node.target(group, c.node), Settings: asked})
 		cancel()
 		if err != nil {
 			return nil, nil, status.Errorf(codes.FailedPrecondition, "node %s does not tell whether the values are right: %s", c.node, status.Convert(err).Message())
@@ -309,6 +314,21 @@ func (s *service) readSettings(ctx context.Context, group string, change *lockst
 		checks = append(checks, fmt.Sprintf("node %s takes them", c.node))
 	}
 	return result, checks, nil
+}
+
+// uponDecided puts before the rules for a user what is decided of that user and may not be in the group's log yet: KV nodes apply rules to the user
+// that they know.
+func uponDecided(have *lockstep.GroupSettings, wanted []*lockstep.Setting) []*lockstep.Setting {
+	list := slices.Clone(wanted)
+	for i, item := range list {
+		for _, decided := range have.GetSettings() {
+			if decided.GetKind() == string(failover.SettingUser) && item.GetKind() == decided.GetKind() && item.GetName() == decided.GetName() &&
+				!item.GetRemoved() && decided.GetVersion() > have.GetShared() {
+				list[i] = &lockstep.Setting{Kind: item.GetKind(), Name: item.GetName(), Value: "reset " + decided.GetValue() + " " + item.GetValue()}
+			}
+		}
+	}
+	return list
 }
 
 // kvNodes lists the KV nodes of a group that are up, the master's first.

@@ -168,3 +168,26 @@ func TestSettingsReachEveryNode(t *testing.T) {
 		t.Errorf("executed: %q, before %q", has, executed)
 	}
 }
+
+// What could go wrong: of two changes of a user, one soon after the other, the second is made of the user as it was before the first, and takes it back.
+func TestRulesAreAppliedToTheUserThatWasDecided(t *testing.T) {
+	have := &lockstep.GroupSettings{Version: 4, Shared: 2, Settings: []*lockstep.Setting{
+		{Kind: "user", Name: "old", Value: "on +get", Version: 2},
+		{Kind: "user", Name: "ann", Value: "on #1 +get", Version: 3},
+		{Kind: "user", Name: "bob", Removed: true, Version: 4},
+		{Kind: "function", Name: "ann", Value: "code", Version: 4},
+	}}
+	wanted := []*lockstep.Setting{{Kind: "user", Name: "old", Value: "+set"}, {Kind: "user", Name: "ann", Value: "+set"}, {Kind: "user", Name: "bob", Value: "on"},
+		{Kind: "user", Name: "carl", Value: "on"}, {Kind: "function", Name: "ann", Value: "new"}}
+	var got []string
+	for _, s := range uponDecided(have, wanted) {
+		got = append(got, strings.Join(strings.Fields(s.GetKind()+" "+s.GetName()+" "+s.GetValue()), " "))
+	}
+	want := "user old +set; user ann reset on #1 +get +set; user bob reset on; user carl on; function ann new"
+	if strings.Join(got, "; ") != want || wanted[1].GetValue() != "+set" {
+		t.Errorf("%s; want %s", strings.Join(got, "; "), want)
+	}
+	if left := uponDecided(have, []*lockstep.Setting{{Kind: "user", Name: "ann", Removed: true}}); left[0].GetValue() != "" || !left[0].GetRemoved() {
+		t.Errorf("a removal became %v", left[0])
+	}
+}

@@ -12,6 +12,8 @@ import (
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
+
+	"lockstep/internal/granter"
 )
 
 // Keys of the raft store. Numbers in keys are big endian, so that pebble's order is the order of the log.
@@ -70,13 +72,15 @@ func openStorage(dir string, fs vfs.FS, initial *raftpb.Snapshot, logger *slog.L
 	if err != nil {
 		return nil, err
 	}
-	db, err := pebble.Open(dir, &pebble.Options{
+	options := &pebble.Options{
 		FS:                 fs,
 		FormatMajorVersion: pebble.FormatNewest,
 		Logger:             pebbleLogger{logger},
 		MemTableSize:       4 << 20,
 		CacheSize:          1 << 20,
-	})
+	}
+	options.Experimental.CompactionScheduler = granter.New()
+	db, err := pebble.Open(dir, options)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open raft store %s: %w", dir, err), mark.close())
 	}

@@ -107,7 +107,7 @@ func (w *watcher) stream(ctx context.Context, key replicaKey, addr string) (work
 	defer quiet.Stop()
 	stream, err := lockstep.NewReplicatorClient(conn).Watch(ctx, &lockstep.WatchRequest{
 		Target:     w.node.target(key.group, key.node),
-		IntervalMs: uint32(w.node.config.Probe.Milliseconds()),
+		IntervalMs: uint32(w.node.config.Probe.Milliseconds()), RestMs: uint32(w.node.config.restProbe().Milliseconds()),
 	})
 	for err == nil {
 		var state *lockstep.ReplicaState
@@ -256,7 +256,7 @@ func (c *caller) order(ctx context.Context, client lockstep.ReplicatorClient, ca
 	switch call.Kind {
 	case failover.CallFence:
 		var reply *lockstep.FenceReply
-		if reply, err = client.Fence(ctx, &lockstep.FenceRequest{Target: target, Epoch: uint64(call.Epoch)}); err == nil {
+		if reply, err = client.Fence(ctx, &lockstep.FenceRequest{Target: target, Epoch: uint64(call.Epoch), LeaseOver: call.LeaseOver}); err == nil {
 			answer.Fence = &failover.FenceAnswer{
 				Epoch: smr.Epoch(reply.GetEpoch()), Incarnation: smr.Incarnation(reply.GetIncarnation()), Life: smr.Life(reply.GetLife()),
 				Position: smr.Position{Epoch: smr.Epoch(reply.GetPositionEpoch()), End: smr.LSN(reply.GetEnd())},

@@ -341,8 +341,12 @@ type Result struct {
 type Input interface{ input() }
 
 type (
-	// Tick passes time: one every TickMillis. StampMillis is the wall clock; it only feeds the work log.
-	Tick struct{ StampMillis int64 }
+	// Tick passes time: one every TickMillis, or as many together as Ticks says (0 is 1; see Rest). StampMillis is the wall clock; it only
+	// feeds the work log.
+	Tick struct {
+		StampMillis int64
+		Ticks       int
+	}
 
 	// Observed: a replica's state, first hand, from this confmaster's own Watch stream.
 	Observed struct {
@@ -464,7 +468,7 @@ type CallKind string
 
 // Kinds of Call, and which fields of it they carry.
 const (
-	CallFence       CallKind = "fence"       // Epoch
+	CallFence       CallKind = "fence"       // Epoch, LeaseOver
 	CallLead        CallKind = "lead"        // Incarnation, Life, Config, Base, Addresses
 	CallFollow      CallKind = "follow"      // Epoch, Master, MasterAddr, Sources
 	CallReconfigure CallKind = "reconfigure" // Config, Base, Addresses
@@ -483,6 +487,7 @@ type Call struct {
 	TimeoutTicks int // the shell answers AnswerUnavailable when it took longer
 
 	Epoch       smr.Epoch
+	LeaseOver   bool // the master of the last reign has answered the fence: it reads under no lease
 	Master      smr.NodeID
 	MasterAddr  string   // its data address
 	Sources     []Source // of images, in order of preference

@@ -16,6 +16,7 @@ type Driver struct {
 
 	ticks   uint64 // time
 	steps   uint64 // inputs so far: orders observations against decisions
+	stirred bool   // an input since the last tick, or that one, had effects
 	stamp   int64  // wall clock of the last tick
 	leading bool
 
@@ -138,12 +139,15 @@ func (d *Driver) Leading() bool { return d.leading }
 // Step takes one input and adds what follows from it to out.
 func (d *Driver) Step(in Input, out *Effects) {
 	d.steps++
+	before := out.count()
+	_, ticks := in.(*Tick)
+	defer func() { d.stirred = d.stirred && !ticks || out.count() > before }()
 	if !d.tracksAll() {
 		d.trackReplicas() // a command was applied whose Committed has yet to come
 	}
 	switch in := in.(type) {
 	case *Tick:
-		d.ticks++
+		d.ticks += uint64(max(in.Ticks, 1))
 		d.stamp = in.StampMillis
 	case *Observed:
 		d.observed(in)

@@ -57,6 +57,13 @@ func (t *tally) of(node smr.NodeID) *answer {
 	return nil
 }
 
+// masterFenced reports whether the master of the last reign has answered, in the life in which it led: from that on it reads under no
+// lease, and those of reigns before had run out when it was chosen (S2).
+func (t *tally) masterFenced(g *Group) bool {
+	got := t.of(g.Reign.Master)
+	return got != nil && got.Incarnation == g.Reign.Incarnation && got.Life == g.Reign.Life
+}
+
 func (t *tally) targetSeen(position smr.Position) {
 	if position.Compare(t.target) > 0 {
 		t.target = position
@@ -183,7 +190,7 @@ func (d *Driver) fence(g *Group, p *plan, node smr.NodeID, out *Effects) {
 		// A replica that learned no epoch yet refuses. Once it has learned this one, it can answer the next.
 		d.order(g, p, Call{Node: node, Kind: CallLearn, Epoch: g.Epoch}, out)
 	}
-	d.order(g, p, Call{Node: node, Kind: CallFence, Epoch: g.Election.Epoch}, out)
+	d.order(g, p, Call{Node: node, Kind: CallFence, Epoch: g.Election.Epoch, LeaseOver: p.tally.masterFenced(g)}, out)
 }
 
 // drain is the first half of a switch-over: the old master is fenced alone, so that its slaves still receive what it had

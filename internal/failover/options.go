@@ -8,7 +8,7 @@ type Options struct {
 	Voters []uint64 // all confmasters, this one included: the fixed set whose majority must agree
 
 	ProbeTicks     int // between two states of a Watch stream (10: 100 ms); for the shell
-	OpineTicks     int // between two sendings of Opinions (10: 100 ms); for the shell
+	OpineTicks     int // between two sendings of Opinions while a replica is suspected (10: 100 ms); for the shell
 	SuspectTicks   int // silence after which a replica is thought down (100: 1 s)
 	LoopIdleTicks  int // a main loop that has not come round for so long is stuck (100: 1 s)
 	DiskStuckTicks int // a disk operation that takes so long is stuck (200: 2 s)

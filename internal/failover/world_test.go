@@ -73,6 +73,7 @@ type world struct {
 	writes    bool
 	hold      func(Call) int // extra delay of a call's answer, in ticks
 	requestID uint64
+	rests     int // ticks that were promised to do nothing
 }
 
 // shadow repeats the rules of State in the plainest way, from the applied commands alone.
@@ -418,6 +419,9 @@ func describeCall(c Call) string {
 	switch c.Kind {
 	case CallFence, CallLearn:
 		text += fmt.Sprintf(" epoch %d", c.Epoch)
+		if c.LeaseOver {
+			text += " lease over"
+		}
 	case CallFollow:
 		text += fmt.Sprintf(" epoch %d master %s", c.Epoch, c.Master)
 		for i, source := range c.Sources {
@@ -549,11 +553,24 @@ func (w *world) tick() {
 		}
 	}
 	for _, cm := range w.cms {
-		w.step(cm, &Tick{StampMillis: int64(w.now) * TickMillis})
+		w.tickOne(cm)
 		if w.now%10 == int(cm.id) {
 			w.opine(cm)
 		}
 	}
+}
+
+// tickOne passes a tick to one confmaster: nothing may follow from one of a rest.
+func (w *world) tickOne(cm *confmaster) {
+	tick := &Tick{StampMillis: int64(w.now) * TickMillis}
+	if rest := cm.driver.Rest(); cm.up && rest > 1 {
+		w.rests++
+		var out Effects
+		cm.driver.Step(tick, &out)
+		w.check(len(out.Proposals)+len(out.Calls)+len(out.Replies)+len(out.Events) == 0 && !out.Opine, "a tick of a rest of %d mattered to c%d: %+v", rest, cm.id, out)
+		return
+	}
+	w.step(cm, tick)
 }
 
 func (w *world) run(ticks int) {

@@ -70,6 +70,70 @@ func TestLoginWaitsForUsersThatWereAcknowledged(t *testing.T) {
 	b.expect("AUTH alice old", "-WRONGPASS invalid username-password pair or user is disabled.\r\n")
 }
 
+// What could go wrong: a node that starts from an older state, or from none, lets clients in without a password that the group wants, and they stay in.
+func TestNodeThatStartsAsksWhoMayUseIt(t *testing.T) {
+	g := newFakeGroup(t, 2, nil)
+	g.nodes[1].lagging = true
+	a, address := dial(t, g.serve(t, 0)), g.serve(t, 1)
+	a.expect("SET k 1", "+OK\r\n")
+	a.expect("ACL SETUSER default resetpass >pw", "+OK\r\n")
+	commands := []string{"GET k", "SET k 2", "PUBLISH c x", "SUBSCRIBE c", "MONITOR", "KEYS *", "EVAL 'return 1' 0", "ACL SETUSER eve on nopass +@all ~*", "MULTI", "WATCH k",
+		"CONFIG GET *", "CLIENT LIST", "CLIENT TRACKING ON", "SLOWLOG GET", "FLUSHALL", "DEBUG OBJECT k", "SHUTDOWN"}
+	var clients []*redisClient
+	for range commands {
+		clients = append(clients, dial(t, address))
+		clients[len(clients)-1].expect("PING", "+PONG\r\n")
+	}
+	g.set(func() { g.noReads = true })
+	for i, c := range clients {
+		if got := c.do(commands[i]); !strings.HasPrefix(got, "-MASTERDOWN node n2 cannot ask its group who may use it") {
+			t.Errorf("%s where the group cannot tell: %q", commands[i], got)
+		}
+	}
+	stale := dial(t, address)
+	stale.expect("READONLY", "+OK\r\n")
+	stale.expect("GET k", "$-1\r\n") // an older state was asked for, and given
+	g.set(func() { g.noReads = false })
+	for i, c := range clients {
+		c.send(commands[i])
+	}
+	eventually(t, "they wait", func() bool { return g.nodes[1].node.applied.waiting.Load() == int32(len(clients)) })
+	g.set(func() { g.nodes[1].lagging = false })
+	for _, c := range append(clients, stale) {
+		if c != stale {
+			c.want("-NOAUTH Authentication required.\r\n")
+		}
+		c.expect("GET k", "-NOAUTH Authentication required.\r\n")
+		c.expect("AUTH pw", "+OK\r\n")
+		c.expect("GET k", "$1\r\n1\r\n")
+	}
+}
+
+// What could go wrong: who logs in with an old password where the group cannot be asked stays in when it can be asked again.
+func TestLogInThatNobodyCouldConfirmIsJudgedAgain(t *testing.T) {
+	g := newFakeGroup(t, 2, nil)
+	a, address := dial(t, g.serve(t, 0)), g.serve(t, 1)
+	a.expect("ACL SETUSER alice on >old >kept ~* +@all", "+OK\r\n")
+	a.expect("ACL SETUSER default resetpass", "+OK\r\n")
+	old, kept := dial(t, address), dial(t, address)
+	old.expect("GET k", "-NOAUTH Authentication required.\r\n")
+	g.set(func() { g.nodes[1].lagging = true })
+	a.expect("ACL SETUSER alice <old", "+OK\r\n")
+	g.set(func() { g.noReads = true })
+	for c, password := range map[*redisClient]string{old: "old", kept: "kept"} {
+		c.expect("AUTH alice "+password, "+OK\r\n")
+		c.expect("PING", "+PONG\r\n")
+		if got := c.do("SET k 1"); !strings.HasPrefix(got, "-MASTERDOWN") {
+			t.Errorf("%s: %q", password, got)
+		}
+	}
+	g.set(func() { g.noReads, g.nodes[1].lagging = false, false })
+	old.expect("SET k 1", "-NOAUTH Authentication required.\r\n")
+	old.expect("ACL WHOAMI", "-NOAUTH Authentication required.\r\n")
+	kept.expect("SET k 2", "+OK\r\n")
+	kept.expect("ACL WHOAMI", "$5\r\nalice\r\n")
+}
+
 // What a script is denied stands in ACL LOG of the node that was asked, once, whether it reads or writes.
 func TestDenialsInScriptsAreLogged(t *testing.T) {
 	g := newFakeGroup(t, 2, nil)

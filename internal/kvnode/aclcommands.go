@@ -91,8 +91,17 @@ const errWrongPass = "WRONGPASS invalid username-password pair or user is disabl
 // knowUsers waits until this node knows every change of users that was acknowledged on any node before. If the group cannot tell,
 // what this node knows must do: whoever has to repair the group must be let in.
 func (c *conn) knowUsers() *acl.Users {
-	_ = c.linearize()
-	return c.node.shell.users.Load()
+	users, _ := c.learnUsers()
+	return users
+}
+
+// learnUsers is knowUsers. It reports whether the group could tell.
+func (c *conn) learnUsers() (users *acl.Users, sure bool) {
+	sure = c.linearize() == nil
+	if sure {
+		c.node.shell.usersKnown.Store(true)
+	}
+	return c.node.shell.users.Load(), sure
 }
 
 // authCommand is AUTH [user] password.
@@ -117,13 +126,18 @@ func authCommand(c *conn, args [][]byte) {
 
 // authenticate makes the connection that of a user, or replies why not.
 func (c *conn) authenticate(name, password []byte) bool {
-	user := c.knowUsers().Get(string(name))
+	users, sure := c.learnUsers()
+	user := users.Get(string(name))
 	if user == nil || !user.Accepts(password) {
 		c.node.denied(c, acl.Entry{Reason: acl.DeniedAuth, Context: "toplevel", Object: "AUTH", User: string(name)})
 		c.reply.Error(errWrongPass)
 		return false
 	}
-	c.standing.user, c.standing.authenticated = user, true
+	s := &c.standing
+	s.user, s.authenticated, s.unsure, s.proof = user, true, !sure, ""
+	if s.unsure {
+		s.proof = acl.Hash(password)
+	}
 	c.limitQueries()
 	c.refresh()
 	return true

@@ -130,6 +130,12 @@ func (m *manage) CheckSettings(_ context.Context, in *proto.CheckSettingsRequest
 	if len(in.GetSettings()) > maxNodeSettings {
 		return nil, status.Errorf(codes.InvalidArgument, "%d settings at once: at most %d are possible", len(in.GetSettings()), maxNodeSettings)
 	}
+	// Rules change a user as it is. A node that has just started, or lags, knows an older one, or none.
+	if slices.ContainsFunc(in.GetSettings(), func(s *proto.Setting) bool { return s.GetKind() == kindUser }) {
+		if err := m.node.linearize(); err != nil {
+			return nil, status.Errorf(codes.Unavailable, "node %s cannot ask its group which users there are: %v", m.node.config.Node, err)
+		}
+	}
 	out := &proto.CheckSettingsReply{}
 	for _, s := range in.GetSettings() {
 		value, problem := m.node.checkSetting(s)

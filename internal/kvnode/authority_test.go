@@ -77,6 +77,37 @@ func TestSettingsAreCheckedBeforeTheyAreTaken(t *testing.T) {
 	}
 }
 
+// What could go wrong: rules for a user are applied by a node that does not know him yet, having just started empty, and he loses all that he may and
+// every password that he had.
+func TestRulesAreAppliedToTheUserAsTheGroupHasHim(t *testing.T) {
+	g := newFakeGroup(t, 2, nil)
+	g.nodes[1].lagging = true
+	dial(t, g.serve(t, 0)).expect("ACL SETUSER ann on >secret ~a:* +get", "+OK\r\n")
+	client, _, _ := startManage(t, g.nodes[1].node, nil)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	check := func() (*proto.CheckSettingsReply, error) {
+		return client.CheckSettings(ctx, &proto.CheckSettingsRequest{Settings: []*proto.Setting{{Kind: "user", Name: "ann", Value: "+set"}}})
+	}
+	g.set(func() { g.noReads = true })
+	if reply, err := check(); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "cannot ask its group which users there are") {
+		t.Errorf("where the group cannot tell: %v, %v", reply, err)
+	}
+	g.set(func() { g.noReads = false })
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		reply, err := check()
+		const want = "on sanitize-payload #2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b ~a:* resetchannels -@all +get +set"
+		if err != nil || len(reply.Settings) != 1 || reply.Settings[0].Value != want {
+			t.Errorf("%v, %v", reply, err)
+		}
+	}()
+	eventually(t, "the check waits", func() bool { return g.nodes[1].node.applied.waiting.Load() == 1 })
+	g.set(func() { g.nodes[1].lagging = false })
+	<-done
+}
+
 // What could go wrong: a value of the configuration masters does not take effect, on this node or on the others; an old one comes back
 // over what a client has set since; a node that failed to take one says that it did.
 func TestSettingsOfTheMastersTakeEffect(t *testing.T) {

@@ -207,7 +207,9 @@ func TestWaitersOfSilentSessionEnd(t *testing.T) {
 	for range 10 {
 		g.tick()
 	}
-	g.nodes[0].node.submitRecord(kv.SignRecord("n1"), func(bool, []byte) {})
+	signed := make(chan struct{})
+	g.nodes[0].node.submitRecord(kv.SignRecord("n1"), func(bool, []byte) { close(signed) })
+	<-signed // the ticks behind it would end the wait if they came before
 	for range 10 {
 		g.tick()
 	}

@@ -250,6 +250,25 @@ func (n *Node) submitNothing() error {
 	}
 }
 
+// linearize waits until this node has executed everything that was acknowledged before now.
+func (n *Node) linearize() error {
+	type answer struct {
+		lsn smr.LSN
+		err error
+	}
+	asked := make(chan answer, 1)
+	n.log.ReadIndex(func(lsn smr.LSN, err error) { asked <- answer{lsn, err} })
+	select {
+	case a := <-asked:
+		if a.err != nil {
+			return a.err
+		}
+		return n.waitApplied(a.lsn, make(chan struct{}, 1))
+	case <-n.stopped:
+		return errStopped
+	}
+}
+
 // waitApplied waits until this node has executed everything below lsn. ready is the caller's own channel, of
 // capacity 1 and empty.
 func (n *Node) waitApplied(lsn smr.LSN, ready chan struct{}) error {

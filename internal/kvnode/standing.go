@@ -3,6 +3,9 @@ package kvnode
 import (
 	"bytes"
 	"context"
+	"fmt"
+	"slices"
+	"strings"
 	"sync/atomic"
 
 	"lockstep/internal/acl"
@@ -16,6 +19,9 @@ type shellState struct {
 	users atomic.Pointer[acl.Users] // as the state has them, and the password of the configuration
 	// generation grows whenever something has changed that guard looks at and that does not belong to one connection.
 	generation atomic.Uint64
+	// usersKnown: since it started this node has known all users that were acknowledged at some moment. Before, its state may be an old image, or
+	// empty, and want no password where the group does.
+	usersKnown atomic.Bool
 
 	pubsub   pubsub
 	tracker  tracker
@@ -36,10 +42,13 @@ type standing struct {
 	generation    uint64
 	user          *acl.User
 	authenticated bool
-	tracking      trackingMode
-	trackNext     bool // the keys that the current command reads are to be remembered
-	monitoring    bool
-	noTouch       bool // CLIENT NO-TOUCH
+	// unsure: that was decided by a node that may not have known all users. Before the group is needed for this connection it is decided anew.
+	unsure     bool
+	proof      string // hash of the password that was given, while unsure; empty: none
+	tracking   trackingMode
+	trackNext  bool // the keys that the current command reads are to be remembered
+	monitoring bool
+	noTouch    bool // CLIENT NO-TOUCH
 }
 
 // envelopeUser returns the user's name for the log; empty for the default user.
@@ -63,6 +72,7 @@ func (s *shellState) authRequired() bool {
 func (c *conn) begin() {
 	shell := &c.node.shell
 	c.standing = standing{user: shell.users.Load().Get(acl.Default), authenticated: !shell.authRequired()}
+	c.standing.unsure = c.standing.authenticated && !shell.usersKnown.Load()
 	c.about.user.Store(c.standing.user)
 	c.refresh()
 }
@@ -73,9 +83,12 @@ func (c *conn) refresh() {
 	s.generation = shell.generation.Load()
 	if s.user != nil {
 		s.user = shell.users.Load().Get(s.user.Name())
-		c.about.user.Store(s.user)
 	}
-	s.guarded = s.user == nil || !s.authenticated && shell.authRequired() || !s.user.Unrestricted() ||
+	if s.unsure {
+		s.decide(shell)
+	}
+	c.about.user.Store(s.user)
+	s.guarded = s.user == nil || s.unsure || !s.authenticated && shell.authRequired() || !s.user.Unrestricted() ||
 		c.about.listening() || s.tracking.on || shell.monitors.count.Load() > 0 || shell.pauses.active()
 	s.trackNext = false
 }
@@ -85,6 +98,12 @@ func (c *conn) refresh() {
 func (c *conn) guard(command *command, args [][]byte) (problem string) {
 	c.refresh()
 	s := &c.standing
+	if s.unsure && c.needsGroup(command) {
+		if err := c.makeSure(); err != nil {
+			return fmt.Sprintf("MASTERDOWN node %s cannot ask its group who may use it: %v. Try again, on another node, or when 'smrctl status' shows a master.",
+				c.node.config.Node, err)
+		}
+	}
 	switch {
 	case s.user == nil: // removed meanwhile
 		c.closing = true
@@ -109,6 +128,44 @@ func (c *conn) guard(command *command, args [][]byte) (problem string) {
 		c.feedMonitors(command, args)
 	}
 	return ""
+}
+
+// harmless are commands that tell about this node, or set up the connection; of those with subcommands all.
+var harmless = []string{"client|getname", "client|id", "client|setinfo", "client|setname", "cluster", "command", "echo", "info", "ping", "readonly",
+	"readwrite", "role", "select", "smr", "time"}
+
+// needsGroup reports whether a command may tell or change what the group would not let anybody tell or change.
+func (c *conn) needsGroup(command *command) bool {
+	name, _, _ := strings.Cut(command.name, "|")
+	switch {
+	case command.noAuth || slices.Contains(harmless, command.name) || slices.Contains(harmless, name):
+		return false
+	case command.machine != nil && command.local == nil && !command.write && !command.mayWrite:
+		return c.consistency.kind == readLinearizable // what is older was asked for as such
+	}
+	return true
+}
+
+// makeSure waits until this node knows all users that were acknowledged before now, and decides anew whether the client has shown who it is.
+func (c *conn) makeSure() error {
+	c.settle()
+	if err := c.linearize(); err != nil {
+		return err
+	}
+	c.node.shell.usersKnown.Store(true)
+	c.refresh()
+	c.standing.unsure, c.standing.proof = false, ""
+	c.limitQueries()
+	c.refresh()
+	return nil
+}
+
+// decide decides on what this node knows now whether the client has shown who it is.
+func (s *standing) decide(shell *shellState) {
+	if s.proof != "" && (s.user == nil || !s.user.AcceptsHash(s.proof)) {
+		s.user, s.proof = shell.users.Load().Get(acl.Default), ""
+	}
+	s.authenticated = s.proof != "" || !shell.authRequired()
 }
 
 // checkAccess returns the error of a command that the user may not execute.

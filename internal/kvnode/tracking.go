@@ -169,6 +169,7 @@ func (n *Node) Changed(_ int, key string) {
 	if t.active.Load() == 0 {
 		return
 	}
+	key = strings.Clone(key) // it is kept until the end of the frame
 	t.mu.Lock()
 	t.invalidate(n, key, n.shell.acting)
 	last := len(t.pending) - 1

@@ -121,10 +121,9 @@ func (d *disk) serve(ctx context.Context) error {
 	timer := time.NewTimer(settleAfter)
 	defer timer.Stop()
 	for {
-		d.arm(timer)
 		select {
 		case <-d.wake:
-		case <-timer.C:
+		case <-timer.C: // it is not set again before something was done: the log is settled
 			if err := d.idle(); err != nil {
 				return err
 			}
@@ -135,6 +134,7 @@ func (d *disk) serve(ctx context.Context) error {
 		if err := d.drain(ctx); err != nil {
 			return err
 		}
+		d.arm(timer)
 	}
 }
 

@@ -47,8 +47,9 @@
 //	whoever has the turn    core, connection tables       control (256), upstream (256), the sender waits: that socket is read no
 //	at the loop                                           proposals (256)                further. Proposals and upstream also wait while
 //	                                                                                     more than 32 MiB wait for the disk or it is full
-//	loop (one)              ticks; the turn, when others  turn.Left
-//	                        have had it for long
+//	loop (one)              an alarm for the next tick    turn.Left
+//	                        that matters; the turn, when
+//	                        others have had it for long
 //	log writer (one)        log, hard state               queue of operations            bounded by the loop's holding back; beyond 65536
 //	                                                                                     operations the process gives up
 //	log writer -> loop      -                             mailbox: progress              newest replaces older

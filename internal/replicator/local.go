@@ -33,6 +33,7 @@ type local struct {
 	mu      sync.Mutex
 	status  smr.Status        // what a KV node should know now
 	fresh   bool              // status has been set
+	owed    bool              // it has changed, and nobody was told yet
 	sources []smr.ImageSource // whom to ask for an image; replaced, never changed
 	refused string            // why the KV node that is attached is to be sent away, "" if it is not
 	current *localSession
@@ -63,6 +64,7 @@ func (l *local) show(status smr.Status, leisure bool) (waits bool) {
 	changed := !l.fresh || status != known
 	known.Safe = status.Safe
 	waits = changed && leisure && status == known
+	l.owed = l.owed || status != l.status
 	l.status, l.fresh = status, true
 	l.mu.Unlock()
 	if changed && !waits {
@@ -75,10 +77,18 @@ func (l *local) show(status smr.Status, leisure bool) (waits bool) {
 func (l *local) remind() {
 	l.mu.Lock()
 	told := l.told
+	l.owed = false
 	l.mu.Unlock()
 	if told != nil {
 		told.Say()
 	}
+}
+
+// owes reports whether something waits for remind. Called by the loop.
+func (l *local) owes() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.owed
 }
 
 func (l *local) shown() (smr.Status, []smr.ImageSource) {

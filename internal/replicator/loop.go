@@ -20,6 +20,10 @@ const (
 	gatherBytes = 4 << 20
 	// maxOrders bounds management orders that wait for their reply; beyond it they are refused.
 	maxOrders = 256
+	// tickLength is that of a tick. maxTicks bounds those that are made up for at once: a process that was stopped for long first hears what
+	// its connections have to say, and the time is lost.
+	tickLength = replica.TickMillis * time.Millisecond
+	maxTicks   = 50
 	// reassureTicks is how often clients whose requests are held back get a sign of life.
 	reassureTicks = 25
 	// maxRounds is how many rounds a goroutine that brought something steps the core for others, before it leaves that to the
@@ -59,13 +63,19 @@ type proposal struct {
 type loop struct {
 	node *node
 	turn turn.Turn
-	due  atomic.Bool // a tick is due
+	// alarm rings on the loop's own goroutine when the next tick that matters is due; rang: it has.
+	alarm *time.Timer
+	rang  atomic.Bool
 	// stopping: the turn is to be left to the loop's own goroutine, which gives it to nobody.
 	stopping atomic.Bool
 	ends     chan error // 1: why the core cannot be stepped any more
 	// What is below, but the queues, belongs to who has the turn.
 	core *replica.Replica
 	out  replica.Effects
+	tick replica.Tick
+	// ticked is up to when time was passed to the core, less than a tick ago at the start of a round. alarmAt is when alarm rings, zero if
+	// it does not.
+	ticked, alarmAt time.Time
 
 	control   chan item
 	upstream  chan item
@@ -91,7 +101,7 @@ type loop struct {
 func newLoop(n *node, core *replica.Replica) *loop {
 	return &loop{
 		node: n, core: core,
-		turn: turn.New(), ends: make(chan error, 1),
+		turn: turn.New(), ends: make(chan error, 1), alarm: time.NewTimer(0), ticked: time.Now(),
 		control:   make(chan item, queueLength),
 		upstream:  make(chan item, queueLength),
 		proposals: make(chan proposal, queueLength),
@@ -101,16 +111,24 @@ func newLoop(n *node, core *replica.Replica) *loop {
 	}
 }
 
-// run brings ticks, and steps the core whenever the turn is left to it, until ctx ends or the core cannot go on. Nobody steps it afterwards.
+// begin shows the state before the first round: who asks before that must not be shown a replica that holds nothing and is stuck. The turn stands
+// ready for run; until then nobody steps the core.
+func (l *loop) begin() {
+	mine := l.turn.Knock()
+	invariant.Assert(mine, "a loop begins once, before anybody steps it")
+	l.publish()
+	l.turn.Leave()
+}
+
+// run brings time, and steps the core whenever the turn is left to it, until ctx ends or the core cannot go on. Nobody steps it afterwards.
 func (l *loop) run(ctx context.Context) error {
-	ticker := time.NewTicker(replica.TickMillis * time.Millisecond)
-	defer ticker.Stop()
+	defer l.alarm.Stop()
 	defer l.closePage()
 	defer l.haste.stop()
 	for {
 		select {
-		case <-ticker.C:
-			l.due.Store(true)
+		case <-l.alarm.C:
+			l.rang.Store(true)
 			l.step()
 		case <-l.turn.Left():
 			if ctx.Err() == nil {
@@ -175,26 +193,55 @@ func (l *loop) some(most int) bool {
 
 // round takes what is waiting, steps, carries out, publishes.
 func (l *loop) round() error {
-	if l.due.Swap(false) {
-		l.haste.tick++
-		l.tick()
-		l.node.local.remind()
-		l.reassure(l.node.disk.behind())
-	}
+	l.passTime()
 	l.drain()
 	err := l.carryOut()
 	l.publish()
+	l.setAlarm()
 	return err
+}
+
+// passTime brings the core the ticks that are due: what a round steps counts from its beginning. It never brings more than time has passed.
+func (l *loop) passTime() {
+	ticks := time.Since(l.ticked) / tickLength
+	if ticks == 0 {
+		return
+	}
+	l.ticked = l.ticked.Add(ticks * tickLength)
+	ticks = min(ticks, maxTicks)
+	l.haste.tick += uint64(ticks)
+	l.readClocks()
+	for range ticks {
+		l.input(&l.tick)
+	}
+	l.node.local.remind()
+	l.reassure(l.node.disk.behind(), int(ticks))
+}
+
+// setAlarm has the loop wake up when time matters next. It rings too early where what it was set for has been seen to meanwhile.
+func (l *loop) setAlarm() {
+	if l.rang.Swap(false) {
+		l.alarmAt = time.Time{}
+	}
+	rest := time.Duration(1)
+	if !l.node.disk.behind() && !l.node.local.owes() {
+		rest = time.Duration(l.core.Rest())
+	}
+	if at := l.ticked.Add(rest * tickLength); l.alarmAt.IsZero() || at.Before(l.alarmAt) {
+		l.alarmAt = at
+		l.alarm.Reset(time.Until(at))
+	}
 }
 
 // reassure gives clients a sign of life while their requests are held back and their sockets therefore not read: an
 // answer with the ID of no question. Without it they would take this master for dead, connect anew and resend everything.
-func (l *loop) reassure(holding bool) {
+func (l *loop) reassure(holding bool, ticks int) {
 	if !holding {
 		l.heldTicks = 0
 		return
 	}
-	if l.heldTicks++; l.heldTicks%reassureTicks == 0 {
+	before := l.heldTicks / reassureTicks
+	if l.heldTicks += ticks; l.heldTicks/reassureTicks > before {
 		l.node.clients.pushAll(&smr.CopiesCounted{})
 	}
 }
@@ -280,6 +327,7 @@ func (l *loop) take(in item) {
 	case in.link != nil:
 		if _, ok := in.input.(*replica.Beat); ok {
 			l.haste.beaten = true
+			l.passTime() // the lease that it asks for is granted from a tick that is not older than the question
 		}
 	case in.client != nil:
 		if ask, ok := in.input.(*replica.ReadIndex); ok {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -26,6 +27,8 @@ import (
 const (
 	// maxManageMessage bounds a request to the management port in bytes.
 	maxManageMessage = 1 << 20
+	// manageWindow is how many bytes of requests may be under way on a connection to it.
+	manageWindow = 1 << 20
 	// maxManageConns bounds the connections to it, maxManageStreams the calls on each.
 	maxManageConns   = 128
 	maxManageStreams = 64
@@ -55,6 +58,8 @@ func (n *node) serveManage(ctx context.Context, listener net.Listener) error {
 	guard := trust.Guard{Keeper: n.cfg.Keeper, Methods: methodRoles(), Denied: n.denied}
 	server := grpc.NewServer(append(guard.Options(),
 		grpc.MaxRecvMsgSize(maxManageMessage),
+		// Windows of a fixed size: measuring the connection to adapt them takes a ping for each message of a quiet stream.
+		grpc.InitialWindowSize(manageWindow), grpc.InitialConnWindowSize(manageWindow),
 		grpc.MaxConcurrentStreams(maxManageStreams),
 		grpc.ConnectionTimeout(helloPatience),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
@@ -169,27 +174,55 @@ func (m *manage) Watch(in *proto.WatchRequest, out grpc.ServerStreamingServer[pr
 	if err := m.checkTarget(in.GetTarget()); err != nil {
 		return err
 	}
-	interval := in.GetIntervalMs()
-	if interval == 0 {
-		interval = defaultWatchMillis
-	}
-	ticker := time.NewTicker(time.Duration(min(max(interval, minWatchMillis), maxWatchMillis)) * time.Millisecond)
-	defer ticker.Stop()
+	interval := watchMillis(in.GetIntervalMs(), defaultWatchMillis)
+	rest := max(interval, watchMillis(in.GetRestMs(), interval))
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	changed, stop := m.node.snapshot.watch()
 	defer stop()
+	last := &proto.ReplicaState{}
 	for {
-		if err := out.Send(m.node.state()); err != nil {
+		state := m.node.state()
+		if err := out.Send(state); err != nil {
 			return err
 		}
+		wait := interval
+		if restsSince(last, state) {
+			wait = rest
+		}
+		last = state
+		// All watchers are told in one go, and hear from all replicas at about the same time: each message that comes alone wakes a process.
+		timer.Reset(time.Duration(wait-time.Now().UnixMilli()%wait) * time.Millisecond)
 		select {
 		case <-changed:
-		case <-ticker.C:
+		case <-timer.C:
 		case <-out.Context().Done():
 			return out.Context().Err()
 		case <-m.ctx.Done():
 			return status.Error(codes.Unavailable, "the replicator stops")
 		}
 	}
+}
+
+// watchMillis is a pause between two states as it is used, 0 for none asked for.
+func watchMillis(asked uint32, otherwise int64) int64 {
+	if asked == 0 {
+		return otherwise
+	}
+	return min(max(int64(asked), minWatchMillis), maxWatchMillis)
+}
+
+// idleMillis is more than a loop that has nothing to do rests.
+const idleMillis = 400
+
+// restsSince reports whether nothing has moved between two states, and nothing looks stuck.
+func restsSince(before, after *proto.ReplicaState) bool {
+	if after.GetLoopIdleMs() > idleMillis || after.GetDiskStuckMs() > 0 || after.GetKvSilentMs() > 2*uint32(statusEvery.Milliseconds()) {
+		return false
+	}
+	return before.GetEnd() == after.GetEnd() && before.GetDurable() == after.GetDurable() && before.GetCommit() == after.GetCommit() &&
+		before.GetApplied() == after.GetApplied() && before.GetCheckpoint() == after.GetCheckpoint() && before.GetBytesDone() == after.GetBytesDone() &&
+		slices.EqualFunc(before.GetPeers(), after.GetPeers(), func(a, b *proto.PeerState) bool { return a.GetDurable() == b.GetDurable() })
 }
 
 // order passes an order to the loop and waits for the core's reply.
@@ -239,7 +272,7 @@ func (m *manage) Fence(ctx context.Context, in *proto.FenceRequest) (*proto.Fenc
 	if err := m.checkTarget(in.GetTarget()); err != nil {
 		return nil, err
 	}
-	reply, err := m.order(ctx, &replica.Fence{Epoch: smr.Epoch(in.GetEpoch())})
+	reply, err := m.order(ctx, &replica.Fence{Epoch: smr.Epoch(in.GetEpoch()), LeaseOver: in.GetLeaseOver()})
 	if err != nil {
 		return nil, err
 	}

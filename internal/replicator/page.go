@@ -28,11 +28,11 @@ func (l *loop) closePage() {
 	}
 }
 
-// tick passes time to the core.
-func (l *loop) tick() {
+// readClocks sets what the next ticks show.
+func (l *loop) readClocks() {
 	clocks := page.Now()
 	if l.page != nil {
 		l.page.Tick(clocks)
 	}
-	l.input(&replica.Tick{Stamp: l.node.cfg.drills.Now().UnixMilli(), Clock: clocks.Boot})
+	l.tick = replica.Tick{Stamp: l.node.cfg.drills.Now().UnixMilli(), Clock: clocks.Boot}
 }

@@ -146,7 +146,7 @@ func newNode(cfg Config, h *home, ports listeners) (*node, error) {
 	}))
 	n.disk.done = n.loop.step
 	n.loop.openPage()
-	n.loop.publish() // who asks before the loop's first round must not be shown a replica that holds nothing and is stuck
+	n.loop.begin()
 	return n, nil
 }
 

@@ -53,7 +53,7 @@ func newSubject(n *node) *subject {
 		role:          gauge("role", "1 for the role that this replica has, 0 for the others.", "role"),
 		epoch:         gauge("epoch", "Epoch: current, promised, and established (of the reign whose start is durable on enough members; at a master).", "kind"),
 		fact:          gauge("condition", "1 for what is so, 0 for what is not.", "condition"),
-		lease:         gauge("lease_seconds", "For how long this replica may be read as the master without asking its slaves, by kind: left now (0: not at all), and the length that is asked for (0: leases are off). Renewed with each heartbeat.", "kind"),
+		lease:         gauge("lease_seconds", "For how long this replica may be read as the master without asking its slaves, by kind: left now (0: not at all), and the length that is asked for (0: leases are off, or nobody has asked this master for anything for 5 s). Renewed with each heartbeat.", "kind"),
 		copies:        gauge("copies", "Replicas that must hold a write (needed), members of the group, members that stream from this master, itself included.", "kind"),
 		peerDurable:   gauge("slave_durable_lsn", "At a master: end of what the slave holds durably.", "slave"),
 		peerLag:       gauge("slave_lag_bytes", "At a master: bytes of its log that the slave does not hold durably.", "slave"),
@@ -133,7 +133,7 @@ func (s *subject) Collect(metrics chan<- prometheus.Metric) {
 	f.copies.Send(metrics, float64(len(status.Config.Members)), "members")
 	f.copies.Send(metrics, float64(streaming), "streaming")
 	f.lease.Send(metrics, leaseLeft(n.cfg.gauges.leaseUntil.Load(), page.Boot()), "left")
-	f.lease.Send(metrics, float64(n.cfg.leaseTicks())*replica.TickMillis/1000, "length")
+	f.lease.Send(metrics, leaseLength(n.cfg.leaseTicks(), &status), "length")
 	s.collectLog(metrics, now)
 	s.collectProcess(metrics)
 	n.cfg.gauges.collect(metrics)
@@ -145,6 +145,14 @@ func leaseLeft(until, now int64) float64 {
 		return 0
 	}
 	return float64(max(0, until-now)) / 1e6
+}
+
+// leaseLength is for how many seconds leases of so many ticks are asked for.
+func leaseLength(ticks int, status *replica.Status) float64 {
+	if status.Unused {
+		return 0
+	}
+	return float64(ticks) * replica.TickMillis / 1000
 }
 
 // collectLog sends what there is to say of the log and its disk.

@@ -94,7 +94,11 @@ func (m *confmaster) fire(what uint64) {
 	}
 	m.w.after(tickLength, m, whatMasterTick)
 	m.ticks++
+	rests := m.driver.Rest() > 1
 	m.step(&failover.Tick{StampMillis: m.stamp()})
+	if o := &m.out; rests && (len(o.Proposals)+len(o.Calls)+len(o.Replies)+len(o.Events) > 0 || o.Opine) {
+		m.w.violate("a tick of a rest mattered", "configuration master %d: %+v", m.id, *o)
+	}
 	if m.raft != nil {
 		m.raft.tick()
 	}
@@ -131,36 +135,41 @@ func (m *confmaster) brokenStream(h *host) {
 	})
 }
 
-// carryOut does what the Driver wants.
+// carryOut does what the Driver wants, and what raft wants, until neither wants more: that raft no longer leads gives the Driver something to say.
 func (m *confmaster) carryOut() {
-	for len(m.out.Proposals)+len(m.out.Calls)+len(m.out.Replies)+len(m.out.Events) > 0 || m.out.Opine {
-		out := m.out
-		m.out = failover.Effects{}
-		for i := range out.Proposals {
-			m.propose(&out.Proposals[i])
-		}
-		for i := range out.Calls {
-			m.call(&out.Calls[i])
-		}
-		for i := range out.Replies {
-			m.replied(&out.Replies[i])
-		}
-		for i := range out.Events {
-			if m.w.trace != nil {
-				e := &out.Events[i]
-				m.w.say(m.name(), "sees %s %s epoch %d %s", e.Name, e.Node, e.Epoch, e.Text)
-			}
-		}
-		if out.Opine && m.raft != nil {
-			m.raft.opine()
-		}
-		if m.raft != nil {
-			m.raft.ready()
-		}
+	for m.carryOutOnce() {
 	}
+}
+
+// carryOutOnce reports whether the Driver wanted anything.
+func (m *confmaster) carryOutOnce() bool {
 	if m.raft != nil {
 		m.raft.ready()
 	}
+	if len(m.out.Proposals)+len(m.out.Calls)+len(m.out.Replies)+len(m.out.Events) == 0 && !m.out.Opine {
+		return false
+	}
+	out := m.out
+	m.out = failover.Effects{}
+	for i := range out.Proposals {
+		m.propose(&out.Proposals[i])
+	}
+	for i := range out.Calls {
+		m.call(&out.Calls[i])
+	}
+	for i := range out.Replies {
+		m.replied(&out.Replies[i])
+	}
+	for i := range out.Events {
+		if m.w.trace != nil {
+			e := &out.Events[i]
+			m.w.say(m.name(), "sees %s %s epoch %d %s", e.Name, e.Node, e.Epoch, e.Text)
+		}
+	}
+	if out.Opine && m.raft != nil {
+		m.raft.opine()
+	}
+	return true
 }
 
 func (m *confmaster) name() string { return "c" + itoa(m.id) }
@@ -309,7 +318,7 @@ func (r *replicator) called(call *failover.Call, answer func(failover.Answer)) {
 	var input replica.Input
 	switch call.Kind {
 	case failover.CallFence:
-		input = &replica.Fence{Epoch: call.Epoch}
+		input = &replica.Fence{Epoch: call.Epoch, LeaseOver: call.LeaseOver}
 	case failover.CallLead:
 		input = &replica.Lead{Incarnation: call.Incarnation, Life: call.Life, Config: call.Config.Clone(), Base: call.Base.Clone()}
 	case failover.CallFollow:

@@ -323,7 +323,11 @@ func (r *replicator) step(in replica.Input) { r.core.Step(in, &r.out) }
 func (r *replicator) tick() {
 	r.ticks++
 	r.tickInput.Stamp, r.tickInput.Clock = r.h.stamp(), r.h.clock()
+	rests := r.core.Rest() > 1
 	r.step(&r.tickInput)
+	if rests && !atRest(&r.out) {
+		r.w.violate("a tick of a rest mattered", "%s: %+v", r.h.id, r.out)
+	}
 	if r.disk.behind() {
 		if r.heldTicks++; r.heldTicks%reassureTicks == 0 {
 			for _, c := range r.clients {
@@ -340,6 +344,21 @@ func (r *replicator) tick() {
 	if !r.dead && r.ticks%10 == 0 {
 		r.probe()
 	}
+}
+
+// atRest reports whether nothing follows from out but trimming.
+func atRest(out *replica.Effects) bool {
+	for i := range out.Disk {
+		if out.Disk[i].Trim == nil {
+			return false
+		}
+	}
+	for i := range out.Events {
+		if out.Events[i].Name != replica.EventTrimmed {
+			return false
+		}
+	}
+	return len(out.Send)+len(out.Feed)+len(out.Hangup)+len(out.Replies)+len(out.Reads) == 0 && out.Dial == nil && !out.StopDial && !out.DropClients
 }
 
 // round takes what is waiting, steps the core and carries out what it wants.

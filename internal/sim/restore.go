@@ -280,6 +280,7 @@ func (w *world) inherit(s *lineage, end smr.LSN) {
 	for _, op := range old.work.all {
 		clone := *op
 		clone.executed, clone.taken, clone.final, clone.left, clone.done = false, false, false, false, nil
+		clone.floor = 0 // its place in this stream is yet to come; in that of the other cluster, if this one was given up there, it may have another
 		clones[op] = &clone
 		w.work.all = append(w.work.all, &clone)
 	}

@@ -46,7 +46,7 @@ func (c *Client) runApply(ctx context.Context) error {
 	defer a.tasks.Wait()
 	defer a.close()
 	again := pause{least: readPauseMin, most: readPauseMax}
-	late := time.NewTicker(progressEvery)
+	late := time.NewTimer(progressEvery)
 	defer late.Stop()
 	for {
 		if err := a.takeImage(); err != nil {
@@ -67,6 +67,7 @@ func (c *Client) runApply(ctx context.Context) error {
 		} else {
 			c.view.note("")
 			again.reset()
+			late.Reset(a.pace())
 			select {
 			case <-c.view.statusChanged:
 			case <-late.C:
@@ -78,6 +79,17 @@ func (c *Client) runApply(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// pace returns for how long the apply loop may wait for news: the images that it needs, a log that is to be proved and those who wait for an
+// LSN are looked after every so often.
+func (a *applyLoop) pace() time.Duration {
+	c := a.client
+	status, where := c.view.load()
+	if a.images.running || a.proved != where.attachments || needed(status, c.Applied()) != 0 || c.applied.awaited() || c.inbox.isBlocked() {
+		return progressEvery
+	}
+	return restEvery
 }
 
 // advance executes everything that is safe. tried is why it cannot be read at present; err comes from the Machine.
@@ -103,6 +115,7 @@ func (a *applyLoop) advance(ctx context.Context) (tried, err error) {
 		}
 		next, tried, err := a.chunk(from, status.Safe)
 		c.applied.advance(next)
+		signal(c.moved)
 		c.applied.answerLate(time.Now())
 		if c.inbox.isBlocked() {
 			c.knock() // there may be room
@@ -194,6 +207,7 @@ func (a *applyLoop) prove(from smr.LSN, status smr.Status, where place) (tried, 
 func (a *applyLoop) accept(where place) {
 	a.proved = where.attachments
 	a.client.applied.trust(where.attachments)
+	signal(a.client.moved) // the checkpoint counts from now on
 }
 
 // chunk executes some frames of [from, limit) and returns where it stopped.
@@ -278,6 +292,13 @@ func (a *applied) advance(lsn smr.LSN) {
 	for _, w := range ready {
 		w.done(nil)
 	}
+}
+
+// awaited reports whether anybody waits.
+func (a *applied) awaited() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.waiting) > 0
 }
 
 // takeReady takes out those whose LSN is reached. The caller holds mu.

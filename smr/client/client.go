@@ -77,10 +77,13 @@ type Client struct {
 	applied    applied
 	view       view
 	page       atomic.Pointer[page.Reader] // of the replicator beside; nil while there is none
+	leased     atomic.Bool                 // something was read under its lease, and the replicator was not told since
 	links      links
 	checkpoint atomic.Uint64
 	// saved wakes the local writer (1): there is a new checkpoint, base or transfer.
-	saved    chan struct{}
+	saved chan struct{}
+	// moved wakes it (1): Applied has moved.
+	moved    chan struct{}
 	base     atomic.Pointer[[]byte]       // to be told to the replicator, nil if it was
 	transfer atomic.Pointer[smr.Transfer] // the newest
 }
@@ -90,7 +93,7 @@ func New(config Config, machine Machine) (*Client, error) {
 	if err := config.Validate(); err != nil {
 		return nil, err
 	}
-	c := &Client{config: config.withDefaults(), machine: machine, saved: make(chan struct{}, 1)}
+	c := &Client{config: config.withDefaults(), machine: machine, saved: make(chan struct{}, 1), moved: make(chan struct{}, 1)}
 	c.session = newSessionLoop(c)
 	c.inbox.init(c.config, c.knock)
 	c.owners.base = 1
@@ -164,9 +167,19 @@ func (c *Client) Take(sequence uint64) Waiter { return c.owners.take(sequence) }
 // LSN is linearizable, if the read arrived before this call. Otherwise ReadIndex tells.
 func (c *Client) ReadLease() (lsn smr.LSN, ok bool) {
 	if p := c.page.Load(); p != nil && !c.applied.inDoubt.Load() {
-		return p.Lease()
+		if lsn, ok = p.Lease(); ok && !c.leased.Load() {
+			c.leased.Store(true)
+		}
+		return lsn, ok
 	}
 	return 0, false
+}
+
+// tellUse asks the master for what its lease has answered since it was last told, so that it goes on asking for leases.
+func (c *Client) tellUse() {
+	if c.leased.Swap(false) {
+		c.TryReadIndex(func(smr.LSN, error) {})
+	}
 }
 
 // Proved reports whether what was executed is known to be of the stream of the log beside. Until then no image of it may reach

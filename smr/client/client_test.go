@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -15,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"lockstep/smr"
+	"lockstep/smr/page"
 	"lockstep/smr/session"
 	"lockstep/smr/wire"
 )
@@ -560,6 +562,64 @@ func TestClientBeginsWhereItsStateStands(t *testing.T) {
 	until(t, "applied", func() bool { return r.Applied() == g.end() })
 	if executed := r.tape.executed(); fmt.Sprint(executed) != "[42]" {
 		t.Errorf("executed %v", executed)
+	}
+}
+
+// What could go wrong: reads under a lease, of which the replicator does not know, go on while it takes its master for unused and lets the
+// lease run out. Of nothing that was read nothing is told.
+func TestUseOfALeaseIsTold(t *testing.T) {
+	g := newGroup(t)
+	g.serveLocal()
+	m := g.lead("n1", 1)
+	r := start(t, testConfig(g))
+	until(t, "applied", func() bool { return r.Proved() && r.Applied() == g.end() && r.Stats().Master == "n1" })
+	file := filepath.Join(t.TempDir(), "page")
+	w, err := page.Create(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	clocks := page.Now()
+	w.Tick(clocks)
+	w.Show(clocks.Boot+time.Hour.Microseconds(), g.end())
+	shown, err := page.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.page.Store(shown)
+	if r.leased.Load() || m.asked.Load() != 0 {
+		t.Fatal("a use is told, and there was none")
+	}
+	for range 2 {
+		before := m.asked.Load()
+		if lsn, ok := r.ReadLease(); !ok || lsn != g.end() {
+			t.Fatalf("the lease answers %d %v", lsn, ok)
+		}
+		until(t, "the use is told", func() bool { return m.asked.Load() > before })
+	}
+}
+
+// What could go wrong: somebody begins to wait while the session rests, and the ticks that count for him come late.
+func TestWhoBeginsToWaitEndsTheRest(t *testing.T) {
+	c, err := New(Config{Cluster: "c", Group: "g1", Node: "n1", Session: 1, SocketPath: "/x"}, &tape{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := c.session
+	if pace := l.pace(); pace != idleTicks*tick {
+		t.Errorf("a session without work comes round each %v", pace)
+	}
+	for _, want := range []int{1, 0} { // without a connection it waits for one; that it is awake is known then
+		l.finish()
+		if len(l.stirred) != want {
+			t.Errorf("stirred %d times", len(l.stirred))
+		}
+		for len(l.stirred) > 0 {
+			<-l.stirred
+		}
+	}
+	if pace := l.pace(); pace != tick {
+		t.Errorf("a session that waits comes round each %v", pace)
 	}
 }
 

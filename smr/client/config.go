@@ -72,6 +72,11 @@ const (
 	// replicatorPatience is how long the replicator may be silent. It tells its status every second.
 	replicatorPatience = 3 * time.Second
 	progressEvery      = 100 * time.Millisecond
+	// useEvery is how often a master is told that its lease is used. It asks for none if it has heard of nobody for 5 s.
+	useEvery = time.Second
+	// restEvery is in its place while nothing changes; more than the second after which a group without work notes the time, and half of
+	// the 3 s after which the replicator takes a silent KV node for gone.
+	restEvery = 1500 * time.Millisecond
 
 	localPauseMin, localPauseMax   = 10 * time.Millisecond, 500 * time.Millisecond
 	masterPauseMin, masterPauseMax = 5 * time.Millisecond, 200 * time.Millisecond

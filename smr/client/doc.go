@@ -18,7 +18,7 @@
 //	                and waiters with the turn
 //	apply loop      log.Reader, the Machine   a new status, retries          status, by the local reader
 //	local           local connection          the replicator (3 s)           status messages
-//	  local writer  writes of it              100 ms, a checkpoint           -
+//	  local writer  writes of it              news, 1.5 s, a checkpoint      -
 //	master          dialling                  a new master, the connection   target, by the local reader
 //	  reader        reads of it               the master                     ReadReady, CopiesCounted
 //	  writer        what it takes not at once link queue                     messages, by who steps the session

@@ -51,7 +51,8 @@ type master struct {
 	epoch    smr.Epoch
 	listener net.Listener
 	accepted atomic.Int64
-	silent   atomic.Bool // accepts and then says nothing
+	silent   atomic.Bool  // accepts and then says nothing
+	asked    atomic.Int64 // for an LSN to read at
 }
 
 func newGroup(t testing.TB) *group {
@@ -287,6 +288,7 @@ func (m *master) serve(conn net.Conn) {
 				return
 			}
 		case *smr.ReadIndex:
+			m.asked.Add(1)
 			answer = &smr.ReadReady{ID: message.ID, LSN: g.end()}
 		case *smr.CountCopies:
 			answer = &smr.CopiesCounted{ID: message.ID, Copies: 2}

@@ -170,17 +170,25 @@ func (c *Client) hearStatus(conn net.Conn, reader *wire.Reader) error {
 	}
 }
 
-// tellProgress reports how far this node is, every so often and when there is a new checkpoint.
+// tellProgress reports how far this node is: when it has moved, but not more often than progressEvery, when there is a new checkpoint, and every so
+// often all the same, because silence counts.
 func (c *Client) tellProgress(ctx context.Context, conn net.Conn) error {
-	ticker := time.NewTicker(progressEvery)
-	defer ticker.Stop()
+	timer := time.NewTimer(progressEvery)
+	defer timer.Stop()
 	defer conn.Close() // a replicator that cannot be told is not heard either
 	var buffer []byte
 	var told *smr.Transfer
+	moved, written := c.moved, time.Time{} // moved is nil while it is known that it has
 	for {
 		select {
-		case <-ticker.C:
+		case <-timer.C:
 		case <-c.saved:
+		case <-moved:
+			if early := progressEvery - time.Since(written); early > 0 {
+				moved = nil
+				timer.Reset(early)
+				continue
+			}
 		case <-ctx.Done():
 			return nil
 		}
@@ -189,6 +197,8 @@ func (c *Client) tellProgress(ctx context.Context, conn net.Conn) error {
 		if c.applied.inDoubt.Load() {
 			checkpoint = 0 // nothing may be trimmed, and nobody sent here for an image, because of a state of another stream
 		}
+		moved, written = c.moved, time.Now()
+		timer.Reset(restEvery)
 		buffer = wire.AppendMessage(buffer[:0], &smr.Progress{Applied: applied, Checkpoint: checkpoint})
 		if base := c.base.Swap(nil); base != nil {
 			buffer = wire.AppendMessage(buffer, &smr.LocalBase{Base: *base})

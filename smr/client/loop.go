@@ -14,8 +14,8 @@ import (
 // connections have to say.
 const maxTicks = 25
 
-// idleTicks is how many ticks come together while nobody waits for anything.
-const idleTicks = 10
+// idleTicks is how many ticks come together while nobody waits for anything; not more than maxTicks.
+const idleTicks = 25
 
 // maxRounds is how many rounds a goroutine that brought something steps the session for others, before it leaves that to the session
 // loop's own goroutine.
@@ -28,6 +28,9 @@ type sessionLoop struct {
 	turn   turn.Turn
 	due    atomic.Int64 // ticks
 	busy   atomic.Bool  // somebody waits, or there is no connection to the master
+	// rests: the next ticks come together. Who begins to wait stirs (1) the loop's own goroutine then.
+	rests   atomic.Bool
+	stirred chan struct{}
 	// stopping: the turn is to be left to the loop's own goroutine, which gives it to nobody.
 	stopping atomic.Bool
 
@@ -58,14 +61,14 @@ type ticketed[T any] struct {
 }
 
 func newSessionLoop(c *Client) *sessionLoop {
-	return &sessionLoop{client: c, turn: turn.New(), session: session.New(c.config.sessionOptions()), counts: map[session.Ticket]countCall{}}
+	return &sessionLoop{client: c, turn: turn.New(), stirred: make(chan struct{}, 1), session: session.New(c.config.sessionOptions()), counts: map[session.Ticket]countCall{}}
 }
 
 // run brings ticks, and steps the session whenever the turn is left to it. When ctx ends it answers everybody.
 func (l *sessionLoop) run(ctx context.Context) {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
-	last, period := time.Now(), tick
+	last, period, told := time.Now(), tick, time.Time{}
 	for {
 		select {
 		case <-l.turn.Left():
@@ -78,6 +81,10 @@ func (l *sessionLoop) run(ctx context.Context) {
 			ticks := now.Sub(last) / tick
 			last = last.Add(ticks * tick)
 			l.due.Store(int64(min(ticks, maxTicks)))
+			if now.Sub(told) >= useEvery {
+				told = now
+				l.client.tellUse()
+			}
 			if l.turn.Knock() {
 				l.rounds()
 			}
@@ -85,6 +92,9 @@ func (l *sessionLoop) run(ctx context.Context) {
 				period = next
 				ticker.Reset(period)
 			}
+		case <-l.stirred:
+			period = tick
+			ticker.Reset(period)
 		case <-ctx.Done():
 			l.stopping.Store(true)
 			if !l.turn.Knock() {
@@ -98,7 +108,9 @@ func (l *sessionLoop) run(ctx context.Context) {
 
 // pace returns how long to wait for the next ticks.
 func (l *sessionLoop) pace() time.Duration {
-	if l.busy.Load() {
+	l.rests.Store(true)
+	if l.busy.Load() { // or it becomes so now, and stirs
+		l.rests.Store(false)
 		return tick
 	}
 	return idleTicks * tick
@@ -158,7 +170,11 @@ func (l *sessionLoop) finish() {
 	l.carryOut()
 	l.effects.Reset()
 	pending, bytes := l.session.Pending()
-	l.busy.Store(pending > 0 || len(l.reads) > 0 || len(l.counts) > 0 || l.link == nil)
+	busy := pending > 0 || len(l.reads) > 0 || len(l.counts) > 0 || l.link == nil
+	l.busy.Store(busy)
+	if busy && l.rests.Load() && l.rests.Swap(false) {
+		signal(l.stirred)
+	}
 	l.client.inbox.settle(pending, bytes, l.session.Refusing())
 }
 

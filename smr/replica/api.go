@@ -18,15 +18,17 @@ type (
 type Input interface{ input() }
 
 type (
-	// Tick passes time. The shell sends one every TickMillis; Stamp is the wall clock in milliseconds. It may jump:
+	// Tick passes time. The shell sends one every TickMillis, or those of a Rest together, but never more than time has passed; Stamp is the wall clock in milliseconds. It may jump:
 	// log time never goes back all the same. Clock is for leases (S11): microseconds on a clock of this machine that never jumps
 	// and does not stand still while the machine is suspended, read before Step is called; 0 if there is none.
 	Tick struct{ Stamp, Clock int64 }
 
-	// Fence orders a promise (S2). Answered with FenceAnswer.
+	// Fence orders a promise (S2). Answered with FenceAnswer. LeaseOver: the master of the last reign has answered its own fence, in the life in
+	// which it led, so that nobody reads under a lease that this replica may have granted.
 	Fence struct {
-		Order OrderID
-		Epoch smr.Epoch
+		Order     OrderID
+		Epoch     smr.Epoch
+		LeaseOver bool
 	}
 	// Lead orders to become master (S3). Base is the last established configuration (S5). Answered with nil.
 	Lead struct {
@@ -322,8 +324,8 @@ type Options struct {
 	// LeaseTicks that a master asks its slaves for; 0: it reads under no lease. It relies on three quarters of it, counted from
 	// before it asked, so that clocks may differ by a seventh in rate. Several times HeartbeatTicks, or it lapses in between.
 	LeaseTicks int
-	// HeartbeatTicks between heartbeats of an idle master (default 5), CommitTicks of quiet before a commit
-	// frame (default 20), TimeTicks between time tick frames of an idle master (default 100), DeadTicks after
+	// HeartbeatTicks between heartbeats of a master that has nothing else to tell (default 5; more at rest, see beatTicks), CommitTicks of quiet
+	// before a commit frame (default 20), TimeTicks between time tick frames of an idle master (default 100), DeadTicks after
 	// which a silent connection is given up (default 150).
 	HeartbeatTicks, CommitTicks, TimeTicks, DeadTicks int
 
@@ -370,6 +372,8 @@ type Status struct {
 	// LeaseUntil: at a master: before this time, of the clock that Tick carries, it may be read at Commit without asking anybody
 	// (S11). 0: no lease.
 	LeaseUntil int64
+	// Unused: at a master: no KV node has asked it for anything for a while, so that it asks for no lease.
+	Unused bool
 
 	Peers []PeerStatus // at a master, sorted by Node
 }

@@ -184,7 +184,7 @@ func (e *encoder) lead(l *lead) {
 		}
 	}
 	if !e.names.Still {
-		e.numbers(uint64(l.lastKind), uint64(l.lastCommit), e.age(l.lastFrame), e.age(l.lastBeat))
+		e.numbers(uint64(l.lastKind), uint64(l.lastCommit), e.age(l.lastFrame), e.age(l.lastBeat), e.age(l.lastUse))
 	}
 	e.numbers(l.round, l.activeRound, uint64(l.activeIndex), uint64(len(l.asks.at)))
 	if len(l.asks.at) > 0 {

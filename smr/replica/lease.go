@@ -19,7 +19,8 @@ import (
 const (
 	// keptAsks is how many rounds the master remembers the beginning of. A grant of an older one counts for nothing.
 	keptAsks = 64
-	// leaseSlack, in ticks, is how much more often ticks may come than time passes: one that waited, and the next on its heels.
+	// leaseSlack, in ticks, is how much more often ticks may come than time passes, counted from a heartbeat: part of the first had passed
+	// before it, and one may come on the heels of one that waited.
 	leaseSlack = 2
 )
 
@@ -75,9 +76,16 @@ func (r *Replica) grantLease(beat *smr.Heartbeat, out *Effects) {
 	}
 }
 
-// leaseAsked is what heartbeats ask for.
+// endGrant takes note of what a fence that is accepted says of leases. The master's own word comes on a connection that the fence may overtake.
+func (r *Replica) endGrant(in *Fence) {
+	if in.LeaseOver {
+		r.grant.until = 0
+	}
+}
+
+// leaseAsked is what heartbeats ask for: nothing while nobody reads.
 func (r *Replica) leaseAsked() uint64 {
-	if r.o.LeaseTicks > 0 && r.clock > 0 {
+	if r.o.LeaseTicks > 0 && r.clock > 0 && !r.unused() {
 		return uint64(r.o.LeaseTicks)
 	}
 	return 0
@@ -86,7 +94,7 @@ func (r *Replica) leaseAsked() uint64 {
 // leaseDue reports whether it is time to ask again. Heartbeats may be more frequent, when there is something to tell, without
 // asking.
 func (r *Replica) leaseDue() bool {
-	return r.leaseAsked() > 0 && r.ticks-r.lead.asks.last >= uint64(r.o.HeartbeatTicks)
+	return r.leaseAsked() > 0 && r.ticks-r.lead.asks.last >= r.beatTicks()
 }
 
 // askLease begins a round that asks for a lease, once it is on record that this replica relies on leases.

@@ -28,6 +28,7 @@ type lead struct {
 	lastCommit smr.LSN // commit LSN in the header of the last frame
 	lastFrame  uint64  // tick of the last frame
 	lastBeat   uint64  // tick of the last round of heartbeats
+	lastUse    uint64  // tick of the last request or read question, at first that of the beginning
 
 	// Rounds are numbered; asks has when the last ones were begun (see lease.go).
 	round uint64
@@ -60,7 +61,7 @@ type peer struct {
 func (r *Replica) beginReign(config, base smr.Config, out *Effects) {
 	r.forgetHearsay()
 	r.base = base
-	r.lead = lead{lastBeat: r.ticks, peers: r.lead.peers} // none: whoever takes a reign has left the one before
+	r.lead = lead{lastBeat: r.ticks, lastUse: r.ticks, peers: r.lead.peers} // none: whoever takes a reign has left the one before
 	r.beginEpoch(config, out)
 	r.lead.reignStart = r.lead.cfgStart
 	r.event(out, EventLeading, r.end, "", describe(config))
@@ -111,6 +112,7 @@ func (r *Replica) propose(in *Propose, out *Effects) {
 			}
 		}
 		if count > 0 {
+			r.lead.lastUse = r.ticks
 			r.appendFrame(smr.Frame{Kind: smr.KindRequests, Count: count, Body: body}, out)
 		}
 		from = next
@@ -240,6 +242,7 @@ func (r *Replica) readIndex(in *ReadIndex, out *Effects) {
 	if r.mode != modeMaster || len(r.lead.asked) >= maxReads {
 		return // the KV node asks again on its next connection
 	}
+	r.lead.lastUse = r.ticks
 	if r.leaseHolds(in.Clock) {
 		out.Reads = append(out.Reads, ReadReady{Client: in.Client, ID: in.ID, LSN: r.commit})
 		return
@@ -310,11 +313,10 @@ func (r *Replica) tickMaster(out *Effects) {
 	switch {
 	case settled && quiet >= uint64(r.o.TimeTicks):
 		r.appendFrame(smr.Frame{Kind: smr.KindTick}, out)
-	case settled && quiet >= uint64(r.o.CommitTicks) && r.commit > r.lead.lastCommit &&
-		r.lead.lastKind != smr.KindCommit && r.lead.lastKind != smr.KindTick:
+	case settled && quiet >= uint64(r.o.CommitTicks) && r.commitFrameDue():
 		r.appendFrame(smr.Frame{Kind: smr.KindCommit}, out)
 	}
-	if r.ticks-r.lead.lastBeat >= uint64(r.o.HeartbeatTicks) || r.leaseDue() {
+	if r.ticks-r.lead.lastBeat >= r.beatTicks() || r.leaseDue() {
 		r.askLease(out)
 		r.sendBeats(out)
 	}

@@ -44,6 +44,7 @@ func (r *Replica) orderFence(in *Fence, out *Effects) error {
 		return ErrBlank
 	case in.Epoch == r.promise && (r.mode == modeFenced || fenceUnheeded()) && r.fence.epoch == in.Epoch:
 		// The same life repeats the same answer until it leads or attaches.
+		r.endGrant(in)
 		r.fence.waiting = append(r.fence.waiting, in.Order)
 		r.releaseFence(out)
 		return nil
@@ -69,6 +70,7 @@ func (r *Replica) orderFence(in *Fence, out *Effects) error {
 	}
 	r.refuseFences(out) // of a lower epoch, still waiting for their save
 	r.mode = modeFenced
+	r.endGrant(in)
 	ticket := r.raisePromise(in.Epoch, out)
 	r.fence = fence{epoch: in.Epoch, waiting: []OrderID{in.Order}}
 	r.hold(held{ticket: ticket, kind: heldFence}, out)

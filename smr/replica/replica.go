@@ -352,7 +352,7 @@ func (r *Replica) Observe(s *Status) {
 	switch r.mode {
 	case modeMaster:
 		s.Master, s.Writable, s.Reportable = r.o.Self.Node, r.writable(), r.reportable()
-		s.LeaseUntil = r.LeaseUntil()
+		s.LeaseUntil, s.Unused = r.LeaseUntil(), r.unused()
 		s.Peers = slices.Grow(peers, len(r.lead.peers))
 		for _, p := range r.lead.peers {
 			s.Peers = append(s.Peers, PeerStatus{Member: p.member, Streams: p.streams, Durable: p.durable, InConfig: r.cfg.Has(p.member)})

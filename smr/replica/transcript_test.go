@@ -149,7 +149,7 @@ func (s *script) run(words []string) string {
 	case "done":
 		in = &DiskDone{Ticket: s.r.ticket, Durable: s.r.end}
 	case "fence":
-		in = &Fence{Order: s.order, Epoch: smr.Epoch(a.num("epoch"))}
+		in = &Fence{Order: s.order, Epoch: smr.Epoch(a.num("epoch")), LeaseOver: a.str("over") == "true"}
 	case "lead":
 		in = &Lead{Order: s.order, Incarnation: smr.Incarnation(a.num("inc")), Life: smr.Life(a.num("life")), Config: a.config("config"), Base: a.config("base")}
 	case "reconfigure":
