@@ -11,6 +11,7 @@ BIN := bin
 SMOKE := --smoke --rounds 3 --time 500ms --kills 3
 BASELINE := internal/bench/testdata/baseline.json
 COMPARE := --systems lockstep-always,lockstep-os,redis3-always,redis3-no --connections 1,10,50,200,1000
+LOADS := --systems lockstep-always,lockstep-os,redis3-always,redis3-no --loads get,mix,incr,lpush,hset,zadd,mset,lrange
 
 .DEFAULT_GOAL := help
 .PHONY: release deploy-test docs help build up down test bench bench-smoke bench-baseline bench-compare bench-record drill chaos sim sim-long proto ci fuzz-short clean explore mutants mutants-quick oracle
@@ -46,6 +47,7 @@ bench-compare: build ## Rate, latency and CPU over the number of connections, wi
 bench-record: build ## Measure everything on a quiet machine and write docs/performance.md anew (about twenty minutes)
 	@$(BIN)/smrctl bench figures --out var/bench-figures --record docs/performance.md
 	@$(BIN)/smrctl bench compare $(COMPARE) --out var/bench-compare --record docs/performance.md
+	@$(BIN)/smrctl bench compare $(LOADS) --out var/bench-loads --record docs/performance.md
 	@$(BIN)/smrctl bench stages --out var/bench-stages --record docs/performance.md
 
 drill: build ## Kill the master 20 times and measure the fail-overs

@@ -227,7 +227,7 @@ func TestFullDiskRefusesWritesAndStaysUp(t *testing.T) {
 	}
 	value := strings.Repeat("x", 256<<10) // soon beyond what was allocated ahead
 	w.eventually("a write is refused", func(ctx context.Context) error {
-		_, err := once(ctx, w.login, w.replica("n1").KVAddr, patience, "SET", "large", value)
+		_, err := once(ctx, w.login(), w.replica("n1").KVAddr, patience, "SET", "large", value)
 		var reply replyError
 		if errors.As(err, &reply) && strings.HasPrefix(string(reply), "NOREPLICAS ") {
 			return nil
@@ -244,7 +244,7 @@ func TestFullDiskRefusesWritesAndStaysUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.eventually("writes go on", func(ctx context.Context) error {
-		_, err := once(ctx, w.login, w.replica("n1").KVAddr, patience, "SET", "key", "after")
+		_, err := once(ctx, w.login(), w.replica("n1").KVAddr, patience, "SET", "key", "after")
 		return err
 	})
 	if got := w.do("n1", "GET", "key"); got.Text != "after" || c.Pid(local.ReplicatorOf("n1")) != pid {
@@ -476,7 +476,7 @@ func TestLargeNumbersDoNotOverflow(t *testing.T) {
 		{[]string{"EXPIRE", "large", "9223372036854775807"}, "ERR invalid expire time"},
 		{[]string{"LRANGE", "none", "-9223372036854775808", "9223372036854775807"}, ""},
 	} {
-		value, err := once(ctx, shared.login, shared.replica(master).KVAddr, patience, test.command...)
+		value, err := once(ctx, shared.login(), shared.replica(master).KVAddr, patience, test.command...)
 		got := value.Text
 		if err != nil {
 			got = err.Error()
@@ -618,7 +618,7 @@ func TestSeveredMasterIsReplaced(t *testing.T) {
 		return err
 	})
 	w.eventually("writes go on", func(ctx context.Context) error {
-		value, err := once(ctx, w.login, w.replica(slaves[1]).KVAddr, patience, "SET", key, "amid")
+		value, err := once(ctx, w.login(), w.replica(slaves[1]).KVAddr, patience, "SET", key, "amid")
 		if err == nil && value.Text != "OK" {
 			err = fmt.Errorf("%v", value)
 		}
@@ -630,7 +630,7 @@ func TestSeveredMasterIsReplaced(t *testing.T) {
 		t.Errorf("%s leads again", master)
 	}
 	w.eventually("the old master holds the same", func(ctx context.Context) error {
-		value, err := once(ctx, w.login, w.replica(master).KVAddr, patience, "GET", key)
+		value, err := once(ctx, w.login(), w.replica(master).KVAddr, patience, "GET", key)
 		if err == nil && value.Text != "amid" {
 			err = fmt.Errorf("%v", value)
 		}

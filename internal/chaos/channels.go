@@ -215,7 +215,7 @@ func (l *load) endPublishing(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	err := pause.Until(ctx, untilPause, func() error {
-		_, err := once(ctx, l.login, l.nodes()[0].KVAddr, 10*time.Second, "PUBLISH", channels[0], endMessage)
+		_, err := once(ctx, l.login(), l.nodes()[0].KVAddr, 10*time.Second, "PUBLISH", channels[0], endMessage)
 		return err
 	})
 	if err != nil {

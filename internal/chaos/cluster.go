@@ -24,7 +24,7 @@ import (
 type cluster struct {
 	*local.Cluster
 	admin    *admin.Client
-	login    admin.Login
+	letIn    credentials
 	proxy    *proxy
 	binaries string
 	flags    map[local.Kind][]string
@@ -118,7 +118,7 @@ func startCluster(ctx context.Context, l layout) (c *cluster, err error) {
 	if c.admin, err = c.Admin(); err != nil {
 		return nil, err
 	}
-	if c.login = c.admin.Login; l.tls { // what passes tells nobody where it comes from
+	if c.letIn.login = c.admin.Login; l.tls { // what passes tells nobody where it comes from
 		c.proxy.owner = c.ownerOf
 	}
 	for _, p := range c.processes() {
@@ -179,7 +179,7 @@ func (c *cluster) awaitServing(ctx context.Context) error {
 			return err
 		}
 		for _, r := range c.nodes() {
-			if _, err := once(ctx, c.login, r.KVAddr, 5*time.Second, "EXISTS", "lockstep"); err != nil {
+			if _, err := once(ctx, c.login(), r.KVAddr, 5*time.Second, "EXISTS", "lockstep"); err != nil {
 				return fmt.Errorf("KV node of %s: %w", r.Node, err)
 			}
 		}

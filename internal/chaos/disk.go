@@ -232,7 +232,7 @@ func (t *turn) useUp(length time.Duration) bool {
 		nodes := t.nodes()
 		r := nodes[i%len(nodes)]
 		// Whatever comes of it: this key is nobody's business.
-		_, _ = once(ctx, t.login, r.KVAddr, time.Second, "SET", "ballast", value)
+		_, _ = once(ctx, t.login(), r.KVAddr, time.Second, "SET", "ballast", value)
 		if !pause.For(ctx, 50*time.Millisecond) {
 			return countLines(path, `msg="disk full"`) > before
 		}

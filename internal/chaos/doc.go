@@ -4,6 +4,7 @@
 //	Run ── startCluster   processes of internal/local; every data and management address is one of our own proxy
 //	   ├── load           clients on every KV node; each operation goes into the history
 //	   ├── listenAll      a subscriber on every KV node
+//	   ├── intrude        where passwords are wanted: attempts to get in without one, or with an old one (passwords.go)
 //	   ├── nemesis        lanes that draw faults from the seed; the guard keeps them within what the group survives; one lane more
 //	   │                  for what happens in the life of a cluster (lifecycle.go): images, nodes that come and go, restores
 //	   ├── watch          live line; samples of what the configuration masters see
@@ -46,6 +47,8 @@
 //     what a connection heard, nor, if it lasted until the end, behind it.
 //   - Restores: what a cluster restored to a marked LSN holds is read as if it had been read at that moment, and checked with the rest.
 //   - No reply is an error that nobody expects.
+//   - Passwords, where they are wanted: nothing is read or written without one; a password that was given up is refused by every node that has answered
+//     a read since, and wherever it is taken nothing is read or written with it; clients that have logged in keep their rights.
 //   - Every window without an acknowledged write overlaps a fault or follows one closely, or this machine was slow for a
 //     quarter of it (a probe of its disk and processor tells). Fail-overs are named beside, but explain nothing.
 //   - At the end the group is whole again, and all KV nodes have the same digest at the same LSN.

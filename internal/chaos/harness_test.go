@@ -163,7 +163,7 @@ func (w *world) replica(node string) local.Replica {
 // do does one command on a node; it may not fail.
 func (w *world) do(node string, args ...string) resp.Value {
 	w.t.Helper()
-	value, err := once(context.Background(), w.login, w.replica(node).KVAddr, patience, args...)
+	value, err := once(context.Background(), w.login(), w.replica(node).KVAddr, patience, args...)
 	if err != nil {
 		w.t.Fatalf("%v on %s: %v", args, node, err)
 	}

@@ -36,6 +36,10 @@ const changing = "the right to change the replicas"
 // smrctl runs the operator's tool against the cluster and returns what it says.
 func (c *cluster) smrctl(ctx context.Context, args ...string) (string, error) {
 	args = append(args, "--confmaster", strings.Join(c.Plan.ConfmasterAddrs(), ","))
+	if c.Plan.TLS {
+		files := c.AdminCertificate()
+		args = append(args, "--tls-ca", files.CA, "--tls-cert", files.Cert, "--tls-key", files.Key)
+	}
 	return c.tool(ctx, args...)
 }
 
@@ -93,7 +97,7 @@ func (t *turn) checkpoint() bool {
 		}
 	default:
 		t.begin([]string{node}, "BGSAVE")
-		if _, err := once(ctx, t.login, t.addrOf(node), 5*time.Second, "BGSAVE"); err != nil {
+		if _, err := once(ctx, t.login(), t.addrOf(node), 5*time.Second, "BGSAVE"); err != nil {
 			t.idle("%s", firstLine(err.Error()))
 		}
 	}
@@ -397,7 +401,7 @@ func (t *turn) leaveBehind() bool {
 	for i := 0; start <= end || end == 0; i++ {
 		r := t.nodes()[i%len(t.nodes())]
 		// Whatever comes of it: this key is nobody's business.
-		_, _ = once(ctx, t.login, r.KVAddr, time.Second, "SET", "ballast", value)
+		_, _ = once(ctx, t.login(), r.KVAddr, time.Second, "SET", "ballast", value)
 		if group, _, err := t.group(ctx); err == nil && group.GetMaster() != "" {
 			end = replica(group, node).GetState().GetEnd()
 			start = replica(group, group.GetMaster()).GetState().GetStart()

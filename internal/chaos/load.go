@@ -109,7 +109,7 @@ func (k *keyring) keys() []string {
 type load struct {
 	history *history
 	ring    *keyring
-	login   admin.Login            // of every client
+	login   func() admin.Login     // of every client, at this moment
 	nodes   func() []local.Replica // those in service now, of which there is at least one
 	unique  atomic.Int64           // the last value written by anybody
 	refused atomic.Int64           // connections that did not come about
@@ -172,7 +172,7 @@ func (w *worker) connect(ctx context.Context, patience time.Duration) bool {
 	if w.id >= firstListener {
 		r = nodes[(w.id-firstListener)%len(nodes)]
 	}
-	c, err := dial(ctx, w.login, r.KVAddr, patience)
+	c, err := dial(ctx, w.login(), r.KVAddr, patience)
 	if err != nil {
 		w.refused.Add(1)
 		pause.For(ctx, 50*time.Millisecond)
@@ -376,7 +376,7 @@ func (s *strangeReply) Error() string { return s.text }
 func (l *load) finalReads(ctx context.Context) error {
 	const patience = 20 * time.Second
 	for i, r := range l.nodes() {
-		c, err := dial(ctx, l.login, r.KVAddr, patience)
+		c, err := dial(ctx, l.login(), r.KVAddr, patience)
 		if err != nil {
 			return fmt.Errorf("final reads on %s: %w", r.Node, err)
 		}

@@ -221,7 +221,7 @@ func (t *turn) leader() (leader string, others []string) {
 	if err == nil {
 		for _, c := range status.GetConfmasters() {
 			if c.GetLeader() {
-				leader = fmt.Sprintf("c%d", c.GetId())
+				leader = local.Confmaster{ID: int(c.GetId())}.Name()
 			}
 		}
 	}

@@ -153,7 +153,7 @@ func (f *recoveries) write(ctx context.Context, r local.Replica, key string) {
 	for ctx.Err() == nil {
 		if c == nil {
 			var err error
-			if c, err = dial(ctx, f.cluster.login, r.KVAddr, 15*time.Second); err != nil {
+			if c, err = dial(ctx, f.cluster.login(), r.KVAddr, 15*time.Second); err != nil {
 				c = nil
 				pause.For(ctx, 50*time.Millisecond)
 				continue
@@ -236,7 +236,7 @@ func (f *recoveries) judge(ctx context.Context, key string, result *Recovery, lo
 		f.failed("all KV nodes hold the same", "round %d: %v", result.Round, err)
 	}
 	for i, r := range f.cluster.nodes() {
-		value, err := once(ctx, f.cluster.login, r.KVAddr, 20*time.Second, "LRANGE", key, "0", "-1")
+		value, err := once(ctx, f.cluster.login(), r.KVAddr, 20*time.Second, "LRANGE", key, "0", "-1")
 		if err != nil {
 			return fmt.Errorf("read %s on %s: %w", key, r.Node, err)
 		}

@@ -29,6 +29,7 @@ type Report struct {
 	LoadTo          int64           `json:"load_to"`
 	WritesPerSecond []int           `json:"writes_per_second"`
 	Images          Images          `json:"images"`
+	Passwords       *Passwords      `json:"passwords,omitempty"`
 	Recoveries      []Recovery      `json:"recoveries,omitempty"`
 	Checked         Checked         `json:"checked"`
 }
@@ -41,6 +42,12 @@ type Images struct {
 	Loaded   int `json:"loaded"`   // KV nodes started from an image
 	Trimmed  int `json:"trimmed"`  // times that a log was trimmed
 	Restored int `json:"restored"` // clusters of a moment in the archive, started and read
+}
+
+// Passwords is what became of passwords, in a run in which they are wanted.
+type Passwords struct {
+	Changed int `json:"changed"` // times that the password of the clients was changed and the old one taken away
+	Refused int `json:"refused"` // attempts without a password, or with an old one, that were refused
 }
 
 // Good reports whether no promise was broken and everything could be judged.

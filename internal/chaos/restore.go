@@ -3,6 +3,7 @@ package chaos
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -71,7 +72,7 @@ func (r *run) markMoment(ctx context.Context, t *turn) (moment, error) {
 	defer cancel()
 	var m moment
 	err := pause.Until(ctx, untilPause, func() error {
-		c, err := dial(ctx, t.login, t.addrOf(t.node()), 10*time.Second)
+		c, err := dial(ctx, t.login(), t.addrOf(t.node()), 10*time.Second)
 		if err != nil {
 			return err
 		}
@@ -115,11 +116,7 @@ func (r *run) restoreTo(ctx context.Context, t *turn, m moment) error {
 	if err := restored.Start(starting, r.Binaries); err != nil {
 		return fmt.Errorf("start the restored cluster: %w", err)
 	}
-	login, err := restored.Login()
-	if err != nil {
-		return err
-	}
-	keys, err := r.readRestored(ctx, login, restored.Plan.Replicas[0], m)
+	keys, err := r.readRestored(ctx, restored.Plan.Replicas[0], m)
 	_, killed, stopErr := restored.Stop()
 	switch {
 	case err != nil:
@@ -157,9 +154,27 @@ func (r *run) archivedUpTo(ctx context.Context, t *turn, lsn int64) error {
 	return nil
 }
 
+// dialRestored opens a connection to a restored cluster, which has no TLS and the users of its moment: one of the passwords that ever were lets
+// one in.
+func (r *run) dialRestored(ctx context.Context, addr string) (*conn, error) {
+	const patience = 20 * time.Second
+	if !r.Passwords {
+		return dial(ctx, admin.Login{}, addr, patience)
+	}
+	var all error
+	for _, password := range r.cluster.letIn.everything() {
+		c, err := dial(ctx, admin.Login{User: userOfRuns, Password: password}, addr, patience)
+		if err == nil {
+			return c, nil
+		}
+		all = errors.Join(all, err)
+	}
+	return nil, all
+}
+
 // readRestored reads every key of a restored cluster and notes the reads as of the moment it was restored to.
-func (r *run) readRestored(ctx context.Context, login admin.Login, node local.Replica, m moment) (keys int, err error) {
-	c, err := dial(ctx, login, node.KVAddr, 20*time.Second)
+func (r *run) readRestored(ctx context.Context, node local.Replica, m moment) (keys int, err error) {
+	c, err := r.dialRestored(ctx, node.KVAddr)
 	if err != nil {
 		return 0, err
 	}

@@ -25,11 +25,13 @@ type Config struct {
 	Duration time.Duration // of the time with faults
 	Lanes    int           // faults at a time at most; default 2
 	TLS      bool          // the cluster speaks nothing else
-	Pause    time.Duration // mean pause of a lane between two faults; default 1 s
-	Clients  int           // on each KV node; default 3
-	Only     []string      // kinds of faults to draw from; default all
-	Port     int           // first port of the cluster; default: any that is free
-	Progress func(string)  // is told what happens, a line at a time, from one goroutine at a time
+	// Passwords: nobody is let in without one, and it is changed again and again.
+	Passwords bool
+	Pause     time.Duration // mean pause of a lane between two faults; default 1 s
+	Clients   int           // on each KV node; default 3
+	Only      []string      // kinds of faults to draw from; default all
+	Port      int           // first port of the cluster; default: any that is free
+	Progress  func(string)  // is told what happens, a line at a time, from one goroutine at a time
 }
 
 func (c *Config) setDefaults() error {
@@ -98,7 +100,9 @@ func Run(ctx context.Context, config Config) (*Report, error) {
 		return nil, errors.Join(err, closeErr)
 	}
 	r.load.login = r.cluster.login
-	err = r.drive(ctx)
+	if err = r.prepare(ctx); err == nil {
+		err = r.drive(ctx)
+	}
 	killed, stopErr := r.cluster.stop()
 	if len(killed) > 0 {
 		r.failed("processes stop in good order", "at the end these had to be killed: %s", strings.Join(killed, ", "))
@@ -113,6 +117,15 @@ func Run(ctx context.Context, config Config) (*Report, error) {
 		return nil, err
 	}
 	return r.report, nil
+}
+
+// prepare sees to it that the operator's tool can do what faults and changes need, and that passwords are wanted if they shall be.
+func (r *run) prepare(ctx context.Context) error {
+	if r.Passwords {
+		return r.wantPasswords(ctx)
+	}
+	_, err := r.cluster.smrctl(ctx, "status")
+	return err
 }
 
 // spareNodes is how many nodes more than at first there may be.
@@ -213,6 +226,11 @@ func (r *run) drive(ctx context.Context) error {
 		lanes.Go(func() { r.nemesis.lane(disturbing, lane, r.Seed, faults, r.Pause) })
 	}
 	lanes.Go(func() { r.nemesis.lane(disturbing, r.Lanes, r.Seed, changes, r.Pause) })
+	var changed []Phase
+	if r.Passwords {
+		lanes.Go(func() { changed = r.changePasswords(disturbing) })
+		clients.Go(func() { r.intrude(loading) })
+	}
 	lanes.Wait()
 	r.say("no more faults; waiting for the group to be whole")
 	healing, cancel := context.WithTimeout(ctx, healPatience)
@@ -241,12 +259,15 @@ func (r *run) drive(ctx context.Context) error {
 	if err != nil {
 		r.failed("decisions can be explained", "the work log: %v", err)
 	}
-	r.report.Phases = append(failOvers(entries, r.history.began, r.report.LoadTo), stalls...)
+	r.report.Phases = slices.Concat(failOvers(entries, r.history.began, r.report.LoadTo), stalls, changed)
 	if err := r.load.finalReads(ctx); err != nil {
 		r.failed("everything can be read at the end", "%v", err)
 	}
 	if err := r.compareDigests(ctx); err != nil {
 		r.failed("all KV nodes hold the same", "%v", err)
+	}
+	if r.Passwords {
+		r.intrudeEverywhere(ctx)
 	}
 	return nil
 }
@@ -297,7 +318,7 @@ func (r *run) compareDigests(ctx context.Context) error {
 		var lsn int64
 		var sum, first string
 		for i, replica := range r.cluster.nodes() {
-			value, err := once(ctx, r.cluster.login, replica.KVAddr, 10*time.Second, "SMR", "DIGEST")
+			value, err := once(ctx, r.cluster.login(), replica.KVAddr, 10*time.Second, "SMR", "DIGEST")
 			if err != nil {
 				return fmt.Errorf("digest of %s: %w", replica.Node, err)
 			}

@@ -18,7 +18,7 @@ return n`
 
 // loadLibrary loads the library that FCALL needs. It is loaded once: that it is there later, on all nodes, is part of what is checked.
 func (l *load) loadLibrary(ctx context.Context) error {
-	reply, err := once(ctx, l.login, l.nodes()[0].KVAddr, 20*time.Second, "FUNCTION", "LOAD", "REPLACE", library)
+	reply, err := once(ctx, l.login(), l.nodes()[0].KVAddr, 20*time.Second, "FUNCTION", "LOAD", "REPLACE", library)
 	if err != nil {
 		return fmt.Errorf("load the library: %w", err)
 	}

@@ -58,7 +58,7 @@ func StartWorkload(ctx context.Context, o WorkloadOptions) (*Workload, error) {
 		return nil, err
 	}
 	w := &Workload{history: history, dir: o.Dir, load: &load{
-		history: history, ring: newKeyringOf(drilled, ":"+o.Name), silent: true, login: o.Login, nodes: func() []local.Replica { return o.Nodes },
+		history: history, ring: newKeyringOf(drilled, ":"+o.Name), silent: true, login: func() admin.Login { return o.Login }, nodes: func() []local.Replica { return o.Nodes },
 	}}
 	ctx, w.stop = context.WithCancel(ctx)
 	for i := range o.Clients * len(o.Nodes) {
@@ -137,7 +137,7 @@ func (w *Workload) delete(names []string, patience time.Duration) error {
 	defer cancel()
 	err := fmt.Errorf("no node")
 	for _, r := range w.load.nodes() {
-		if _, err = once(ctx, w.load.login, r.KVAddr, patience, append([]string{"UNLINK"}, names...)...); err == nil {
+		if _, err = once(ctx, w.load.login(), r.KVAddr, patience, append([]string{"UNLINK"}, names...)...); err == nil {
 			return nil
 		}
 	}
@@ -180,7 +180,7 @@ func DeleteLeft(path, name string, login admin.Login, nodes []local.Replica) (de
 			ring.all = append(ring.all, fmt.Sprintf("%c%d:%s", letter, made, name))
 		}
 	}
-	w := &Workload{load: &load{ring: ring, login: login, nodes: func() []local.Replica { return nodes }}}
+	w := &Workload{load: &load{ring: ring, login: func() admin.Login { return login }, nodes: func() []local.Replica { return nodes }}}
 	if left := w.clear(); left > 0 {
 		return 0, fmt.Errorf("%d keys of it cannot be deleted yet: no KV node takes writes", left)
 	}

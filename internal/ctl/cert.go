@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"lockstep/internal/drill/plan"
 	"lockstep/internal/trust"
 )
 
@@ -274,7 +275,7 @@ func (d *doctor) shownCertificates(ctx context.Context, keeper *trust.Keeper) {
 	}
 	var ports []port
 	for _, c := range d.status.GetConfmasters() {
-		name := fmt.Sprintf("c%d", c.GetId())
+		name := plan.Confmaster(c.GetId())
 		ports = append(ports, port{"configuration master " + name, c.GetAddr(), trust.Wanted{Role: trust.Confmaster, Name: name}})
 	}
 	for _, g := range d.status.GetGroups() {

@@ -74,8 +74,10 @@ does not give (mount, strace) are left out, with a line that says why. Exit code
 	command.Flags().IntVar(&config.Clients, "clients", 3, "clients on each KV node")
 	command.Flags().StringSliceVar(&config.Only, "only", nil, "kinds of faults to draw from; a wrong one lists all (default all)")
 	command.Flags().BoolVar(&config.TLS, "tls", false, "the cluster speaks TLS everywhere, and its clients with it")
+	command.Flags().BoolVar(&config.Passwords, "passwords", false, "nobody is let in without a password, which is changed every few seconds; an old one must be refused on every node from then on")
 	command.Flags().BoolVar(&forced, "forced-recovery", false, "another kind of run: lose the quorum of a group again and again, recover it by force, and compare what was lost with what was reported")
 	command.MarkFlagsMutuallyExclusive("forced-recovery", "only")
+	command.MarkFlagsMutuallyExclusive("forced-recovery", "passwords")
 	command.AddCommand(newChaosCheck(s))
 	return command
 }

@@ -107,7 +107,11 @@ func (c *compared) run(ctx context.Context, s *screen, dir string) error {
 		}
 	}
 	if c.record != "" {
-		if err := report.RecordCells(c.record, "compare", cells); err != nil {
+		table := "compare"
+		if len(c.loads) > 1 {
+			table = "loads"
+		}
+		if err := report.RecordCells(c.record, table, cells); err != nil {
 			return err
 		}
 	}

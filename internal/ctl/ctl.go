@@ -28,7 +28,7 @@ func Run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	defer stop()
 	s := &screen{out: stdout, notes: stderr}
 	root := newRoot(s)
-	root.SetArgs(args)
+	root.SetArgs(markRules(args))
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	command, err := root.ExecuteContextC(ctx)

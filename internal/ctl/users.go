@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -117,6 +118,9 @@ configuration masters and the log. As an argument a password is seen in the list
 		Args:    cobra.MinimumNArgs(1),
 	}
 	settingCommand(s, command, func(_ context.Context, _ *admin.Client, _ string, args []string) (*proto.ChangeSettings, error) {
+		for i, word := range args {
+			args[i] = strings.TrimPrefix(word, ruleMark)
+		}
 		rules := args[1:]
 		if passwordFile != "" {
 			password, err := readPassword(command.InOrStdin(), passwordFile)
@@ -136,6 +140,25 @@ configuration masters and the log. As an argument a password is seen in the list
 	})
 	command.Flags().StringVar(&passwordFile, "password-file", "", "`file` whose first line is a password to add; - is the standard input")
 	return command
+}
+
+// ruleMark stands before a rule that would be taken for a flag. No argument of a program holds this byte.
+const ruleMark = "\x00"
+
+// markRules puts ruleMark before the rules of `user set` that take something away: -@dangerous, -config, -debug|object. A rule is longer than
+// a flag of one letter, and begins with one hyphen.
+func markRules(args []string) []string {
+	at := slices.Index(args, "user")
+	if at < 0 || at+1 == len(args) || args[at+1] != "set" {
+		return args
+	}
+	marked := slices.Clone(args)
+	for i, word := range marked {
+		if i > at+1 && len(word) > 2 && word[0] == '-' && word[1] != '-' {
+			marked[i] = ruleMark + word
+		}
+	}
+	return marked
 }
 
 // maxPassword bounds what is read of a password file, in bytes.

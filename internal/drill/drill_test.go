@@ -220,6 +220,13 @@ func TestNothingIsLeftOfADrillThatDidNotBegin(t *testing.T) {
 
 // Only one smrctl at a time drills from one history.
 func TestHistoryIsLocked(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openHistory(filepath.Join(file, "drills")); err == nil || !strings.Contains(err.Error(), "--history names another one") {
+		t.Errorf("where no directory can be made: %v", err)
+	}
 	dir := t.TempDir()
 	h, err := openHistory(dir)
 	if err != nil {

@@ -24,10 +24,9 @@ import (
 
 // Names in the directory of a run.
 const (
-	runName    = "run.json"
-	reportName = "report.json"
-	pageName   = "report.html"
-	opsName    = "history.jsonl"
+	runName  = "run.json"
+	pageName = "report.html"
+	opsName  = "history.jsonl"
 	// maxReport bounds what is read back, in bytes.
 	maxReport = 16 << 20
 )
@@ -51,7 +50,7 @@ type history struct {
 // openHistory opens the directory, made if missing, and takes it for one drill.
 func openHistory(dir string) (*history, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make the directory of drills: %w", err)
+		return nil, fmt.Errorf("make the directory of drills (--history names another one): %w", err)
 	}
 	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
@@ -108,7 +107,7 @@ func (h *history) finish(rep *report.Report, folder string) error {
 	if err := rep.WriteHTML(&page); err != nil {
 		return err
 	}
-	err := errors.Join(wholefile.Write(filepath.Join(folder, pageName), page.Bytes()), writeJSON(filepath.Join(folder, reportName), rep))
+	err := errors.Join(wholefile.Write(filepath.Join(folder, pageName), page.Bytes()), writeJSON(filepath.Join(folder, report.FileName), rep))
 	if rep.Good() {
 		err = errors.Join(err, os.Remove(filepath.Join(folder, opsName)))
 	}
@@ -131,7 +130,7 @@ func (h *history) tidyUp(ctx context.Context, c Config) error {
 	for _, entry := range entries {
 		folder := filepath.Join(h.dir, entry.Name())
 		var u unfinished
-		if _, err := os.Lstat(filepath.Join(folder, reportName)); !errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Lstat(filepath.Join(folder, report.FileName)); !errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err := readJSON(filepath.Join(folder, runName), &u); errors.Is(err, fs.ErrNotExist) {
@@ -228,7 +227,7 @@ func Reports(dir string) ([]*report.Report, error) {
 	var list []*report.Report
 	for _, entry := range entries {
 		rep := &report.Report{}
-		err := readJSON(filepath.Join(dir, entry.Name(), reportName), rep)
+		err := readJSON(filepath.Join(dir, entry.Name(), report.FileName), rep)
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 			continue
 		}
@@ -277,7 +276,7 @@ func Unfinished(dir string) bool {
 	}
 	return slices.ContainsFunc(entries, func(entry fs.DirEntry) bool {
 		_, begun := os.Lstat(filepath.Join(dir, entry.Name(), runName))
-		_, ended := os.Lstat(filepath.Join(dir, entry.Name(), reportName))
+		_, ended := os.Lstat(filepath.Join(dir, entry.Name(), report.FileName))
 		return begun == nil && errors.Is(ended, fs.ErrNotExist)
 	})
 }

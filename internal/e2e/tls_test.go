@@ -229,6 +229,15 @@ func (w *world) keepsRoles(t *testing.T) {
 	if _, err := otto.Switchover(ctx, w.Plan.Group, ""); err != nil {
 		t.Errorf("an operator may not switch over: %v", err)
 	}
+	if _, err := vera.DrillState(ctx, w.Plan.Group); err != nil {
+		t.Errorf("a viewer may not see which drill is under way: %v", err)
+	}
+	if _, err := vera.EndDrill(ctx, w.Plan.Group, "d1"); err == nil || !strings.Contains(err.Error(), "viewer/vera may not call EndDrill: it needs the role operator") {
+		t.Errorf("a viewer ends a drill: %v", err)
+	}
+	if _, err := otto.EndDrill(ctx, w.Plan.Group, "d1"); err == nil || !strings.Contains(err.Error(), "drill d1 holds no process of group") {
+		t.Errorf("an operator may not end a drill: %v", err)
+	}
 	user := &proto.ChangeRequest{Group: w.Plan.Group, Change: &proto.ChangeRequest_Settings{Settings: &proto.ChangeSettings{Settings: []*proto.Setting{{Kind: "user", Name: "x", Value: "on"}}}}}
 	if _, err := otto.Change(ctx, user); err == nil || !strings.Contains(err.Error(), "operator/otto may not change user x: it needs the role admin") {
 		t.Errorf("an operator makes users: %v", err)

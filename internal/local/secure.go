@@ -29,6 +29,9 @@ func (c *Cluster) certificate(name string) trust.Files {
 	return trust.Files{CA: filepath.Join(dir, trust.CAFile), Cert: filepath.Join(dir, name+".crt"), Key: filepath.Join(dir, name+".key")}
 }
 
+// AdminCertificate is what smrctl shows to a cluster with TLS.
+func (c *Cluster) AdminCertificate() trust.Files { return c.certificate(adminName) }
+
 // ClientCertificate is what Redis clients of a cluster with TLS show.
 func (c *Cluster) ClientCertificate() trust.Files { return c.certificate(clientName) }
 

@@ -58,23 +58,37 @@ func (s *Server) drills(*http.Request) (any, error) {
 
 // report reads the report of a drill; nil if there is none.
 func (s *Server) report(id string) ([]byte, error) {
-	root, err := os.OpenRoot(s.config.Drills)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
+	file, size, err := s.open(id, report.FileName)
+	if file == nil {
 		return nil, err
-	}
-	defer root.Close()
-	file, err := root.Open(filepath.Join(id, "report.json"))
-	if err != nil {
-		return nil, nil // there is none, or it lies outside
 	}
 	defer file.Close()
-	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() || info.Size() > maxReport {
-		return nil, err
+	if size > maxReport {
+		return nil, nil
 	}
 	return io.ReadAll(io.LimitReader(file, maxReport))
+}
+
+// open opens a file of a drill and tells its size; nil if there is none, it lies outside or is no regular file.
+func (s *Server) open(id, name string) (*os.File, int64, error) {
+	root, err := os.OpenRoot(s.config.Drills)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, 0, nil
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	defer root.Close()
+	file, err := root.Open(filepath.Join(id, name))
+	if err != nil {
+		return nil, 0, nil
+	}
+	info, err := file.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		_ = file.Close() // nothing was read
+		return nil, 0, err
+	}
+	return file, info.Size(), nil
 }
 
 func (s *Server) drill(r *http.Request) (any, error) {
@@ -262,21 +276,12 @@ func (s *Server) progress(id string) (steps []report.Step, known bool) {
 	if s.config.Drills == "" || !isID(id) {
 		return []report.Step{}, false
 	}
-	root, err := os.OpenRoot(s.config.Drills)
-	if err != nil {
-		return []report.Step{}, false
-	}
-	defer root.Close()
-	file, err := root.Open(filepath.Join(id, report.ProgressName))
-	if err != nil {
+	file, size, err := s.open(id, report.ProgressName)
+	if file == nil || err != nil {
 		return []report.Step{}, false // it is run from elsewhere
 	}
 	defer file.Close()
-	info, err := file.Stat()
-	if err != nil || !info.Mode().IsRegular() {
-		return []report.Step{}, false
-	}
-	from := max(0, info.Size()-maxProgress)
+	from := max(0, size-maxProgress)
 	content, err := io.ReadAll(io.NewSectionReader(file, from, maxProgress))
 	if err != nil {
 		return []report.Step{}, false

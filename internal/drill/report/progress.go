@@ -6,6 +6,9 @@ import (
 	"time"
 )
 
+// FileName is the file with the report in the directory of a run, once it has ended.
+const FileName = "report.json"
+
 // ProgressName is the file in the directory of a run that grows while it is under way: lines of ProgressLine.
 const ProgressName = "progress.txt"
 
