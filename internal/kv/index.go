@@ -267,3 +267,18 @@ func (x *index[N]) renumber(hash uint64, n, by N) {
 	}
 	s.nodes[i] = by
 }
+
+// likely returns the first node with that upper half of a hash, the zero value if there is none: it need not be the one of a certain key.
+func (x *index[N]) likely(upper uint32) N {
+	var none N
+	s := x.segmentOf(upper)
+	hashes, nodes := s.hashes, s.nodes[:len(s.hashes)]
+	for i := s.first(upper); ; {
+		if n := nodes[i]; n == none || hashes[i] == upper {
+			return n
+		}
+		if i++; i == len(nodes) {
+			i = 0
+		}
+	}
+}

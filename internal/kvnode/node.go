@@ -122,6 +122,9 @@ func (n *Node) applyFrame(frame smr.Frame) error {
 	if frame.Kind == smr.KindRequests {
 		rest := frame.Body
 		for i := range frame.Count {
+			if i%kv.WarmKeys == 0 {
+				n.warmRequests(rest, frame.Count-i)
+			}
 			request, behind, err := smr.CutRequest(rest)
 			if err != nil {
 				return fmt.Errorf("execute frame at %d: %w", frame.LSN, err)
@@ -148,6 +151,23 @@ func (n *Node) applyFrame(frame smr.Frame) error {
 		n.answerStops(end)
 	}
 	return nil
+}
+
+// warmRequests fetches the memory of the keys of the requests that come next. The caller holds the machine.
+func (n *Node) warmRequests(rest []byte, count int) {
+	if count < kv.LeastWarm {
+		return
+	}
+	var w kv.Warmth
+	for range min(count, kv.WarmKeys) {
+		request, behind, err := smr.CutRequest(rest)
+		if err != nil {
+			return // told by who executes it
+		}
+		rest = behind
+		w.Request(n.machine, request.Payload)
+	}
+	w.Fetch()
 }
 
 // apply executes one request, through its submission if somebody here waits for the reply.

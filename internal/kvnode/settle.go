@@ -180,7 +180,11 @@ func (c *conn) answerReads(patient bool) bool {
 	defer n.lock.RUnlock()
 	defer r.publish()
 	r.began, r.wall = n.now(), 0
-	for r.next < len(r.ops) && !r.ops[r.next].write {
+	for warm := r.next; r.next < len(r.ops) && !r.ops[r.next].write; {
+		if r.next == warm {
+			warm += kv.WarmKeys
+			r.warmReads(warm)
+		}
 		o := r.ops[r.next]
 		if !c.timed && !c.mayReadOld() && n.expiresUnseen(o) {
 			if !patient {
@@ -203,6 +207,23 @@ func (c *conn) answerReads(patient bool) bool {
 		}
 	}
 	return true
+}
+
+// warmReads fetches the memory of the keys of the reads from the next operation up to end or to the next write. The caller holds the machine.
+func (r *run) warmReads(end int) {
+	if len(r.ops)-r.next < kv.LeastWarm {
+		return
+	}
+	var w kv.Warmth
+	for _, o := range r.ops[r.next:min(end, len(r.ops))] {
+		if o.write {
+			break
+		}
+		if len(o.args) > 1 {
+			w.Key(r.node.machine, o.envelope.Database, o.args[1])
+		}
+	}
+	w.Fetch()
 }
 
 // flushReads sends replies without holding the machine.
