@@ -361,7 +361,9 @@ type FaultsReply struct {
 	Drill         string                 `protobuf:"bytes,2,opt,name=drill,proto3" json:"drill,omitempty"`      // "" if none has this process
 	By            string                 `protobuf:"bytes,3,opt,name=by,proto3" json:"by,omitempty"`
 	Faults        []string               `protobuf:"bytes,4,rep,name=faults,proto3" json:"faults,omitempty"`
-	LeftMs        uint32                 `protobuf:"varint,5,opt,name=left_ms,json=leftMs,proto3" json:"left_ms,omitempty"` // until the last of them is taken back at the latest
+	LeftMs        uint32                 `protobuf:"varint,5,opt,name=left_ms,json=leftMs,proto3" json:"left_ms,omitempty"`      // until the last of them is taken back at the latest
+	NoPause       string                 `protobuf:"bytes,6,opt,name=no_pause,json=noPause,proto3" json:"no_pause,omitempty"`    // why this process cannot be paused, "" if it can
+	NoKvnode      string                 `protobuf:"bytes,7,opt,name=no_kvnode,json=noKvnode,proto3" json:"no_kvnode,omitempty"` // why the KV node beside cannot be killed or paused, "" if it can; at a replicator
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -431,6 +433,20 @@ func (x *FaultsReply) GetLeftMs() uint32 {
 	return 0
 }
 
+func (x *FaultsReply) GetNoPause() string {
+	if x != nil {
+		return x.NoPause
+	}
+	return ""
+}
+
+func (x *FaultsReply) GetNoKvnode() string {
+	if x != nil {
+		return x.NoKvnode
+	}
+	return ""
+}
+
 var File_drill_proto protoreflect.FileDescriptor
 
 const file_drill_proto_rawDesc = "" +
@@ -460,13 +476,15 @@ const file_drill_proto_rawDesc = "" +
 	"\x0eEndFaultsReply\x12\x14\n" +
 	"\x05ended\x18\x01 \x01(\rR\x05ended\"<\n" +
 	"\rFaultsRequest\x12+\n" +
-	"\x06target\x18\x01 \x01(\v2\x13.lockstep.v1.TargetR\x06target\"~\n" +
+	"\x06target\x18\x01 \x01(\v2\x13.lockstep.v1.TargetR\x06target\"\xb6\x01\n" +
 	"\vFaultsReply\x12\x18\n" +
 	"\aallowed\x18\x01 \x01(\bR\aallowed\x12\x14\n" +
 	"\x05drill\x18\x02 \x01(\tR\x05drill\x12\x0e\n" +
 	"\x02by\x18\x03 \x01(\tR\x02by\x12\x16\n" +
 	"\x06faults\x18\x04 \x03(\tR\x06faults\x12\x17\n" +
-	"\aleft_ms\x18\x05 \x01(\rR\x06leftMs2\xcd\x01\n" +
+	"\aleft_ms\x18\x05 \x01(\rR\x06leftMs\x12\x19\n" +
+	"\bno_pause\x18\x06 \x01(\tR\anoPause\x12\x1b\n" +
+	"\tno_kvnode\x18\a \x01(\tR\bnoKvnode2\xcd\x01\n" +
 	"\x06Drills\x12@\n" +
 	"\x06Inject\x12\x1a.lockstep.v1.InjectRequest\x1a\x18.lockstep.v1.InjectState0\x01\x12>\n" +
 	"\x06Faults\x12\x1a.lockstep.v1.FaultsRequest\x1a\x18.lockstep.v1.FaultsReply\x12A\n" +

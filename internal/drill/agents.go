@@ -119,6 +119,10 @@ func (r *run) order(ctx context.Context, a *agent, limit time.Duration, in *prot
 			if status.Code(err) == codes.Unavailable { // who is killed answers no more
 				return h, nil
 			}
+			if err == nil {
+				release()
+				return nil, fmt.Errorf("%s at %s: its process was to be killed, and lives", a.name, a.addr)
+			}
 		}
 		if err != nil {
 			release()

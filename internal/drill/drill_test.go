@@ -141,6 +141,10 @@ func TestDrillsAreRefused(t *testing.T) {
 		"not allowed": {func(_ *proto.ClusterStatus, f *proto.FaultsReply) { f.Allowed = false }, "start its process with --allow-drills",
 			[]string{"kill-master", "kill-kvnode", "pause-master", "isolate-master", "one-way-cut", "slow-disk", "full-disk", "lose-disk", "kill-confmaster-leader",
 				"lose-confmaster-majority", "rolling-restart", "clock-jump"}},
+		"a KV node in a container of its own": {func(_ *proto.ClusterStatus, f *proto.FaultsReply) { f.NoKvnode = "its process cannot be seen" }, "n1: its process cannot be seen",
+			[]string{"kill-master", "kill-kvnode", "pause-master", "rolling-restart"}},
+		"pid 1": {func(_ *proto.ClusterStatus, f *proto.FaultsReply) { f.NoPause = "it cannot stand still" }, ": it cannot stand still",
+			[]string{"pause-master", "lose-confmaster-majority"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := &fakes{status: healthy(), faults: &proto.FaultsReply{Allowed: true}}
@@ -423,6 +427,28 @@ func TestDrillEndsWhenItsAgentIsEnded(t *testing.T) {
 	<-ctx.Done()
 	if cause := context.Cause(ctx); !strings.Contains(cause.Error(), "ended by operator/olga") {
 		t.Errorf("aborted because of %v", cause)
+	}
+}
+
+// What could go wrong: a drill passes though what it was to kill lives, as a process does that the kernel keeps its own signals from.
+func TestWhoWasToBeKilledMustNotAnswer(t *testing.T) {
+	f := &reserving{fakes: fakes{status: healthy(), faults: &proto.FaultsReply{Allowed: true}}, reserved: make(chan struct{}, 10), end: make(chan struct{})}
+	r := &run{Config: f.startWith(t, f), kind: plan.Find("kill-confmaster-leader"), report: &report.Report{ID: "x"}}
+	status, group, err := r.look(t.Context())
+	if err == nil {
+		err = r.dialAgents(status, group)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.closeAgents()
+	for _, in := range []*proto.InjectRequest{{Fault: fault.Kill, Process: true}, {Fault: fault.LoseLog}} {
+		if _, err := r.order(t.Context(), r.agents["c2"], agentPatience, in); err == nil || !strings.Contains(err.Error(), "was to be killed, and lives") {
+			t.Errorf("%s: %v", in.GetFault(), err)
+		}
+	}
+	if _, err := r.order(t.Context(), r.agents["n1"], agentPatience, &proto.InjectRequest{Fault: fault.Kill, Kvnode: true}); err != nil {
+		t.Errorf("a replicator outlives its KV node: %v", err)
 	}
 }
 

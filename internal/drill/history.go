@@ -54,7 +54,7 @@ func openHistory(dir string) (*history, error) {
 	}
 	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("lock the directory of drills: %w", err)
+		return nil, fmt.Errorf("lock the directory of drills, which user %d must be allowed to write (--history names another one): %w", os.Getuid(), err)
 	}
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		_ = lock.Close()

@@ -112,7 +112,8 @@ func (r *run) askAgents(ctx context.Context, p *plan.Plan) (problems []string) {
 			if answer.Problem = ""; err != nil {
 				answer.Problem = err.Error()
 			}
-			if answer.Allowed, answer.Drill, answer.By = reply.GetAllowed(), reply.GetDrill(), reply.GetBy(); answer.Drill != "" {
+			answer.Allowed, answer.NoPause, answer.NoKVNode = reply.GetAllowed(), reply.GetNoPause(), reply.GetNoKvnode()
+			if answer.Drill, answer.By = reply.GetDrill(), reply.GetBy(); answer.Drill != "" {
 				return errors.New(answer.Drill)
 			}
 			return nil

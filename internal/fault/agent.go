@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -56,6 +57,7 @@ type Options struct {
 // Agent makes faults in this process. It is safe for concurrent use. A nil Agent makes none.
 type Agent struct {
 	options Options
+	first   bool // this process is the first of its container (pid 1), to which signals from within do nothing
 	links   links
 	delay   atomic.Int64 // of each sync, nanoseconds
 	full    atomic.Bool
@@ -81,7 +83,7 @@ func New(o Options) *Agent {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	a := &Agent{options: o, active: make(map[int]active)}
+	a := &Agent{options: o, first: os.Getpid() == 1, active: make(map[int]active)}
 	a.links.changed = make(chan struct{})
 	return a
 }
@@ -208,8 +210,11 @@ func (a *Agent) checkOrder(in *proto.InjectRequest) error {
 		if !in.GetProcess() && !in.GetKvnode() {
 			return wrong("%s: say what: this process, the KV node, or both", in.GetFault())
 		}
-		if in.GetKvnode() && (a.options.KVNode == nil || a.options.KVNode() <= 1) {
-			return cannot("no KV node is attached whose process can be seen from here (in a container of its own it cannot)")
+		if why := a.noKVNode(); in.GetKvnode() && why != "" {
+			return cannot(why)
+		}
+		if why := a.noPause(); in.GetFault() == Pause && in.GetProcess() && why != "" {
+			return cannot(why)
 		}
 	case Links:
 		if !a.options.Links {
@@ -241,6 +246,22 @@ func (a *Agent) checkOrder(in *proto.InjectRequest) error {
 		return wrong("fault %q is not known", in.GetFault())
 	}
 	return nil
+}
+
+// noPause says why this process cannot be paused, "" if it can.
+func (a *Agent) noPause() string {
+	if a.first {
+		return "this process is the first of its container (pid 1), which the kernel does not let stand still: run the container with an init (docker run --init; init: true in a compose file)"
+	}
+	return ""
+}
+
+// noKVNode says why the KV node beside cannot be killed or paused, "" if it can.
+func (a *Agent) noKVNode() string {
+	if a.options.KVNode == nil || a.options.KVNode() <= 1 {
+		return "no KV node is attached whose process can be seen from here (in a container of its own it cannot)"
+	}
+	return ""
 }
 
 // enter takes this process for the drill, unless another one has it, and notes the fault.
@@ -335,7 +356,10 @@ func (a *Agent) State() *proto.FaultsReply {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	reply.Drill, reply.By = a.drill, a.by
+	reply.Drill, reply.By, reply.NoPause = a.drill, a.by, a.noPause()
+	if a.options.KVNode != nil {
+		reply.NoKvnode = a.noKVNode()
+	}
 	for _, f := range a.active {
 		reply.Faults = append(reply.Faults, f.fault)
 		reply.LeftMs = max(reply.LeftMs, uint32(max(0, time.Until(f.until).Milliseconds())))

@@ -243,6 +243,8 @@ func TestOrdersAreChecked(t *testing.T) {
 		return in
 	}
 	allowed := serve(t, quietAgent(Options{Allowed: true, Disk: true}))
+	first := quietAgent(Options{Allowed: true, KVNode: func() int { return 0 }})
+	first.first = true
 	for name, test := range map[string]struct {
 		client proto.DrillsClient
 		in     *proto.InjectRequest
@@ -256,6 +258,7 @@ func TestOrdersAreChecked(t *testing.T) {
 		"for ever":      {allowed, order(func(in *proto.InjectRequest) { in.LimitMs = 3_600_000 }), codes.InvalidArgument, "limit"},
 		"too slow":      {allowed, order(func(in *proto.InjectRequest) { in.DelayMs = 60_000 }), codes.InvalidArgument, "10000"},
 		"no KV node":    {allowed, order(func(in *proto.InjectRequest) { in.Fault, in.Kvnode = Kill, true }), codes.FailedPrecondition, "KV node"},
+		"pid 1":         {serve(t, first), order(func(in *proto.InjectRequest) { in.Fault, in.Process = Pause, true }), codes.FailedPrecondition, "init: true"},
 		"kill nobody":   {allowed, order(func(in *proto.InjectRequest) { in.Fault = Kill }), codes.InvalidArgument, "say what"},
 		"no links":      {allowed, order(func(in *proto.InjectRequest) { in.Fault, in.Inbound = Links, true }), codes.FailedPrecondition, "cannot be cut"},
 		"no log":        {allowed, order(func(in *proto.InjectRequest) { in.Fault = LoseLog }), codes.FailedPrecondition, "no log"},
@@ -267,6 +270,13 @@ func TestOrdersAreChecked(t *testing.T) {
 		if status.Code(err) != test.code || !strings.Contains(err.Error(), test.says) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+	// What cannot be done is said before somebody orders it.
+	if s := first.State(); !strings.Contains(s.GetNoPause(), "pid 1") || !strings.Contains(s.GetNoKvnode(), "container of its own") {
+		t.Errorf("the first process of a container says %v", s)
+	}
+	if s := quietAgent(Options{Allowed: true, KVNode: func() int { return 17 }}).State(); s.GetNoPause() != "" || s.GetNoKvnode() != "" {
+		t.Errorf("a process beside its KV node says %v", s)
 	}
 }
 

@@ -69,6 +69,9 @@ func closeAll(list []*os.File) {
 	}
 }
 
+// killed is the exit code that shells and container engines show for SIGKILL.
+const killed = 128 + int(unix.SIGKILL)
+
 // kill kills what is meant, this process last: then it does not return.
 func (a *Agent) kill(process, kvnode bool) (string, error) {
 	list, names, err := a.targets(process, kvnode)
@@ -80,6 +83,9 @@ func (a *Agent) kill(process, kvnode bool) (string, error) {
 		if err := unix.PidfdSendSignal(int(target.Fd()), unix.SIGKILL, nil, 0); err != nil {
 			return "", status.Errorf(codes.FailedPrecondition, "kill %s: %v", names[i], err)
 		}
+	}
+	if process {
+		unix.Exit(killed) // who is here still is the first process of a container (pid 1), whose own signals the kernel keeps from it
 	}
 	return fmt.Sprintf("killed %v", names), nil
 }

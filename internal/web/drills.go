@@ -177,7 +177,8 @@ func (s *Server) drillPlan(r *http.Request) (any, error) {
 		}
 		var agents []plan.Agent
 		for _, a := range state.GetAgents() {
-			agents = append(agents, plan.Agent{Name: a.GetName(), Allowed: a.GetFaults().GetAllowed(), Drill: a.GetFaults().GetDrill(), By: a.GetFaults().GetBy(), Problem: a.GetProblem()})
+			f := a.GetFaults()
+			agents = append(agents, plan.Agent{Name: a.GetName(), Allowed: f.GetAllowed(), Drill: f.GetDrill(), By: f.GetBy(), Problem: a.GetProblem(), NoPause: f.GetNoPause(), NoKVNode: f.GetNoKvnode()})
 		}
 		problems = drill.Ask(agents)
 	}

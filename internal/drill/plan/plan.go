@@ -75,6 +75,8 @@ type Agent struct {
 	Drill   string // that has the process now, "" if none
 	By      string // who runs that
 	Problem string // why nothing is known, "" if it answered
+	// Why it cannot pause its process or signal the KV node beside it, "" if it can.
+	NoPause, NoKVNode string
 }
 
 // Confmaster is what a configuration master is called in plans and on clusters of one machine.
@@ -110,6 +112,10 @@ func (p *Plan) Ask(agents []Agent) (problems []string) {
 			problems = append(problems, fmt.Sprintf("another drill is under way: %s of %s at %s", a.Drill, a.By, a.Name))
 		case !a.Allowed && kind.Agent && slices.Contains(p.Victims, a.Name):
 			problems = append(problems, fmt.Sprintf("drills are not allowed at %s: start its process with --allow-drills", a.Name))
+		case kind.KVNode && a.NoKVNode != "" && slices.Contains(p.Victims, a.Name):
+			problems = append(problems, a.Name+": "+a.NoKVNode)
+		case kind.Pauses && a.NoPause != "" && slices.Contains(p.Victims, a.Name):
+			problems = append(problems, a.Name+": "+a.NoPause)
 		}
 	}
 	if len(problems) == 0 {
