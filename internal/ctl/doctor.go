@@ -213,7 +213,7 @@ func (d *doctor) checkCopies(context.Context) {
 		case copies < 2:
 			d.say(diagnosis{severityWarning, "copies", subject, text, "an acknowledged write may be on one disk only", fmt.Sprintf("raise copies: `smrctl group set %s --copies 2`", g.GetName())})
 		default:
-			d.fine("copies", subject, "%s: %d replicas may be lost", text, up-copies)
+			d.fine("copies", subject, "%s: %d more may be lost", text, up-copies)
 		}
 		for _, r := range g.GetRecoveries() {
 			d.say(diagnosis{severityNote, "copies", subject, fmt.Sprintf("recovered by force in epoch %d", r.GetEpoch()), r.GetText(), ""})
@@ -262,7 +262,7 @@ func (d *doctor) eachNode(ctx context.Context, check string, ask func(ctx contex
 				return ask(ctx, subject, node, target)
 			})
 			if err != nil && check == "images" { // once is enough
-				d.say(diagnosis{severityWarning, check, subject, err.Error(), "nothing can be said about this KV node", "start it; `smrctl status` shows what is there"})
+				d.say(diagnosis{severityWarning, check, subject, err.Error(), "nothing can be said about this KV node", "start what is down; `smrctl status` shows what is there"})
 			}
 		})
 	}
@@ -386,7 +386,11 @@ func (d *doctor) checkClocks(ctx context.Context) {
 			words, err := redisAsk(ctx, m.login, m.kvAddr, "TIME")
 			took := time.Since(began)
 			if err != nil || len(words) != 2 {
-				d.say(diagnosis{severityNote, "clocks", g.GetName() + "/" + m.node, fmt.Sprintf("its clock is not known: %v", err), "", ""})
+				do := ""
+				if err != nil && (strings.Contains(err.Error(), "NOAUTH") || strings.Contains(err.Error(), "WRONGPASS")) {
+					do = "give --password-file, and --user unless it is the default user's"
+				}
+				d.say(diagnosis{severityNote, "clocks", g.GetName() + "/" + m.node, fmt.Sprintf("its clock is not known: %v", err), "", do})
 				return
 			}
 			seconds, _ := strconv.ParseInt(words[0], 10, 64)

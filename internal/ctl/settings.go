@@ -34,7 +34,8 @@ const (
 // kvMember is a KV node of a group as the configuration masters know it.
 type kvMember struct {
 	node, addr, kvAddr string
-	master, attached   bool
+	up, master         bool
+	attached           bool
 	cluster            string
 	login              admin.Login
 }
@@ -43,7 +44,7 @@ type kvMember struct {
 func membersOf(group *proto.GroupStatus, login admin.Login) []kvMember {
 	var list []kvMember
 	for _, r := range group.GetReplicas() {
-		m := kvMember{node: r.GetNode(), kvAddr: r.GetKvAddr(), master: r.GetNode() == group.GetMaster(), cluster: r.GetState().GetCluster(), login: login}
+		m := kvMember{node: r.GetNode(), kvAddr: r.GetKvAddr(), up: r.GetUp(), master: r.GetNode() == group.GetMaster(), cluster: r.GetState().GetCluster(), login: login}
 		if r.GetUp() && r.GetState().GetAttached() {
 			m.addr, m.attached = r.GetState().GetKvAdminAddr(), true
 		}
@@ -58,7 +59,10 @@ func askNode(ctx context.Context, group string, m kvMember, patience time.Durati
 		if m.attached {
 			return fmt.Errorf("%s has no management port (--admin)", m.node)
 		}
-		return fmt.Errorf("the KV node of %s is down", m.node)
+		if m.up {
+			return fmt.Errorf("no KV node is attached to the replicator of %s", m.node)
+		}
+		return fmt.Errorf("the replicator of %s is down, and nothing is known of its KV node", m.node)
 	}
 	conn, err := nodeConn(m.login, m.addr, trust.KVNode, m.node, grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(nodeReply)))
 	if err != nil {
