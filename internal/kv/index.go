@@ -229,12 +229,7 @@ func (x *index[N]) remove(hash uint64, n N) {
 	upper := uint32(hash >> 32)
 	s := x.segmentOf(upper)
 	slots := len(s.nodes)
-	gap := s.first(upper)
-	for s.nodes[gap] != n {
-		if gap++; gap == slots {
-			gap = 0
-		}
-	}
+	gap := s.slotOf(upper, n)
 	for i := gap; ; {
 		if i++; i == slots {
 			i = 0
@@ -259,13 +254,22 @@ func (x *index[N]) remove(hash uint64, n N) {
 func (x *index[N]) renumber(hash uint64, n, by N) {
 	upper := uint32(hash >> 32)
 	s := x.segmentOf(upper)
+	s.nodes[s.slotOf(upper, n)] = by
+}
+
+// slotOf returns the slot of a node that is there. A table whose index and order disagree must not be used any more, by anybody.
+func (s *segment[N]) slotOf(upper uint32, n N) int {
+	var none N
 	i := s.first(upper)
 	for s.nodes[i] != n {
+		if s.nodes[i] == none {
+			panic("kv: a node of a table is not in its index")
+		}
 		if i++; i == len(s.nodes) {
 			i = 0
 		}
 	}
-	s.nodes[i] = by
+	return i
 }
 
 // likely returns the first node with that upper half of a hash, the zero value if there is none: it need not be the one of a certain key.

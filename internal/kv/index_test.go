@@ -149,3 +149,22 @@ func TestIndexForSoManyNodes(t *testing.T) {
 		}
 	}
 }
+
+// What could go wrong: a node that is missing is looked for around and around, with the machine locked, in place of ending the process.
+func TestMissingNodeEndsTheSearch(t *testing.T) {
+	for name, take := range map[string]func(*index[uint32]){
+		"remove":   func(x *index[uint32]) { x.remove(7<<32, 9) },
+		"renumber": func(x *index[uint32]) { x.renumber(7<<32, 9, 10) },
+	} {
+		x := newIndex[uint32]()
+		x.insert(7<<32, 8)
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("%s goes on", name)
+				}
+			}()
+			take(x)
+		}()
+	}
+}
