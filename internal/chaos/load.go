@@ -131,6 +131,7 @@ type worker struct {
 	node    string
 	rng     *rand.Rand
 	conn    *conn
+	secret  string // the password with which conn was logged in
 	broken  bool   // conn is of no further use
 	grouped string // the stream whose group this worker has seen to
 }
@@ -172,13 +173,14 @@ func (w *worker) connect(ctx context.Context, patience time.Duration) bool {
 	if w.id >= firstListener {
 		r = nodes[(w.id-firstListener)%len(nodes)]
 	}
-	c, err := dial(ctx, w.login(), r.KVAddr, patience)
+	login := w.login()
+	c, err := dial(ctx, login, r.KVAddr, patience)
 	if err != nil {
 		w.refused.Add(1)
 		pause.For(ctx, 50*time.Millisecond)
 		return false
 	}
-	w.conn, w.node = c, r.Node
+	w.conn, w.node, w.secret = c, r.Node, login.Password
 	return true
 }
 
@@ -355,6 +357,9 @@ func (w *worker) failed(op Op, err error) Outcome {
 	var reply replyError
 	if !errors.As(err, &reply) {
 		w.broken = true
+	}
+	if strings.HasPrefix(string(reply), "NOAUTH") && w.secret != w.login().Password { // it logged in where nobody could confirm that, and the password has been given up
+		outcome, expected, w.broken = Refused, true, true
 	}
 	var strange *strangeReply
 	if !expected || errors.As(err, &strange) {

@@ -2,6 +2,7 @@ package kvnode
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"testing"
@@ -109,18 +110,19 @@ func TestNodeThatStartsAsksWhoMayUseIt(t *testing.T) {
 	}
 }
 
-// What could go wrong: who logs in with an old password where the group cannot be asked stays in when it can be asked again.
+// What could go wrong: who logs in with an old password where the group cannot be asked stays in when it can be asked again; or is left on a connection of which it
+// believes that it is logged in, and on which nothing is ever answered but NOAUTH.
 func TestLogInThatNobodyCouldConfirmIsJudgedAgain(t *testing.T) {
 	g := newFakeGroup(t, 2, nil)
 	a, address := dial(t, g.serve(t, 0)), g.serve(t, 1)
 	a.expect("ACL SETUSER alice on >old >kept ~* +@all", "+OK\r\n")
 	a.expect("ACL SETUSER default resetpass", "+OK\r\n")
-	old, kept := dial(t, address), dial(t, address)
+	old, kept, again := dial(t, address), dial(t, address), dial(t, address)
 	old.expect("GET k", "-NOAUTH Authentication required.\r\n")
 	g.set(func() { g.nodes[1].lagging = true })
 	a.expect("ACL SETUSER alice <old", "+OK\r\n")
 	g.set(func() { g.noReads = true })
-	for c, password := range map[*redisClient]string{old: "old", kept: "kept"} {
+	for c, password := range map[*redisClient]string{old: "old", kept: "kept", again: "old"} {
 		c.expect("AUTH alice "+password, "+OK\r\n")
 		c.expect("PING", "+PONG\r\n")
 		if got := c.do("SET k 1"); !strings.HasPrefix(got, "-MASTERDOWN") {
@@ -128,8 +130,12 @@ func TestLogInThatNobodyCouldConfirmIsJudgedAgain(t *testing.T) {
 		}
 	}
 	g.set(func() { g.noReads, g.nodes[1].lagging = false, false })
-	old.expect("SET k 1", "-NOAUTH Authentication required.\r\n")
-	old.expect("ACL WHOAMI", "-NOAUTH Authentication required.\r\n")
+	again.expect("AUTH alice kept", "+OK\r\n")
+	again.expect("SET k 1", "+OK\r\n")
+	old.expect("SET k 1", "-NOAUTH The password that this connection has given is valid no more: connect and log in again.\r\n")
+	if _, err := old.r.ReadByte(); err != io.EOF {
+		t.Errorf("behind it comes %v, no end of the connection", err)
+	}
 	kept.expect("SET k 2", "+OK\r\n")
 	kept.expect("ACL WHOAMI", "$5\r\nalice\r\n")
 }

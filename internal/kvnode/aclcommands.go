@@ -134,7 +134,7 @@ func (c *conn) authenticate(name, password []byte) bool {
 		return false
 	}
 	s := &c.standing
-	s.user, s.authenticated, s.unsure, s.proof = user, true, !sure, ""
+	s.user, s.authenticated, s.unsure, s.proof, s.lapsed = user, true, !sure, "", false
 	if s.unsure {
 		s.proof = acl.Hash(password)
 	}

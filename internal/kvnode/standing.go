@@ -12,7 +12,11 @@ import (
 	"lockstep/internal/kv"
 )
 
-const errNoAuth = "NOAUTH Authentication required."
+const (
+	errNoAuth = "NOAUTH Authentication required."
+	// errLapsed ends a connection that had logged in where nobody could confirm that.
+	errLapsed = "NOAUTH The password that this connection has given is valid no more: connect and log in again."
+)
 
 // shellState is what a node knows beside the machine: who listens, who may do what, what is paused.
 type shellState struct {
@@ -45,6 +49,7 @@ type standing struct {
 	// unsure: that was decided by a node that may not have known all users. Before the group is needed for this connection it is decided anew.
 	unsure     bool
 	proof      string // hash of the password that was given, while unsure; empty: none
+	lapsed     bool   // that password turned out to be valid no more
 	tracking   trackingMode
 	trackNext  bool // the keys that the current command reads are to be remembered
 	monitoring bool
@@ -88,7 +93,7 @@ func (c *conn) refresh() {
 		s.decide(shell)
 	}
 	c.about.user.Store(s.user)
-	s.guarded = s.user == nil || s.unsure || !s.authenticated && shell.authRequired() || !s.user.Unrestricted() ||
+	s.guarded = s.user == nil || s.unsure || s.lapsed || !s.authenticated && shell.authRequired() || !s.user.Unrestricted() ||
 		c.about.listening() || s.tracking.on || shell.monitors.count.Load() > 0 || shell.pauses.active()
 	s.trackNext = false
 }
@@ -108,6 +113,9 @@ func (c *conn) guard(command *command, args [][]byte) (problem string) {
 	case s.user == nil: // removed meanwhile
 		c.closing = true
 		return errNoAuth
+	case s.lapsed && !command.noAuth: // a client was told that it is in: it has to notice that it is not
+		c.closing = true
+		return errLapsed
 	case !s.authenticated && !command.noAuth && c.node.shell.authRequired():
 		return errNoAuth
 	case !s.user.Unrestricted():
@@ -163,7 +171,7 @@ func (c *conn) makeSure() error {
 // decide decides on what this node knows now whether the client has shown who it is.
 func (s *standing) decide(shell *shellState) {
 	if s.proof != "" && (s.user == nil || !s.user.AcceptsHash(s.proof)) {
-		s.user, s.proof = shell.users.Load().Get(acl.Default), ""
+		s.user, s.proof, s.lapsed = shell.users.Load().Get(acl.Default), "", true
 	}
 	s.authenticated = s.proof != "" || !shell.authRequired()
 }
