@@ -158,6 +158,7 @@ func TestBackupCommands(t *testing.T) {
 		{"write it as", 2, []string{"restore", "--archive", p.archive, "--into", into + "2", "--to-time", "yesterday"}},
 		{"none of the others can be", 2, []string{"restore", "--archive", p.archive, "--into", into + "2", "--to-time", "2001-02-03", "--to-lsn", "5"}},
 		{"mount what should be there", 1, []string{"backup", "list", "--archive", p.archive + "2"}},
+		{"is empty: `smrctl backup create`", 1, []string{"backup", "list", "--archive", t.TempDir()}},
 		{`holds nothing of cluster "c9"`, 1, []string{"backup", "list", "--archive", p.archive, "--cluster", "c9"}},
 		{"is no LSN", 2, []string{"backup", "verify", "--archive", p.archive, "x"}},
 		{"no such file", 1, []string{"backup", "delete", "--archive", p.archive, "5"}},
@@ -267,6 +268,8 @@ func redisNode(t *testing.T) (address string, m *kv.Machine) {
 				case string(args[0]) == "SELECT":
 					fmt.Sscan(string(args[1]), &database)
 					reply.OK()
+				case string(args[1]) == "locked":
+					reply.Error("NOAUTH Authentication required.")
 				case string(args[1]) == "down":
 					reply.Error("NOREPLICAS nobody is there")
 				default:
@@ -328,7 +331,7 @@ func TestImportSendsEverything(t *testing.T) {
 	if !strings.Contains(out, fmt.Sprintf("%d keys and 1 libraries imported, 1 had expired, 1 refused", keys+1)) {
 		t.Errorf("replaced: %s%s", out, notes)
 	}
-	if out, notes, code := run(t, "import", path, "--dry-run"); code != 0 || !strings.Contains(out, "0 refused") {
+	if out, notes, code := run(t, "import", path, "--dry-run"); code != 0 || !strings.Contains(out, fmt.Sprintf("%d keys and 1 libraries can be imported unless they exist, 1 had expired, 0 refused", keys+2)) {
 		t.Errorf("dry run: %d %s%s", code, out, notes)
 	}
 	if _, notes, code := run(t, "import", "backup_test.go", "--dry-run"); code != 1 || !strings.Contains(notes, "not a whole RDB file") {
@@ -357,5 +360,25 @@ func TestImportEndsWhenTheGroupCannotWrite(t *testing.T) {
 	_, notes, code := run(t, "import", path, "--to", address)
 	if code != 1 || !strings.Contains(notes, "NOREPLICAS nobody is there") || !strings.Contains(notes, "may be imported again") || m.DBSize(0) >= 2*importWindow {
 		t.Errorf("%d, %d keys\n%s", code, m.DBSize(0), notes)
+	}
+}
+
+// What could go wrong: a node that wants a password answers each of hundreds of commands with that, and so does the error.
+func TestImportWithoutAPasswordSaysSoOnce(t *testing.T) {
+	t.Parallel()
+	address, _ := redisNode(t)
+	var file bytes.Buffer
+	w := rdb.NewWriter(&file)
+	payload := kv.AppendDumpFooter(append([]byte{0}, kv.AppendRDBText(nil, []byte("value"))...))
+	if err := errors.Join(w.Key(0, []byte("locked"), 0, payload), w.Key(1, []byte("locked"), 0, payload), w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "in.rdb")
+	if err := os.WriteFile(path, file.Bytes(), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	_, notes, code := run(t, "import", path, "--to", address)
+	if code != 1 || strings.Count(notes, "NOAUTH") != 1 || !strings.Contains(notes, "give --password-file") || !strings.Contains(notes, "nothing was sent") {
+		t.Errorf("%d\n%s", code, notes)
 	}
 }

@@ -49,7 +49,7 @@ directory of an image (--image). The data set must fit into the memory of this m
 			}
 			scratch, err := os.MkdirTemp("", "smrctl-export-")
 			if err != nil {
-				return fmt.Errorf("make a directory for the image: %w", err)
+				return fmt.Errorf("make a directory for the image (TMPDIR says where): %w", err)
 			}
 			defer os.RemoveAll(scratch)
 			dir := image

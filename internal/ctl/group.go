@@ -168,7 +168,7 @@ The group's name must be typed, or given with --confirm. The loss stays on recor
 				if confirm != "" {
 					return nil
 				}
-				return c.ask(s, fmt.Sprintf("%s.\nType the name of the group to go on: ", plan.GetRecovery().GetText()), func(answer string) bool {
+				return c.ask(s, fmt.Sprintf("From then on the group says for ever: %s.\nType the name of the group to go on: ", plan.GetRecovery().GetText()), func(answer string) bool {
 					asked.Confirm = answer
 					return answer == args[0]
 				})

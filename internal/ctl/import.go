@@ -87,7 +87,8 @@ named, too. It fails if anything was refused; what was sent before stays.`,
 				return fmt.Errorf("import %s: %w", args[0], err)
 			}
 			if dryRun {
-				err = i.each(func(rdb.Item) error { return nil })
+				i.dry = true
+				err = i.each(i.count)
 			} else if err = i.connect(ctx, login, address); err == nil {
 				err = i.run(ctx)
 			}
@@ -96,6 +97,10 @@ named, too. It fails if anything was refused; what was sent before stays.`,
 				return showErr
 			}
 			switch {
+			case err != nil && dryRun:
+				return fmt.Errorf("import %s: %w", args[0], err)
+			case err != nil && strings.HasPrefix(err.Error(), "NOAUTH"):
+				return fmt.Errorf("import %s into %s: %w: give --password-file, and --user unless it is the default user's; nothing was sent", args[0], address, err)
 			case err != nil:
 				return fmt.Errorf("import %s: %w\n  what was sent before is there; the file may be imported again with --replace", args[0], err)
 			case i.result.Refused > 0:
@@ -118,6 +123,7 @@ type importer struct {
 	*screen
 	reader  *rdb.Reader
 	replace bool
+	dry     bool  // nothing is sent: what could be is counted
 	size    int64 // of the file
 	conn    net.Conn
 	in      *bufio.Reader
@@ -127,7 +133,11 @@ type importer struct {
 
 func (i *importer) show() {
 	r := &i.result
-	i.printf("%d keys and %d libraries imported, %d had expired, %d refused\n", r.Keys, r.Functions, r.Expired, r.Refused)
+	done := "imported"
+	if i.dry {
+		done = "can be imported unless they exist"
+	}
+	i.printf("%d keys and %d libraries %s, %d had expired, %d refused\n", r.Keys, r.Functions, done, r.Expired, r.Refused)
 	for _, refused := range r.Refusals {
 		i.printf("  db %d key %q: %s\n", refused.Database, refused.Key, refused.Why)
 	}
@@ -167,6 +177,16 @@ func (i *importer) each(visit func(rdb.Item) error) error {
 		}
 		i.shown.tell("importing", i.reader.Offset(), i.size)
 	}
+}
+
+// count notes what could be sent.
+func (i *importer) count(item rdb.Item) error {
+	if item.Function != nil {
+		i.result.Functions++
+	} else {
+		i.result.Keys++
+	}
+	return nil
 }
 
 func (i *importer) connect(ctx context.Context, login admin.Login, address string) error {
@@ -277,7 +297,9 @@ func (w *window) flush() error {
 		}
 		switch {
 		case text != "" && (item.Key == nil && item.Function == nil || isTransient(text)):
-			failure = errors.Join(failure, errors.New(text))
+			if failure == nil { // of hundreds that say the same
+				failure = errors.New(text)
+			}
 		case text != "":
 			w.refuse(item, text)
 		case item.Function != nil:

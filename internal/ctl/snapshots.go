@@ -116,6 +116,9 @@ func (a *archived) open(ctx context.Context) (backup.Archive, error) {
 	if err != nil {
 		return backup.Archive{}, err
 	}
+	if len(groups) == 0 {
+		return backup.Archive{}, fmt.Errorf("archive %s is empty: `smrctl backup create` puts a backup into it, replicators and KV nodes with --archive do by themselves", a.path)
+	}
 	var fitting []archive.Identity
 	for _, g := range groups {
 		if (a.cluster == "" || g.Cluster == a.cluster) && (a.group == "" || g.Group == a.group) {
@@ -180,7 +183,7 @@ func newBackupCreate(s *screen) *cobra.Command {
 			}
 			scratch, err := os.MkdirTemp("", "smrctl-backup-")
 			if err != nil {
-				return fmt.Errorf("make a directory for the image: %w", err)
+				return fmt.Errorf("make a directory for the image (TMPDIR says where): %w", err)
 			}
 			defer os.RemoveAll(scratch)
 			dir, source, err := freshImage(ctx, s, nodes, scratch, rate)

@@ -231,7 +231,7 @@ func loadPlan(dir string) (Plan, error) {
 	path := filepath.Join(dir, planName)
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return Plan{}, fmt.Errorf("%s: %w: start one with `smrctl up --dir %s`", path, ErrNoCluster, dir)
+		return Plan{}, fmt.Errorf("%s: %w: start one with `smrctl up --dir %s`, or name one elsewhere with --confmaster HOST:PORT,…", path, ErrNoCluster, dir)
 	}
 	if err != nil {
 		return Plan{}, fmt.Errorf("read cluster description: %w", err)

@@ -143,8 +143,10 @@ func (s *Server) compare(ctx context.Context, group *proto.GroupStatus) (*settin
 func (s *Server) nodeSettings(ctx context.Context, group string, r *proto.ReplicaStatus) (*proto.NodeSettings, error) {
 	state := r.GetState()
 	switch {
-	case !r.GetUp() || !state.GetAttached():
-		return nil, fmt.Errorf("the KV node of %s is down", r.GetNode())
+	case !r.GetUp():
+		return nil, fmt.Errorf("the replicator of %s is down, and nothing is known of its KV node", r.GetNode())
+	case !state.GetAttached():
+		return nil, fmt.Errorf("no KV node is attached to the replicator of %s", r.GetNode())
 	case state.GetKvAdminAddr() == "":
 		return nil, fmt.Errorf("%s has no management port (--admin)", r.GetNode())
 	}
