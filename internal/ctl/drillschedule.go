@@ -139,7 +139,7 @@ func (p *drillPlace) schedule(args []string, when, form string) (*schedule, erro
 	case "systemd":
 		name := "lockstep-drill-" + args[0]
 		plan.Files = append(plan.Files,
-			scheduleFile{name + ".service", fmt.Sprintf("[Unit]\nDescription=Lockstep drill %s\nAfter=network-online.target\n\n[Service]\nType=oneshot\nExecStart=%s\n", args[0], unitWords(command))},
+			scheduleFile{name + ".service", fmt.Sprintf("[Unit]\nDescription=Lockstep drill %s\nAfter=network-online.target\n\n[Service]\nType=oneshot\n%sExecStart=%s\n", args[0], unitHome(), unitWords(command))},
 			scheduleFile{name + ".timer", fmt.Sprintf("[Unit]\nDescription=Lockstep drill %s, again and again\n\n[Timer]\nOnCalendar=%s\nPersistent=false\n\n[Install]\nWantedBy=timers.target\n", args[0], when)})
 		plan.Next = append(plan.Next, fmt.Sprintf("check the time with `systemd-analyze calendar '%s'`", when),
 			fmt.Sprintf("`systemctl daemon-reload && systemctl enable --now %s.timer`", name))
@@ -147,6 +147,14 @@ func (p *drillPlace) schedule(args []string, when, form string) (*schedule, erro
 		return nil, usage("--form %q: use systemd or cron", form)
 	}
 	return plan, nil
+}
+
+// unitHome says where the history of drills is: the system's services have no home directory, and it would not be found.
+func unitHome() string {
+	if state := os.Getenv("XDG_STATE_HOME"); state != "" {
+		return "Environment=" + unitWords([]string{"XDG_STATE_HOME=" + state}) + "\n"
+	}
+	return "Environment=HOME=%h\n"
 }
 
 // writeNew writes a file that must not exist.

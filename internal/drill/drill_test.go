@@ -322,6 +322,16 @@ func TestPage(t *testing.T) {
 	if text := page.String(); strings.Contains(text, "<script") || strings.Contains(text, "http://") && !strings.Contains(text, `xmlns="http://www.w3.org/2000/svg"`) || strings.Count(text, "&lt;script&gt;") < 6 {
 		t.Errorf("not escaped, or not self-contained:\n%s", text)
 	}
+	// A long text late in the timeline begins inside of the picture, and what comes right before the fault is not at -0.000 s.
+	page.Reset()
+	r = example()
+	r.Timeline = []report.Moment{{Stamp: r.FaultAt - 1000, Who: "n1", Text: "links"}, {Stamp: r.FaultAt * 3 / 2, Who: "confmaster", Text: strings.Repeat("reconfigure ", 20)}}
+	if err := r.WriteHTML(&page); err != nil {
+		t.Fatal(err)
+	}
+	if text := page.String(); strings.Contains(text, "-0.000 s") || strings.Contains(text, `text-anchor="end"`) || !strings.Contains(text, `<text x="10" `) {
+		t.Errorf("the picture of a timeline:\n%s", text)
+	}
 	page.Reset()
 	if err := example().WriteHTML(&page); err != nil {
 		t.Fatal(err)

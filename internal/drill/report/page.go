@@ -3,9 +3,11 @@ package report
 import (
 	"fmt"
 	"io"
+	"math"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"lockstep/internal/markup"
 )
@@ -27,6 +29,7 @@ type label struct {
 // draw lays the picture out: writes in each tenth of a second, the time of the fault behind them, and what happened below.
 func draw(r *Report) *drawing {
 	const left, width, graph, row = 10.0, 1100.0, 140.0, 16.0
+	const letter = 6.2 // about as wide as one is
 	d := &drawing{width: width + 2*left, most: 1}
 	for _, n := range r.WritesPerSecond {
 		d.most = max(d.most, n)
@@ -51,6 +54,9 @@ func draw(r *Report) *drawing {
 		if at > width/2 {
 			text.X, text.anchor = at-3, "end"
 		}
+		if text.anchor == "end" && at < letter*float64(utf8.RuneCountInString(text.Text)) {
+			text.X, text.anchor = left, "start" // it would begin left of the picture
+		}
 		d.marks = append(d.marks, markup.Box{X: at, H: below})
 		d.labels = append(d.labels, text)
 	}
@@ -60,7 +66,8 @@ func draw(r *Report) *drawing {
 
 // since is a stamp as people read it: from the fault on, if there was one.
 func (r *Report) since(stamp int64) string {
-	return fmt.Sprintf("%+.3f s", float64(stamp-r.FaultAt)/1e9)
+	millis := int64(math.Round(float64(stamp-r.FaultAt) / 1e6)) // whole, so that nothing is at -0.000 s
+	return fmt.Sprintf("%+.3f s", float64(millis)/1e3)
 }
 
 // WriteHTML writes the report as one file that needs nothing else. All that comes from outside is escaped.
