@@ -98,7 +98,7 @@ func describe() (*daemon.Program, *kvnode.Config) {
 	set.DurationVar(&config.Archive.Keep.Age, "archive-keep-age", 0, "`time` to every moment of which the archive can still be restored, like 720h: what is older goes; 0 keeps all")
 	set.Var(bytesize.Flag(&config.Archive.Keep.Bytes, maxSize), "archive-keep-bytes", "most `bytes` of the archive, or with MiB, GiB: the oldest goes; 0 is no bound")
 	set.IntVar(&config.Archive.Keep.Images, "archive-keep-images", 0, "most `images` in the archive: the oldest goes; 0 is no bound")
-	set.StringVar(&config.Admin.Listen, "admin", config.Admin.Listen, "`host:port` of the management service (gRPC), where peers fetch images; port 0 takes a free one, \"\" is none")
+	set.StringVar(&config.Admin.Listen, "admin", config.Admin.Listen, "`host:port` of the management service (gRPC), where peers fetch images; port 0 takes a free one, \"\" is none. On all addresses (0.0.0.0) peers are told the host of --announce")
 	set.IntVar(&config.Admin.Senders, "image-senders", config.Admin.Senders, "most `peers` that fetch an image at once")
 	set.Var(bytesize.Flag(&config.Admin.BytesPerSecond, maxSize), "image-rate", "most `bytes` a second of images sent, or with KiB, MiB, GiB; 0 is no bound")
 	return program, &config

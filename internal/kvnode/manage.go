@@ -79,12 +79,16 @@ func (n *Node) openManage(images Images) (*manage, error) {
 	return m, nil
 }
 
-// address is where others reach the port, "" if there is none.
-func (m *manage) address() string {
+// address is where others reach the port, "" if there is none. Where it listens on all addresses, they use the name by which they reach
+// the node (announced): a container may get another address while it runs.
+func (m *manage) address(announced string) string {
 	if m == nil {
 		return ""
 	}
 	name, _, _ := splitHostPort(m.node.config.Admin.Listen)
+	if ip := net.ParseIP(name); name == "" || ip != nil && ip.IsUnspecified() {
+		name, _, _ = splitHostPort(announced)
+	}
 	return net.JoinHostPort(name, strconv.Itoa(m.listener.Addr().(*net.TCPAddr).Port))
 }
 

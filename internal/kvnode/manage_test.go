@@ -3,6 +3,7 @@ package kvnode
 import (
 	"context"
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -55,7 +56,7 @@ func startManage(t *testing.T, node *Node, images Images) (proto.KVNodeClient, *
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- m.serve(ctx) }()
-	conn, err := grpc.NewClient("passthrough:///"+m.address(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient("passthrough:///"+m.address(""), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +67,7 @@ func startManage(t *testing.T, node *Node, images Images) (proto.KVNodeClient, *
 			t.Error(err)
 		}
 	})
-	return proto.NewKVNodeClient(conn), conn, m.address()
+	return proto.NewKVNodeClient(conn), conn, m.address("")
 }
 
 // What could go wrong: a call meant for another node is answered; what the port tells is not so; an image reaches a node of
@@ -148,5 +149,25 @@ func TestManagementPortWithoutImages(t *testing.T) {
 	other.config.Admin.Listen = ""
 	if m, err := other.openManage(nil); m != nil || err != nil {
 		t.Errorf("no port: %v, %v", m, err)
+	}
+}
+
+// What could go wrong: a management port that listens on all addresses is announced as 0.0.0.0, where each peer reaches itself.
+func TestManagementPortIsAnnouncedByTheNameOfTheNode(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	_, port, _ := net.SplitHostPort(listener.Addr().String())
+	for listen, want := range map[string]string{"0.0.0.0:7400": "n1", "[::]:7400": "n1", ":7400": "n1", "10.0.0.1:7400": "10.0.0.1", "host:7400": "host"} {
+		m := &manage{node: &Node{}, listener: listener}
+		m.node.config.Admin.Listen = listen
+		if got := m.address("n1:6379"); got != net.JoinHostPort(want, port) {
+			t.Errorf("%s is announced as %s", listen, got)
+		}
+	}
+	if got := (*manage)(nil).address("n1:6379"); got != "" {
+		t.Errorf("no port is announced as %s", got)
 	}
 }

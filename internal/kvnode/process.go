@@ -59,7 +59,8 @@ func Run(ctx context.Context, config Config) error {
 	if management != nil {
 		defer management.listener.Close()
 	}
-	link, err := connect(config, session, announced(config, ports), management.address(), node)
+	address := announced(config, ports)
+	link, err := connect(config, session, address, management.address(address), node)
 	if err != nil {
 		return err
 	}
