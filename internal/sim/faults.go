@@ -370,6 +370,7 @@ func (w *world) strikeDisk(f *Fault, h *host, draw *rand.Rand) {
 	case FaultLoseImages:
 		h.powerCut(imageOf(draw))
 		h.drive.images = nil
+		w.lostOnly = w.lostOnly || w.oneCopy()
 	case FaultDamageImage:
 		h.crashKV()
 		if len(h.drive.images) > 0 {
@@ -387,6 +388,17 @@ func (w *world) strikeDisk(f *Fault, h *host, draw *rand.Rand) {
 		w.after(f.Millis*millisecond+second/2, later(w.swapBack), 9)
 	}
 	w.unless(f, h.powerOn)
+}
+
+// oneCopy reports whether somebody wants, or has, no more than one copy of what is written: all other nodes may then be left behind the log.
+func (w *world) oneCopy() bool {
+	for _, m := range w.masters {
+		if g := m.state.Group(groupName); g != nil && g.Epoch > 0 &&
+			(g.Policy.Copies < 2 || g.Established.Copies < 2 || g.Provisional.Epoch > 0 && g.Provisional.Copies < 2) {
+			return true
+		}
+	}
+	return false
 }
 
 // swap exchanges the disks of two machines.

@@ -227,7 +227,7 @@ func (w *world) converge() {
 	}
 	if w.hopeless() {
 		w.hit(probeHopeless)
-		if !w.o.Harm && w.check.forcedEpoch == 0 {
+		if !w.o.Harm && !w.lostOnly && w.check.forcedEpoch == 0 {
 			w.violate("replicas are lost without harm", "%s", w.describe())
 		}
 		return
