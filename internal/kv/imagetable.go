@@ -3,34 +3,29 @@ package kv
 import "slices"
 
 // shaped makes an empty table ready for restore: of so many elements, in so many chunks.
-func (t *table[V]) shaped(lastID uint64, size, chunks int) {
+func (t *table[V]) shaped(lastID uint64, size, count int) {
 	t.lastID = lastID
 	if size > smallTable {
 		t.index = newIndexFor[*node[V]](size)
 	}
-	t.order = make([][]*node[V], 0, chunks)
+	t.order = make(chunks[*node[V]], 0, count)
 }
 
-// restore puts in an element as an image has it, behind all that are there; chunks are the sizes of all chunks. It reports false if
+// restore puts in an element as an image has it, behind all that are there; sizes are those of all chunks. It reports false if
 // the element cannot stand there.
-func (t *table[V]) restore(id uint64, key string, v V, chunks []int) (*node[V], bool) {
+func (t *table[V]) restore(id uint64, key string, v V, sizes []int) (*node[V], bool) {
 	last := len(t.order) - 1
 	if last >= 0 && t.order[last][len(t.order[last])-1].id >= id || id == 0 {
 		return nil, false
 	}
-	fresh := last < 0 || len(t.order[last]) == chunks[last]
-	if fresh && last+1 == len(chunks) {
+	if _, fits := t.order.full(sizes); !fits {
 		return nil, false
 	}
 	n := &node[V]{key: key, id: id, value: v}
 	if t.index == nil && t.findText(key) != nil || t.index != nil && !insertNewNode(t.index, n) {
 		return nil, false
 	}
-	if fresh {
-		last++
-		t.order = append(t.order, make([]*node[V], 0, chunks[last]))
-	}
-	t.order[last] = append(t.order[last], n)
+	t.order.restore(n, sizes)
 	t.size++
 	t.bytes += len(key)
 	return n, true
@@ -60,12 +55,7 @@ func (t *table[V]) ceil(row streamID) (streamID, bool) {
 
 // eachFrom visits the elements whose number is at least id, in order, until visit returns false.
 func (t *table[V]) eachFrom(id uint64, visit func(*node[V]) bool) {
-	chunk, i, ok := t.seek(id)
-	for ; ok && chunk < len(t.order); chunk, i = chunk+1, 0 {
-		for ; i < len(t.order[chunk]); i++ {
-			if !visit(t.order[chunk][i]) {
-				return
-			}
-		}
+	if at, i, ok := t.seek(id); ok {
+		t.order.from(at, i, visit)
 	}
 }

@@ -1,8 +1,6 @@
 package kv
 
 import (
-	"slices"
-
 	"lockstep/internal/keyhash"
 	"lockstep/internal/view"
 )
@@ -13,7 +11,7 @@ import (
 // Invariants: those of table; storage is nil or has no other entries in use than those of the table, and those that it lets go.
 type keyTable struct {
 	index   *index[uint32]
-	order   [][]uint32
+	order   chunks[uint32]
 	size    int
 	lastID  uint64
 	storage *storage
@@ -68,16 +66,7 @@ func (t *keyTable) insert(key []byte) *entry {
 	if t.index != nil {
 		t.index.insert(keyhash.Bytes(key), number)
 	}
-	last := len(t.order) - 1
-	if last < 0 || len(t.order[last]) == chunkNodes {
-		var chunk []uint32
-		if last >= 0 { // a table that goes on growing
-			chunk = make([]uint32, 0, chunkNodes)
-		}
-		t.order = append(t.order, chunk)
-		last++
-	}
-	t.order[last] = append(t.order[last], number)
+	t.order.add(number)
 	return e
 }
 
@@ -95,20 +84,13 @@ func (t *keyTable) add(key []byte, id uint64) (number uint32, e *entry) {
 // remove takes out an entry of this table.
 func (t *keyTable) remove(e *entry) {
 	at, i := t.place(e.id)
-	chunk := t.order[at]
-	number := chunk[i]
-	t.order[at] = slices.Delete(chunk, i, i+1)
+	number := t.order[at][i]
+	t.order.cut(at, i)
 	t.size--
 	if t.index != nil {
 		t.index.remove(keyhash.String(e.key()), number)
 	}
 	t.storage.leaveEntry(number, e)
-	if len(t.order[at]) == 0 {
-		t.order = slices.Delete(t.order, at, at+1)
-		return
-	}
-	t.maybeMerge(at)
-	t.maybeMerge(at - 1)
 }
 
 // place returns the chunk in which an id stands or would stand, and the place in it of the first entry whose id is at least that. The table must
@@ -136,24 +118,11 @@ func (t *keyTable) place(id uint64) (at, i int) {
 	return low, first
 }
 
-// maybeMerge joins chunk at and the one behind it if both fit into half a chunk.
-func (t *keyTable) maybeMerge(at int) {
-	if at < 0 || at+1 >= len(t.order) || len(t.order[at])+len(t.order[at+1]) > chunkNodes/2 {
-		return
-	}
-	t.order[at] = append(t.order[at], t.order[at+1]...)
-	t.order = slices.Delete(t.order, at+1, at+2)
-}
-
 // each visits all entries in the order of their insertion until visit returns false. visit must not change the table.
-func (t *keyTable) each(visit func(*entry) bool) {
-	for _, chunk := range t.order {
-		for _, n := range chunk {
-			if !visit(t.storage.entry(n)) {
-				return
-			}
-		}
-	}
+func (t *keyTable) each(visit func(*entry) bool) { t.visitFrom(0, 0, visit) }
+
+func (t *keyTable) visitFrom(at, i int, visit func(*entry) bool) {
+	t.order.from(at, i, func(n uint32) bool { return visit(t.storage.entry(n)) })
 }
 
 // scan is that of table.
@@ -168,56 +137,32 @@ func (t *keyTable) scan(cursor uint64, count int, visit func(*entry)) uint64 {
 			i--
 		}
 	}
-	for ; at >= 0; at-- {
-		if i < 0 {
-			i = len(t.order[at]) - 1
-		}
-		for ; i >= 0; i-- {
-			e := t.storage.entry(t.order[at][i])
-			if count == 0 {
-				return e.id
-			}
-			visit(e)
-			count--
-		}
-		if at == 0 {
-			break
-		}
+	if next, more := t.order.back(at, i, count, func(n uint32) { visit(t.storage.entry(n)) }); more {
+		return t.storage.entry(next).id
 	}
 	return 0
 }
 
 // draw returns an entry, each with the same probability. The table must not be empty.
-func (t *keyTable) draw(d *dice) *entry {
-	if len(t.order) == 1 {
-		return t.storage.entry(t.order[0][d.below(len(t.order[0]))])
-	}
-	for { // a place of a full chunk that this chunk does not fill is drawn again: at least one in four is filled
-		chunk := t.order[d.below(len(t.order))]
-		if i := d.below(chunkNodes); i < len(chunk) {
-			return t.storage.entry(chunk[i])
-		}
-	}
-}
+func (t *keyTable) draw(d *dice) *entry { return t.storage.entry(t.order.draw(d)) }
 
 // shaped makes an empty table ready for restore: of so many entries, in so many chunks.
-func (t *keyTable) shaped(lastID uint64, size, chunks int) {
+func (t *keyTable) shaped(lastID uint64, size, count int) {
 	t.lastID = lastID
 	if size > smallTable {
 		t.index = newIndexFor[uint32](size)
 	}
-	t.order = make([][]uint32, 0, chunks)
+	t.order = make(chunks[uint32], 0, count)
 }
 
-// restore puts in an entry that holds nothing, as an image has it, behind all that are there; chunks are the sizes of all chunks. It returns nil if the
+// restore puts in an entry that holds nothing, as an image has it, behind all that are there; sizes are those of all chunks. It returns nil if the
 // entry cannot stand there.
-func (t *keyTable) restore(id uint64, key []byte, chunks []int) *entry {
+func (t *keyTable) restore(id uint64, key []byte, sizes []int) *entry {
 	last := len(t.order) - 1
 	if last >= 0 && t.storage.entry(t.order[last][len(t.order[last])-1]).id >= id || id == 0 {
 		return nil
 	}
-	fresh := last < 0 || len(t.order[last]) == chunks[last]
-	if fresh && last+1 == len(chunks) || t.index == nil && t.find(key) != nil {
+	if _, fits := t.order.full(sizes); !fits || t.index == nil && t.find(key) != nil {
 		return nil
 	}
 	number, e := t.add(key, id)
@@ -226,11 +171,7 @@ func (t *keyTable) restore(id uint64, key []byte, chunks []int) *entry {
 	}) {
 		return nil // the table is of no use any more
 	}
-	if fresh {
-		last++
-		t.order = append(t.order, make([]uint32, 0, chunks[last]))
-	}
-	t.order[last] = append(t.order[last], number)
+	t.order.restore(number, sizes)
 	return e
 }
 
@@ -265,13 +206,8 @@ func (t *keyTable) ceil(row streamID) (streamID, bool) {
 
 // eachFrom visits the entries whose number is at least id, in order, until visit returns false.
 func (t *keyTable) eachFrom(id uint64, visit func(*entry) bool) {
-	chunk, i, ok := t.seek(id)
-	for ; ok && chunk < len(t.order); chunk, i = chunk+1, 0 {
-		for ; i < len(t.order[chunk]); i++ {
-			if !visit(t.storage.entry(t.order[chunk][i])) {
-				return
-			}
-		}
+	if at, i, ok := t.seek(id); ok {
+		t.visitFrom(at, i, visit)
 	}
 }
 

@@ -8,8 +8,6 @@ import (
 )
 
 const (
-	// chunkNodes is the largest number of nodes of a chunk.
-	chunkNodes = 128
 	// smallTable is the largest number of nodes that are searched one by one, without an index.
 	smallTable = 12
 )
@@ -24,14 +22,10 @@ type node[V any] struct {
 
 // table is a hash table that remembers the order of insertion.
 //
-// The order is kept in chunks of at most chunkNodes nodes, sorted by id: an insertion appends to the last chunk, a
-// removal shifts one chunk. Two neighbours that fit into half a chunk become one, so that chunks stay filled well
-// enough for a fair and fast draw.
-//
-// Invariants: no chunk is empty; ids ascend over all chunks; index is nil or holds exactly the nodes.
+// Invariants: ids ascend over all chunks; index is nil or holds exactly the nodes.
 type table[V any] struct {
 	index  *index[*node[V]]
-	order  [][]*node[V]
+	order  chunks[*node[V]]
 	size   int
 	lastID uint64
 	bytes  int          // sum of the lengths of the keys
@@ -73,16 +67,7 @@ func (t *table[V]) insert(key string, value V) *node[V] {
 	if t.index != nil {
 		t.index.insert(keyhash.String(key), n)
 	}
-	last := len(t.order) - 1
-	if last < 0 || len(t.order[last]) == chunkNodes {
-		var chunk []*node[V]
-		if last >= 0 { // a table that goes on growing
-			chunk = make([]*node[V], 0, chunkNodes)
-		}
-		t.order = append(t.order, chunk)
-		last++
-	}
-	t.order[last] = append(t.order[last], n)
+	t.order.add(n)
 	return n
 }
 
@@ -92,20 +77,13 @@ func (t *table[V]) remove(n *node[V]) {
 		t.image.before(n.id)
 	}
 	at := t.chunkOf(n.id)
-	chunk := t.order[at]
-	i, _ := slices.BinarySearchFunc(chunk, n.id, byID[V])
-	t.order[at] = slices.Delete(chunk, i, i+1)
+	i, _ := slices.BinarySearchFunc(t.order[at], n.id, byID[V])
+	t.order.cut(at, i)
 	t.size--
 	t.bytes -= len(n.key)
 	if t.index != nil {
 		t.index.remove(keyhash.String(n.key), n)
 	}
-	if len(t.order[at]) == 0 {
-		t.order = slices.Delete(t.order, at, at+1)
-		return
-	}
-	t.maybeMerge(at)
-	t.maybeMerge(at - 1)
 }
 
 func byID[V any](n *node[V], id uint64) int {
@@ -132,25 +110,8 @@ func (t *table[V]) chunkOf(id uint64) int {
 	return low
 }
 
-// maybeMerge joins chunk at and the one behind it if both fit into half a chunk.
-func (t *table[V]) maybeMerge(at int) {
-	if at < 0 || at+1 >= len(t.order) || len(t.order[at])+len(t.order[at+1]) > chunkNodes/2 {
-		return
-	}
-	t.order[at] = append(t.order[at], t.order[at+1]...)
-	t.order = slices.Delete(t.order, at+1, at+2)
-}
-
 // each visits all nodes in the order of their insertion until visit returns false. visit must not change the table.
-func (t *table[V]) each(visit func(*node[V]) bool) {
-	for _, chunk := range t.order {
-		for _, n := range chunk {
-			if !visit(n) {
-				return
-			}
-		}
-	}
-}
+func (t *table[V]) each(visit func(*node[V]) bool) { t.order.from(0, 0, visit) }
 
 // scan visits up to count nodes, from the newest to the oldest, and returns the cursor to go on with, 0 at the end.
 // cursor is what the last call returned, 0 to begin.
@@ -170,36 +131,14 @@ func (t *table[V]) scan(cursor uint64, count int, visit func(*node[V])) uint64 {
 			i--
 		}
 	}
-	for ; at >= 0; at-- {
-		if i < 0 {
-			i = len(t.order[at]) - 1
-		}
-		for ; i >= 0; i-- {
-			if count == 0 {
-				return t.order[at][i].id
-			}
-			visit(t.order[at][i])
-			count--
-		}
-		if at == 0 {
-			break
-		}
+	if next, more := t.order.back(at, i, count, visit); more {
+		return next.id
 	}
 	return 0
 }
 
 // draw returns a node, each with the same probability. The table must not be empty.
-func (t *table[V]) draw(d *dice) *node[V] {
-	if len(t.order) == 1 {
-		return t.order[0][d.below(len(t.order[0]))]
-	}
-	for { // a place of a full chunk that this chunk does not fill is drawn again: at least one in four is filled
-		chunk := t.order[d.below(len(t.order))]
-		if i := d.below(chunkNodes); i < len(chunk) {
-			return chunk[i]
-		}
-	}
-}
+func (t *table[V]) draw(d *dice) *node[V] { return t.order.draw(d) }
 
 // keys returns the keys in the order of insertion.
 func (t *table[V]) keys() []string {
