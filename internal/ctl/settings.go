@@ -56,13 +56,7 @@ func membersOf(group *proto.GroupStatus, login admin.Login) []kvMember {
 // askNode calls a KV node.
 func askNode(ctx context.Context, group string, m kvMember, patience time.Duration, call func(context.Context, proto.KVNodeClient, *proto.Target) error) error {
 	if m.addr == "" {
-		if m.attached {
-			return fmt.Errorf("%s has no management port (--admin)", m.node)
-		}
-		if m.up {
-			return fmt.Errorf("no KV node is attached to the replicator of %s", m.node)
-		}
-		return fmt.Errorf("the replicator of %s is down, and nothing is known of its KV node", m.node)
+		return drift.Unreachable(m.node, m.up, m.attached)
 	}
 	conn, err := nodeConn(m.login, m.addr, trust.KVNode, m.node, grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(nodeReply)))
 	if err != nil {

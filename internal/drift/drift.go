@@ -227,3 +227,15 @@ func ShortDigest(text string) string {
 }
 
 func decimal(n uint64) string { return strconv.FormatUint(n, 10) }
+
+// Unreachable tells why a KV node cannot be asked whose management address is not known: its replicator is not up, or no KV node is attached
+// to that, or it has no such port.
+func Unreachable(node string, up, attached bool) error {
+	switch {
+	case !up:
+		return fmt.Errorf("the replicator of %s is down, and nothing is known of its KV node", node)
+	case !attached:
+		return fmt.Errorf("no KV node is attached to the replicator of %s", node)
+	}
+	return fmt.Errorf("%s has no management port (--admin)", node)
+}

@@ -142,13 +142,8 @@ func (s *Server) compare(ctx context.Context, group *proto.GroupStatus) (*settin
 // nodeSettings asks a KV node what it has.
 func (s *Server) nodeSettings(ctx context.Context, group string, r *proto.ReplicaStatus) (*proto.NodeSettings, error) {
 	state := r.GetState()
-	switch {
-	case !r.GetUp():
-		return nil, fmt.Errorf("the replicator of %s is down, and nothing is known of its KV node", r.GetNode())
-	case !state.GetAttached():
-		return nil, fmt.Errorf("no KV node is attached to the replicator of %s", r.GetNode())
-	case state.GetKvAdminAddr() == "":
-		return nil, fmt.Errorf("%s has no management port (--admin)", r.GetNode())
+	if !r.GetUp() || !state.GetAttached() || state.GetKvAdminAddr() == "" {
+		return nil, drift.Unreachable(r.GetNode(), r.GetUp(), state.GetAttached())
 	}
 	request := &proto.SettingsRequest{Target: &proto.Target{Cluster: s.config.Cluster, Group: group, Node: r.GetNode()}}
 	reply, err := askNode(ctx, s, state.GetKvAdminAddr(), r.GetNode(), func(ctx context.Context, node proto.KVNodeClient) (*proto.NodeSettings, error) {
