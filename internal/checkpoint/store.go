@@ -301,10 +301,7 @@ func (s *store) seal(ctx context.Context, m, before *Manifest) (err error) {
 	if err := s.writeManifest(dir, m); err != nil {
 		return err
 	}
-	if err := s.verifyRows(ctx, dir, m); err != nil {
-		return err
-	}
-	return nil
+	return s.verifyRows(ctx, dir, m)
 }
 
 // addFile puts a file of the image into its manifest. A file of pebble's that the image before has is the same: its name is given once.

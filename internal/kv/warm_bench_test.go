@@ -26,51 +26,41 @@ func BenchmarkWarmth(b *testing.B) {
 			gets[i], gets[j] = gets[j], gets[i]
 		})
 		sequence := m.LastSequence(1)
-		for _, batch := range []int{1, 4, 16, 64} {
-			for _, warm := range []string{"cold", "warm"} {
-				b.Run(fmt.Sprintf("keys=%d/SET/batch=%d/%s", keys, batch, warm), func(b *testing.B) {
-					var w Warmth
-					at := random.IntN(keys)
-					for i := 0; i < b.N; i += batch {
-						if at += batch; at+batch > keys {
-							at = 0
-						}
-						if warm == "warm" {
-							for _, payload := range payloads[at : at+batch] {
-								w.Request(m, payload)
-							}
-							w.Fetch()
-						}
-						for _, payload := range payloads[at : at+batch] {
-							sequence++
-							m.Apply(Instant{LSN: smr.LSN(sequence * 100), Stamp: 1_000_000}, smr.Request{Session: 1, Sequence: sequence, Payload: payload}, nil)
-						}
-					}
-				})
-			}
-		}
 		var reply resp.Reply
-		for _, batch := range []int{4, 16} {
-			for _, warm := range []string{"cold", "warm"} {
-				b.Run(fmt.Sprintf("keys=%d/GET/batch=%d/%s", keys, batch, warm), func(b *testing.B) {
-					var w Warmth
-					at := random.IntN(keys)
-					for i := 0; i < b.N; i += batch {
-						if at += batch; at+batch > keys {
-							at = 0
-						}
-						if warm == "warm" {
-							for _, args := range gets[at : at+batch] {
-								w.Key(m, 0, args[1])
+		for _, load := range []struct {
+			name    string
+			batches []int
+			warm    func(w *Warmth, i int)
+			do      func(i int)
+		}{
+			{"SET", []int{1, 4, 16, 64}, func(w *Warmth, i int) { w.Request(m, payloads[i]) }, func(i int) {
+				sequence++
+				m.Apply(Instant{LSN: smr.LSN(sequence * 100), Stamp: 1_000_000}, smr.Request{Session: 1, Sequence: sequence, Payload: payloads[i]}, nil)
+			}},
+			{"GET", []int{4, 16}, func(w *Warmth, i int) { w.Key(m, 0, gets[i][1]) }, func(i int) { m.Read(0, gets[i], &reply) }},
+		} {
+			for _, batch := range load.batches {
+				for _, warm := range []string{"cold", "warm"} {
+					b.Run(fmt.Sprintf("keys=%d/%s/batch=%d/%s", keys, load.name, batch, warm), func(b *testing.B) {
+						var w Warmth
+						at := random.IntN(keys)
+						for i := 0; i < b.N; i += batch {
+							if at += batch; at+batch > keys {
+								at = 0
 							}
-							w.Fetch()
+							if warm == "warm" {
+								for j := range batch {
+									load.warm(&w, at+j)
+								}
+								w.Fetch()
+							}
+							reply.Reset()
+							for j := range batch {
+								load.do(at + j)
+							}
 						}
-						reply.Reset()
-						for _, args := range gets[at : at+batch] {
-							m.Read(0, args, &reply)
-						}
-					}
-				})
+					})
+				}
 			}
 		}
 	}
