@@ -77,12 +77,10 @@ func (c chunks[N]) from(at, i int, visit func(N) bool) {
 	}
 }
 
-// back visits node i of a chunk, which may be -1, and those before it, up to count of them. It returns the one to go on with, false if there is none.
+// back visits node i of a chunk, none of that chunk if i is -1, and those before it, up to count of them. It returns the one to go on with, false if
+// there is none.
 func (c chunks[N]) back(at, i, count int, visit func(N)) (next N, more bool) {
-	for ; at >= 0; at-- {
-		if i < 0 {
-			i = len(c[at]) - 1
-		}
+	for {
 		for ; i >= 0; i-- {
 			if count == 0 {
 				return c[at][i], true
@@ -90,8 +88,11 @@ func (c chunks[N]) back(at, i, count int, visit func(N)) (next N, more bool) {
 			visit(c[at][i])
 			count--
 		}
+		if at--; at < 0 {
+			return next, false
+		}
+		i = len(c[at]) - 1
 	}
-	return next, false
 }
 
 // draw returns a node, each with the same probability. There must be one.

@@ -249,23 +249,6 @@ func (c call) scanHeader(next uint64, count int) {
 	c.reply.Array(count)
 }
 
-// scanTable visits the part of a collection that HSCAN, SSCAN or ZSCAN asks for: everything if it is small.
-func scanTable[V any](c call, t *table[V], small bool, o scanOptions) (next uint64, found []*node[V]) {
-	collect := func(n *node[V]) {
-		if o.matches(n.key) {
-			found = append(found, n)
-		}
-	}
-	if !small {
-		return t.scan(o.cursor, o.count, collect), found
-	}
-	t.each(func(n *node[V]) bool {
-		collect(n)
-		return true
-	})
-	return 0, found
-}
-
 func lower(s string) string {
 	b := []byte(s)
 	for i, c := range b {

@@ -441,6 +441,9 @@ func TestTableKeepsOrder(t *testing.T) {
 			cursor = table.scan(cursor, 1+dice.IntN(10), func(n *node[int]) { seen = append(seen, n.key) })
 			change()
 		}
+		if len(slices.Compact(slices.Sorted(slices.Values(seen)))) < len(seen) {
+			t.Fatalf("some of %q was visited twice", seen)
+		}
 		for _, key := range before {
 			if slices.Contains(naive, key) && !slices.Contains(seen, key) && table.find([]byte(key)).id <= newest {
 				t.Fatalf("%s stayed and was not visited", key)
@@ -448,6 +451,78 @@ func TestTableKeepsOrder(t *testing.T) {
 		}
 		checkTable(t, &table)
 	})
+}
+
+// SCAN, HSCAN, SSCAN and ZSCAN while elements come and go between the calls, the oldest ones in runs: whatever is there all the time is returned
+// exactly once. A cursor below which nothing is left must end the scan, not visit the oldest chunk once more.
+func TestScansReturnWhatStaysOnce(t *testing.T) {
+	for _, collection := range []struct {
+		scan, add, remove []string // the name of an element is put behind the latter two
+		width             int      // replies for each element
+	}{
+		{[]string{"scan"}, []string{"mset"}, []string{"del"}, 1},
+		{[]string{"hscan", "c"}, []string{"hset", "c"}, []string{"hdel", "c"}, 2},
+		{[]string{"sscan", "c"}, []string{"sadd", "c"}, []string{"srem", "c"}, 1},
+		{[]string{"zscan", "c"}, []string{"zadd", "c", "1"}, []string{"zrem", "c"}, 2},
+	} {
+		t.Run(collection.scan[0], func(t *testing.T) {
+			rapid.Check(t, func(t *rapid.T) {
+				dice := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
+				size := rapid.SampledFrom([]int{200, 700}).Draw(t, "size")
+				r, present, comes := newRunner(), []string(nil), 0
+				insert := func() {
+					name := fmt.Sprintf("e%d", comes)
+					comes++
+					args := append(slices.Clone(collection.add), name)
+					if width := len(args); width == 2 || args[0] == "hset" {
+						args = append(args, "v")
+					}
+					r.apply(args...)
+					present = append(present, name)
+				}
+				remove := func(i int) {
+					r.apply(append(slices.Clone(collection.remove), present[i])...)
+					present = slices.Delete(present, i, i+1)
+				}
+				for range size {
+					insert()
+				}
+				stays, seen := slices.Clone(present), make(map[string]int)
+				for cursor := "0"; ; {
+					args := append(slices.Clone(collection.scan), cursor, "count", strconv.Itoa(1+dice.IntN(size/8)))
+					v, _, err := resp.Decode([]byte(r.apply(args...)))
+					if err != nil || len(v.Items) != 2 {
+						t.Fatalf("%q gave %+v, %v", args, v, err)
+					}
+					for i := 0; i < len(v.Items[1].Items); i += collection.width {
+						seen[v.Items[1].Items[i].Text]++
+					}
+					if cursor = v.Items[0].Text; cursor == "0" {
+						break
+					}
+					switch run := dice.IntN(size / 4); dice.IntN(4) {
+					case 0:
+						for range run {
+							insert()
+						}
+					case 1: // the oldest go
+						for range min(run, len(present)-1) {
+							remove(0)
+						}
+					default:
+						for range min(run/8, len(present)-1) {
+							remove(dice.IntN(len(present)))
+						}
+					}
+				}
+				for _, name := range stays {
+					if times := seen[name]; times > 1 || times == 0 && slices.Contains(present, name) {
+						t.Fatalf("%s of %d elements was returned %d times", name, size, times)
+					}
+				}
+			})
+		})
+	}
 }
 
 // Pools that the arguments of random commands are drawn from.
