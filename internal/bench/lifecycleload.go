@@ -133,26 +133,27 @@ func pourOne(ctx context.Context, addr string, gather func([]byte) ([]byte, int)
 	}
 }
 
-// Phases of a run of writers.
-const (
-	phaseNone = iota
-	phaseQuiet
-	phaseImage
-	phases
-)
-
 // writers set random keys, each of them one key at a time, together so many a second: a writer that falls behind its time does
-// not wait, and what it is late counts as time that its write took. A write counts for the phase in which it was begun.
+// not wait, and what it is late counts as time that its write took.
 type writers struct {
 	addr        string
 	connections int
 	perSecond   float64 // of all together; 0: as many as there can be
 	keys        int
-	phase       atomic.Int32
 	done        atomic.Int64
+	kept        atomic.Pointer[timesKept] // where the times of writes are kept that begin now; nil: nowhere
+}
 
-	mu     sync.Mutex
-	counts [phases]Histogram
+// timesKept are the times that writes of one phase took.
+type timesKept struct {
+	mu    sync.Mutex
+	times Histogram
+}
+
+func (k *timesKept) add(taken time.Duration) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.times.Add(taken, 1)
 }
 
 func newWriters(addr string, connections int, perSecond float64, keys int) *writers {
@@ -161,8 +162,14 @@ func newWriters(addr string, connections int, perSecond float64, keys int) *writ
 
 func (w *writers) total() int64 { return w.done.Load() }
 
-// histogram returns how long writes of a phase took, once run has ended.
-func (w *writers) histogram(phase int) *Histogram { return &w.counts[phase] }
+// phase runs do, and returns how long the writes take that begin meanwhile: whole once the run has ended.
+func (w *writers) phase(do func() error) (*timesKept, error) {
+	kept := new(timesKept)
+	w.kept.Store(kept)
+	err := do()
+	w.kept.Store(nil)
+	return kept, err
+}
 
 // run writes until ctx ends, which is no error. An error reply is one.
 func (w *writers) run(ctx context.Context) error {
@@ -202,14 +209,6 @@ func (w *writers) write(ctx context.Context) error {
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	reader := bufio.NewReader(conn)
-	var own [phases]Histogram
-	defer func() {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		for i := range own {
-			w.counts[i].Merge(&own[i])
-		}
-	}()
 	distance := time.Duration(0)
 	if w.perSecond > 0 {
 		distance = time.Duration(float64(w.connections) / w.perSecond * float64(time.Second))
@@ -233,7 +232,7 @@ func (w *writers) write(ctx context.Context) error {
 		} else if distance == 0 {
 			due = time.Now()
 		}
-		phase := w.phase.Load()
+		kept := w.kept.Load()
 		binary.LittleEndian.PutUint64(value, rand.Uint64()) // the rest is drawn once for each connection
 		request = appendCommand(request[:0], "SET", lifecycleKey(nil, rand.IntN(w.keys)), value)
 		if _, err := conn.Write(request); err != nil {
@@ -242,7 +241,9 @@ func (w *writers) write(ctx context.Context) error {
 		if err := skipOne(reader); err != nil {
 			return err
 		}
-		own[phase].Add(time.Since(due), 1)
+		if kept != nil {
+			kept.add(time.Since(due))
+		}
 		w.done.Add(1)
 		due = due.Add(distance)
 	}

@@ -62,6 +62,18 @@ type Outcome struct {
 	Errors   uint64   // operations that failed; a row with any is not reached
 }
 
+// compare sets the value to the ratio of the medians of two figures, of which each has one for every round.
+func (o *Outcome) compare(mine, against []float64) {
+	o.Value = by(median(mine), median(against))
+	for i := range mine {
+		ratio := by(mine[i], against[i])
+		if i == 0 || ratio < o.Low {
+			o.Low = ratio
+		}
+		o.High = max(o.High, ratio)
+	}
+}
+
 // Rows lists all rows in the order in which they run.
 func Rows() []Row {
 	return slices.Concat(speedRows(), loopRows(), faultRows(), idleRows(), lifecycleRows())

@@ -58,14 +58,8 @@ func (c comparison) run(ctx context.Context, e *Env) (Outcome, error) {
 		}
 	}
 	mine, against := figuresOf(samples[0], c.figure.of), figuresOf(samples[1], c.figure.of)
-	out := Outcome{Value: by(median(mine), median(against)), Errors: failed(samples[0]) + failed(samples[1])}
-	for i := range mine {
-		ratio := by(mine[i], against[i])
-		if i == 0 || ratio < out.Low {
-			out.Low = ratio
-		}
-		out.High = max(out.High, ratio)
-	}
+	out := Outcome{Errors: failed(samples[0]) + failed(samples[1])}
+	out.compare(mine, against)
 	out.Measured = fmt.Sprintf("%s by %s", number(median(mine))+c.figure.unit, number(median(against))+c.figure.unit)
 	for i, name := range []string{c.mine.system + " " + c.mine.place, c.against.system + " " + c.against.place} {
 		out.Notes = append(out.Notes, describe(name, samples[i]))
