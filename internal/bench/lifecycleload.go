@@ -144,7 +144,7 @@ type writers struct {
 	kept        atomic.Pointer[timesKept] // where the times of writes are kept that begin now; nil: nowhere
 }
 
-// timesKept are the times that writes of one phase took.
+// timesKept are the times that writes of one second took.
 type timesKept struct {
 	mu    sync.Mutex
 	times Histogram
@@ -162,13 +162,30 @@ func newWriters(addr string, connections int, perSecond float64, keys int) *writ
 
 func (w *writers) total() int64 { return w.done.Load() }
 
-// phase runs do, and returns how long the writes take that begin meanwhile: whole once the run has ended.
-func (w *writers) phase(do func() error) (*timesKept, error) {
-	kept := new(timesKept)
-	w.kept.Store(kept)
-	err := do()
-	w.kept.Store(nil)
-	return kept, err
+// phase runs do, and returns how long the writes took that began in each second of it: whole once the run has ended.
+func (w *writers) phase(do func() error) (seconds []*timesKept, err error) {
+	ended := make(chan error, 1)
+	next := func() {
+		kept := new(timesKept)
+		seconds = append(seconds, kept)
+		w.kept.Store(kept)
+	}
+	next()
+	go func() { ended <- do() }()
+	second := time.NewTicker(time.Second)
+	defer second.Stop()
+	for begun := time.Now(); ; {
+		select {
+		case begun = <-second.C:
+			next()
+		case err := <-ended:
+			w.kept.Store(nil)
+			if time.Since(begun) < time.Second/2 && len(seconds) > 1 { // that one is too short to say anything
+				seconds = seconds[:len(seconds)-1]
+			}
+			return seconds, err
+		}
+	}
 }
 
 // run writes until ctx ends, which is no error. An error reply is one.

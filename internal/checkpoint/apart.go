@@ -249,11 +249,11 @@ func (a *apart) clear() {
 
 // ServeApart writes one image: it is what a process does that Options.Apart begins. gone is called when the input ends before all was said. It
 // returns when there is nothing more to say; what went wrong was told by then.
-func ServeApart(in io.Reader, out io.Writer, gone func()) {
-	serveApart(vfs.Default, in, out, gone)
+func ServeApart(in io.Reader, out io.Writer, gone func(), courtesy Courtesy) {
+	serveApart(vfs.Default, in, out, gone, courtesy.begin())
 }
 
-func serveApart(fs vfs.FS, in io.Reader, out io.Writer, gone func()) {
+func serveApart(fs vfs.FS, in io.Reader, out io.Writer, gone func(), courtesy *Courtesy) {
 	lines := &sayer{out: json.NewEncoder(out)}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -265,7 +265,7 @@ func serveApart(fs vfs.FS, in io.Reader, out io.Writer, gone func()) {
 			gone()
 		}
 	}()
-	s := &apartStore{free: free, options: Options{FS: fs, Logger: slog.New(&noteHandler{lines: lines})}}
+	s := &apartStore{free: free, courtesy: courtesy, options: Options{FS: fs, Logger: slog.New(&noteHandler{lines: lines})}}
 	defer s.close()
 	for b := range blocks {
 		made, err := s.take(ctx, b)
@@ -332,13 +332,14 @@ func readBlocks(ctx context.Context, in io.Reader, blocks chan<- block, free <-c
 
 // apartStore is the store of a process that writes one image.
 type apartStore struct {
-	options Options
-	store   *store
-	order   order
-	cold    *coldRows
-	early   kv.ImageRows
-	last    bool
-	free    chan<- []byte
+	options  Options
+	courtesy *Courtesy // nil: it takes half of a processor
+	store    *store
+	order    order
+	cold     *coldRows
+	early    kv.ImageRows
+	last     bool
+	free     chan<- []byte
 }
 
 // take does what a block says; the image is what the last one leads to.
@@ -382,6 +383,7 @@ func (s *apartStore) take(ctx context.Context, b block) (*Manifest, error) {
 func (s *apartStore) begin() error {
 	s.options.Dir, s.options.Memory, s.options.Hurried = s.order.Dir, s.order.Memory, s.order.Hurried
 	opened := newStore(s.options, s.order.Live)
+	opened.courtesy = s.courtesy
 	s.store = &opened
 	if cold := s.order.Cold; cold != nil {
 		var err error

@@ -47,7 +47,7 @@ func processOn(fs vfs.FS, killed func(kill func())) func() (Process, error) {
 		}}
 		go func() {
 			defer close(p.ended)
-			serveApart(fs, inRead, outWrite, func() {})
+			serveApart(fs, inRead, outWrite, func() {}, nil)
 			_ = inRead.Close()
 			_ = outWrite.Close()
 		}()
@@ -182,7 +182,7 @@ func TestProcessEndsWithItsInput(t *testing.T) {
 	} {
 		gone := make(chan struct{}, 1)
 		out := &strings.Builder{}
-		serveApart(vfs.Default, strings.NewReader(test.input), out, func() { gone <- struct{}{} })
+		serveApart(vfs.Default, strings.NewReader(test.input), out, func() { gone <- struct{}{} }, nil)
 		if test.gone && len(gone) == 0 || !strings.Contains(out.String(), test.says) || test.says == "" && out.String() != "" {
 			t.Errorf("%s: gone: %v; it said %q", name, len(gone) == 1, out.String())
 		}

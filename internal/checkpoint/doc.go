@@ -40,9 +40,10 @@
 // # Beside others
 //
 // Rows are taken from the machine in slices of 32 KB, each in one hold of its lock. An image is written and verified, and the store put
-// in order, with half of a processor at most: after 0.5 ms of work there is as long a rest, unless Options say that nobody waits; and, where Options
-// say how to begin one, by a process of its own (apart.go), which is nicer than all others and has its own garbage collector. What an
-// image costs is what changed, and one look at all rows when it is verified.
+// in order, with half of a processor at most: after 0.5 ms of work there is as long a rest, unless Options say that nobody waits. Where Options
+// say how to begin one, a process of its own does it (apart.go), which is nicer than all others, has its own garbage collector, and takes no more
+// than a third of what everybody else leaves of the processors (Courtesy): a tenth of one where they are all in use, so that an image takes five times as
+// long, and more from half a minute on, half of one from two and a half, so that it ends. What an image costs is what changed, and one look at all rows when it is verified.
 //
 // # Digest
 //

@@ -45,7 +45,7 @@ type Options struct {
 	Cluster, Group string
 	FS             vfs.FS       // nil: the operating system's
 	Logger         *slog.Logger // nil: none
-	// Hurried says that nobody works beside: images are written as fast as the machine can. Else they take half of a processor.
+	// Hurried says that nobody works beside: images are written as fast as the machine can. Else they take half of a processor, or what ServeApart is told.
 	Hurried bool
 	// Base returns what a log needs to begin at an LSN (log.Base, encoded). It is called when everything of the image is
 	// written; nil, or an error, and the image has none.

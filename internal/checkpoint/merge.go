@@ -49,7 +49,7 @@ func (s *store) begin(before *Manifest, cold *coldRows) error {
 			return err
 		}
 	}
-	s.merge = merge{full: before == nil, cold: cold, first: true, released: make(map[uint64]struct{}), used: make(map[uint64]struct{})}
+	s.merge = merge{full: before == nil, cold: cold, pace: s.newPace(), first: true, released: make(map[uint64]struct{}), used: make(map[uint64]struct{})}
 	return nil
 }
 

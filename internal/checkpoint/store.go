@@ -35,6 +35,7 @@ const (
 // goroutine at a time.
 type store struct {
 	options   Options // with FS and Logger
+	courtesy  *Courtesy
 	fs        vfs.FS
 	images    string
 	live      string // its directory
@@ -53,6 +54,9 @@ type store struct {
 func newStore(options Options, live string) store {
 	return store{options: options, fs: options.FS, images: options.FS.PathJoin(options.Dir, imagesName), live: options.FS.PathJoin(options.Dir, live)}
 }
+
+// newPace is of a goroutine that begins to work for the store.
+func (s *store) newPace() pace { return pace{courtesy: s.courtesy, hurried: s.options.Hurried} }
 
 // close gives the store up.
 func (s *store) close() error {
@@ -116,7 +120,7 @@ func (s *store) storeOptions(broken *breakage, readonly bool) *pebble.Options {
 		}},
 	}
 	if !readonly && !s.options.Hurried {
-		o.FS = pacedFS{s.fs}
+		o.FS = pacedFS{s.fs, s.courtesy}
 	}
 	o.Experimental.CompactionScheduler = granter.New()
 	for i := range o.TargetFileSizes {
@@ -356,7 +360,7 @@ func (s *store) verifyRows(ctx context.Context, dir string, m *Manifest) error {
 		return fmt.Errorf("verify image %s: %w: %v", dir, ErrDamaged, err)
 	}
 	digest, rows := Digest{}, int64(0)
-	p := pace{hurried: s.options.Hurried}
+	p := s.newPace()
 	err = eachRow(db, nil, nil, func(key, value []byte) error {
 		digest.add(s.hash.of(key, value))
 		if rows++; rows%64 != 0 {

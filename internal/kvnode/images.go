@@ -44,7 +44,8 @@ const ImageWriter = "image-writer"
 // ServeImageWriter writes an image for the KV node that began this process, and returns.
 func ServeImageWriter() {
 	apart.Yield("kvnode-image")
-	checkpoint.ServeApart(os.Stdin, os.Stdout, func() { os.Exit(1) })
+	var processors apart.Processors
+	checkpoint.ServeApart(os.Stdin, os.Stdout, func() { os.Exit(1) }, checkpoint.Courtesy{Idle: processors.Idle, Worked: apart.Worked})
 }
 
 const (
