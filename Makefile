@@ -44,11 +44,12 @@ bench-baseline: build ## Measure that baseline anew
 bench-compare: build ## Rate, latency and CPU over the number of connections, with plots (about four minutes)
 	@$(BIN)/smrctl bench compare $(COMPARE) --out var/bench-compare $(BENCHFLAGS)
 
-bench-record: build ## Measure everything on a quiet machine and write docs/performance.md anew (about twenty minutes)
+bench-record: build ## Measure everything on a quiet machine and write docs/performance.md anew (about twenty-five minutes)
 	@$(BIN)/smrctl bench figures --out var/bench-figures --record docs/performance.md
 	@$(BIN)/smrctl bench compare $(COMPARE) --out var/bench-compare --record docs/performance.md
 	@$(BIN)/smrctl bench compare $(LOADS) --out var/bench-loads --record docs/performance.md
 	@$(BIN)/smrctl bench stages --out var/bench-stages --record docs/performance.md
+	@$(BIN)/smrctl bench floor --out var/bench-floor --record docs/performance.md
 
 drill: build ## Kill the master 20 times and measure the fail-overs
 	@$(BIN)/smrctl bench failover $(DRILLFLAGS)

@@ -11,7 +11,7 @@ import (
 // Comparison puts loads on systems, in turn.
 type Comparison struct {
 	Systems []string // names; they all run at the same time
-	Places  []string // for Lockstep; redis-servers are always asked at the master
+	Places  []string // for Lockstep; all others are always asked at the master
 	Loads   []Load
 }
 
@@ -37,7 +37,7 @@ func RunComparison(ctx context.Context, e *Env, c Comparison, revision string) (
 			return nil, nil, err
 		}
 		places := c.Places
-		if strings.HasPrefix(system, "redis") {
+		if !strings.HasPrefix(system, "lockstep") {
 			places = []string{"master"}
 		}
 		for _, place := range places {
@@ -50,29 +50,39 @@ func RunComparison(ctx context.Context, e *Env, c Comparison, revision string) (
 		if err := l.Check(); err != nil {
 			return nil, nil, err
 		}
-		samples := make([][]Sample, len(sides))
-		for round := range e.Rounds {
-			for i := range sides {
-				if round%2 == 1 {
-					i = len(sides) - 1 - i
-				}
-				s, err := e.measureSide(ctx, rowOf(l), sides[i], l, round)
-				if err != nil {
-					return nil, nil, err
-				}
-				samples[i] = append(samples[i], s)
-			}
+		under, err := e.measureSides(ctx, rowOf(l), sides, l)
+		if err != nil {
+			return nil, nil, err
 		}
-		begin := len(cells)
-		for i, s := range sides {
-			cell := cellOf(samples[i])
-			cell.Load, cell.System, cell.Place = l, s.system, s.place
-			cells = append(cells, cell)
-			cells[begin+i].Ratio = by(cell.Rate, cells[begin].Rate)
-		}
+		cells = append(cells, under...)
 	}
 	report.finish(e)
 	return cells, report, nil
+}
+
+// measureSides puts one load on all sides in turn, in rounds; who comes first takes turns too.
+func (e *Env) measureSides(ctx context.Context, row string, sides []side, l Load) ([]Cell, error) {
+	samples := make([][]Sample, len(sides))
+	for round := range e.Rounds {
+		for i := range sides {
+			if round%2 == 1 {
+				i = len(sides) - 1 - i
+			}
+			s, err := e.measureSide(ctx, row, sides[i], l, round)
+			if err != nil {
+				return nil, err
+			}
+			samples[i] = append(samples[i], s)
+		}
+	}
+	var cells []Cell
+	for i, s := range sides {
+		cell := cellOf(samples[i])
+		cell.Load, cell.System, cell.Place = l, s.system, s.place
+		cells = append(cells, cell)
+		cells[i].Ratio = by(cell.Rate, cells[0].Rate)
+	}
+	return cells, nil
 }
 
 // rowOf names what belongs into one plot: everything but the connections.

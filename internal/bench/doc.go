@@ -8,7 +8,7 @@
 //
 //	Load        what is sent, how fast, by how many: Run is the load generator
 //	Histogram   durations within 1 %
-//	System      what can be started: Lockstep with a sync mode, redis-servers with WAIT
+//	System      what can be started: Lockstep with a sync mode, redis-servers with WAIT, the bare skeleton of package floor
 //	Env         where rows run; it owns the systems, in turn
 //	Row         a figure with its goal: issue 6's table in speed.go, faults.go and bytes.go, issue 5's in lifecycle.go
 //	Report      what came of it: table, JSON, CSV, plots, a page, and what moved against a baseline

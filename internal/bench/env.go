@@ -17,6 +17,7 @@ type Env struct {
 	Time     time.Duration     // of one measurement
 	Kills    int               // of rows that break something again and again
 	Small    bool              // bench-smoke: data sets may be a tenth
+	Flights  int               // of the floor: frames that may be on their way at once; 0 is 1
 	Progress func(line string) // must not be nil
 
 	dir     string // for the data of all servers; removed when Close is called

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"lockstep/internal/bench/floor"
 	"lockstep/internal/local"
 )
 
@@ -42,6 +43,10 @@ const (
 	RedisAlways      = "redis3-always"
 	RedisEverysec    = "redis3-everysec"
 	RedisNo          = "redis3-no"
+	FloorAlways      = "floor-always"
+	FloorFullAlways  = "floor-full-always"
+	FloorOS          = "floor-os"
+	FloorFullOS      = "floor-full-os"
 )
 
 // Systems lists all systems there are.
@@ -55,6 +60,10 @@ func Systems() []System {
 		{RedisAlways, "3 redis-servers, appendfsync always, WAIT 1 0 behind each pipeline of writes", redis(3, "always")},
 		{RedisEverysec, "3 redis-servers, appendfsync everysec, WAIT 1 0", redis(3, "everysec")},
 		{RedisNo, "3 redis-servers, appendonly no, WAIT 1 0", redis(3, "no")},
+		{FloorAlways, "the bare skeleton of a write's way: a front and 3 loggers, a write is on two disks", bare(floor.SyncAlways, false)},
+		{FloorFullAlways, "the same with a front on each node, which executes", bare(floor.SyncAlways, true)},
+		{FloorOS, "the bare skeleton: a write is in two kernels", bare(floor.SyncOS, false)},
+		{FloorFullOS, "the same with a front on each node, which executes", bare(floor.SyncOS, true)},
 	}
 }
 

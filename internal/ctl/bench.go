@@ -20,7 +20,7 @@ func newBench(s *screen) *cobra.Command {
 	var dir string
 	own := &ownLoad{}
 	command := own.command(s)
-	command.AddCommand(newFigures(s, &dir), newCompare(s, &dir), newStages(s, &dir), newDrill(s, &dir))
+	command.AddCommand(newFigures(s, &dir), newCompare(s, &dir), newStages(s, &dir), newFloor(s, &dir), newDrill(s, &dir), newFloorPart())
 	command.PersistentFlags().StringVar(&dir, "dir", benchDir, "`directory` for what servers keep while they run")
 	return command
 }
