@@ -53,6 +53,8 @@ type Command struct {
 	asksRoom bool // Machine.noRoom is looked at, although it is no DenyOOM
 	random   bool // draws lots even when it only reads
 	streams  bool // the keys are the first half of what stands behind the word STREAMS
+	sized    bool // Brief looks at its keys
+	ranged   bool // and at its arguments
 }
 
 // CheckArity reports whether argc arguments, the name included, are acceptable.
@@ -155,6 +157,7 @@ func assemble(groups ...[]Command) ([]*Command, map[string]*Command) {
 	index := make(map[string]*Command)
 	for _, group := range groups {
 		for i := range group {
+			group[i].sized, group[i].ranged = sized[group[i].Name], ranged[group[i].Name]
 			sorted = append(sorted, &group[i])
 			index[group[i].Name] = &group[i]
 		}

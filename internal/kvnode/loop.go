@@ -317,7 +317,7 @@ func (c *conn) gather() upcoming {
 }
 
 // plain returns the command that args name, if a loop may execute it for this connection: it neither waits, unless the log is what it
-// waits for, nor does its time grow with the values it reads. Otherwise it returns nil.
+// waits for, nor does it take long, because its time does not grow with the values it reads or because they are small. Otherwise it returns nil.
 func (c *conn) plain(args [][]byte) *command {
 	command, problem := c.node.commands.find(args)
 	if problem != "" || c.tx.queueing || c.copies > 0 {
@@ -333,10 +333,19 @@ func (c *conn) plain(args [][]byte) *command {
 		if !command.quick {
 			return nil
 		}
-	case command.exec, command.machine == nil, command.machine.MayBlock(args), !command.fast && !command.writes(args):
+	case command.exec, command.machine == nil, command.machine.MayBlock(args), !command.fast && !command.writes(args) && !c.isBrief(command, args):
 		return nil
 	}
 	return command
+}
+
+// isBrief reports whether a command that only reads takes little time, with the values as they are. Where that cannot be seen at once it does not.
+func (c *conn) isBrief(command *command, args [][]byte) bool {
+	if !c.node.lock.TryRLock() {
+		return false
+	}
+	defer c.node.lock.RUnlock()
+	return c.node.machine.Brief(c.database, command.machine, args)
 }
 
 // settleReady carries out the run: reads at once, writes by handing them to the log.
