@@ -12,6 +12,9 @@ const (
 	pageSize = 4 << 10
 	fileSize = 64 << 20
 	_        = uint(fileSize - 2*maxRun) // compile error unless what comes together fits
+	// fillPiece is how much of a file is filled at once. The kernel keeps in one piece of memory what was written at once, and looks at all of its pages for each
+	// later write: in files filled by the MiB a write of 112 bytes takes 18 us of processor time, else 9 to 12 (Linux 6.18, ext4).
+	fillPiece = 64 << 10
 	// tellPause is how long a commit waits for a frame that tells the other loggers of it, in ms.
 	tellPause = 2
 )
@@ -60,7 +63,7 @@ func openFile(name string) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("make %s: %w", name, err)
 	}
-	zeros := newMemory(1 << 20)
+	zeros := newMemory(fillPiece)
 	for at := int64(0); at < fileSize; at += int64(len(zeros.bytes)) {
 		if err := zeros.writeAt(fd, 0, len(zeros.bytes), at); err != nil {
 			return 0, fmt.Errorf("fill %s: %w", name, err)
