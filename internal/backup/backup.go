@@ -191,7 +191,10 @@ func copyChecked(w io.Writer, r io.Reader, file checkpoint.File) error {
 func (a Archive) Get(ctx context.Context, lsn smr.LSN) (Backup, *checkpoint.Manifest, error) {
 	name := a.manifestName(lsn)
 	var b Backup
-	if err := archive.ReadManifest(ctx, a.Store, name, maxManifest, format, &b); err != nil {
+	switch err := archive.ReadManifest(ctx, a.Store, name, maxManifest, format, &b); {
+	case errors.Is(err, fs.ErrNotExist):
+		return Backup{}, nil, fmt.Errorf("there is no backup of LSN %d in the archive (`smrctl backup list` shows those that are): %w", lsn, fs.ErrNotExist)
+	case err != nil:
 		return Backup{}, nil, fmt.Errorf("backup of LSN %d: %w", lsn, err)
 	}
 	manifest, err := checkpoint.ParseManifest(b.Image)

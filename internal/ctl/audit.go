@@ -2,6 +2,7 @@ package ctl
 
 import (
 	"context"
+	"regexp"
 	"strings"
 	"time"
 
@@ -10,6 +11,9 @@ import (
 
 // auditMark begins the entries of the work log that say who changed what.
 const auditMark = "audit: "
+
+// auditStamp ends the entries, so that no two are alike. The time stands before them anyway.
+var auditStamp = regexp.MustCompile(` \([-0-9]+T[.:0-9]+Z\)$`)
 
 // auditLine is a change on record.
 type auditLine struct {
@@ -41,6 +45,7 @@ log of the configuration master that refused it (msg="call refused", msg=audit).
 			lines := []auditLine{}
 			for _, e := range entries {
 				if text, found := strings.CutPrefix(e.GetReason(), auditMark); found && e.GetKind() == "note" {
+					text = auditStamp.ReplaceAllString(text, "")
 					lines = append(lines, auditLine{time.UnixMilli(e.GetTimeMs()).Format(timeForm), e.GetGroup(), e.GetEpoch(), text})
 				}
 			}

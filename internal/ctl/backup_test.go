@@ -101,6 +101,16 @@ func makePast(t *testing.T, before, after []string) past {
 	return p
 }
 
+// copyWithoutLog returns a copy of the archive that has the images only.
+func (p past) copyWithoutLog(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "archive")
+	if err := errors.Join(os.CopyFS(dir, os.DirFS(p.archive)), os.RemoveAll(filepath.Join(dir, "c1", "g1", "log"))); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
 // What could go wrong: the commands over an archive show something else than what is in it, or a restored directory is none
 // that `smrctl up` takes.
 func TestBackupCommands(t *testing.T) {
@@ -113,6 +123,15 @@ func TestBackupCommands(t *testing.T) {
 	out, notes, code = run(t, "backup", "verify", "--archive", p.archive)
 	if code != 0 || !strings.Contains(out, fmt.Sprintf("restorable up to LSN %d", p.end)) {
 		t.Errorf("verify: %d\n%s%s", code, out, notes)
+	}
+	if _, notes, code := run(t, "backup", "delete", "--archive", p.archive, fmt.Sprint(p.backup), "7"); code != 1 || !strings.Contains(notes, "no backup of LSN 7") || !strings.Contains(notes, "backup list") {
+		t.Errorf("delete of what is not there: %d %s", code, notes)
+	}
+	if out, _, _ := run(t, "backup", "list", "--archive", p.archive); !strings.Contains(out, fmt.Sprint(p.backup)) {
+		t.Errorf("a backup was deleted although another one that was named is not there:\n%s", out)
+	}
+	if out, notes, code := run(t, "backup", "list", "--archive", p.copyWithoutLog(t)); code != 0 || !strings.Contains(out, "No log is archived") {
+		t.Errorf("list without a log: %d\n%s%s", code, out, notes)
 	}
 	into := filepath.Join(p.dir, "restored")
 	for _, test := range []struct {
@@ -161,7 +180,7 @@ func TestBackupCommands(t *testing.T) {
 		{"is empty: `smrctl backup create`", 1, []string{"backup", "list", "--archive", t.TempDir()}},
 		{`holds nothing of cluster "c9"`, 1, []string{"backup", "list", "--archive", p.archive, "--cluster", "c9"}},
 		{"is no LSN", 2, []string{"backup", "verify", "--archive", p.archive, "x"}},
-		{"no such file", 1, []string{"backup", "delete", "--archive", p.archive, "5"}},
+		{"no backup of LSN 5", 1, []string{"backup", "delete", "--archive", p.archive, "5"}},
 		{"create, list, verify, delete", 2, []string{"backup"}},
 		{`required flag(s) "archive"`, 2, []string{"backup", "list"}},
 	} {

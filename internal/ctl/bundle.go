@@ -48,8 +48,11 @@ machine also metrics, goroutines and the end of every log. Passwords and their h
 for. What could not be had stands in errors.txt.`,
 		Args: cobra.NoArgs,
 		RunE: work(func(ctx context.Context, _ []string) error {
+			name := "lockstep-debug-" + time.Now().UTC().Format("20060102-150405")
 			if path == "" {
-				path = "lockstep-debug-" + time.Now().UTC().Format("20060102-150405") + ".tar.gz"
+				path = name + ".tar.gz"
+			} else if path != "-" {
+				name = strings.TrimSuffix(filepath.Base(path), ".tar.gz")
 			}
 			client, cluster, err := at.dial()
 			if err != nil {
@@ -64,8 +67,15 @@ for. What could not be had stands in errors.txt.`,
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			if err := b.write(path); err != nil {
+			if err := b.write(s.out, path, name); err != nil {
 				return fmt.Errorf("write the bundle: %w", err)
+			}
+			if path == "-" {
+				s.note(fmt.Sprintf("%d files", len(b.parts)))
+				for _, problem := range b.problems {
+					s.note("not had: " + problem)
+				}
+				return nil
 			}
 			result := struct {
 				File   string   `json:"file"`
@@ -86,7 +96,7 @@ for. What could not be had stands in errors.txt.`,
 	at.addAll(command)
 	at.addLogin(command)
 	dry.add(command)
-	command.Flags().StringVar(&path, "file", "", "`file` to write, which must not exist (default: lockstep-debug-TIME.tar.gz here)")
+	command.Flags().StringVar(&path, "file", "", "`file` to write, which must not exist; - is the standard output (default: lockstep-debug-TIME.tar.gz here)")
 	return command
 }
 
@@ -259,24 +269,30 @@ func logEnd(path string) ([]byte, error) {
 	return text[:n], err
 }
 
-func (b *bundle) write(path string) error {
+func (b *bundle) write(stdout io.Writer, path, name string) error {
+	if path == "-" {
+		return b.pack(stdout, name)
+	}
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
-	defer file.Close()
-	packed := gzip.NewWriter(file)
+	return errors.Join(b.pack(file, name), file.Sync(), file.Close())
+}
+
+// pack writes the archive, in which everything stands in a directory of that name.
+func (b *bundle) pack(to io.Writer, name string) error {
+	packed := gzip.NewWriter(to)
 	archive := tar.NewWriter(packed)
-	root := strings.TrimSuffix(filepath.Base(path), ".tar.gz") + "/"
 	for _, p := range append(b.parts, bundleFile{"errors.txt", []byte(strings.Join(append(b.problems, ""), "\n"))}) {
-		if err := archive.WriteHeader(&tar.Header{Name: root + p.name, Mode: 0o600, Size: int64(len(p.text)), ModTime: time.Now()}); err != nil {
+		if err := archive.WriteHeader(&tar.Header{Name: name + "/" + p.name, Mode: 0o600, Size: int64(len(p.text)), ModTime: time.Now()}); err != nil {
 			return err
 		}
 		if _, err := archive.Write(p.text); err != nil {
 			return err
 		}
 	}
-	return errors.Join(archive.Close(), packed.Close(), file.Sync())
+	return errors.Join(archive.Close(), packed.Close())
 }
 
 // secrets are what must not leave the cluster: hashes of passwords, rules that set one, and the values of settings and flags that

@@ -84,6 +84,12 @@ func TestBundleHoldsEverythingButSecrets(t *testing.T) {
 			t.Errorf("%s is missing or empty", name)
 		}
 	}
+	stdout, stderr, code = run(t, "debug", "bundle", "--confmaster", fake.addr, "--file", "-")
+	if packed, err := gzip.NewReader(strings.NewReader(stdout)); err != nil || code != 0 || !strings.Contains(stderr, "not had: KV node of n3") {
+		t.Errorf("to the standard output: exit code %d, %v, %s", code, err, stderr)
+	} else if header, err := tar.NewReader(packed).Next(); err != nil || !strings.HasPrefix(header.Name, "lockstep-debug-") {
+		t.Errorf("the standard output begins with %+v, %v", header, err)
+	}
 	if _, _, code := run(t, "debug", "bundle", "--confmaster", fake.addr, "--file", path); code != 1 {
 		t.Errorf("over an existing file: exit code %d", code)
 	}

@@ -189,7 +189,7 @@ func (f *fakeCluster) change(ts *testscript.TestScript, args []string) {
 	case "audit":
 		for i, text := range []string{"admin/root from 10.0.0.9:40000: change user app: done", "operator/otto from 10.0.0.7:5000: switch over: refused: n3 is down"} {
 			f.entries = append(f.entries, &proto.WorkEntry{Id: uint64(5 + i), TimeMs: 1_700_000_200_000 + int64(i)*1000, Group: "g1", Epoch: 7, Kind: "note",
-				Reason: auditMark + text, Confmaster: 1})
+				Reason: auditMark + text + " (2023-11-14T22:13:20.000000001Z)", Confmaster: 1})
 		}
 	case "past":
 		f.nodes["n2"].past = true
@@ -211,6 +211,7 @@ func exampleSettings() *proto.GroupSettings {
 			{Version: 1, TimeMs: 1_700_000_000_000, By: "ann@desk", What: "set", Kind: "config", Name: "maxmemory", Value: "104857600"},
 			{Version: 3, TimeMs: 1_700_000_100_000, By: "ann@desk", What: "set", Kind: "user", Name: "ann", Value: "on #0123456789abcdef ~* +get", Before: "off"},
 			{Version: 3, TimeMs: 1_700_000_100_000, By: "bob@desk", What: "removed", Kind: "user", Name: "bob"},
+			{Version: 4, TimeMs: 1_700_000_100_000, By: "ann@desk", What: "set", Kind: "function", Name: "mylib", Value: "#!lua name=mylib\n"},
 		}}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -250,6 +251,10 @@ func newBackupList(s *screen) *cobra.Command {
 				}
 				s.printf("cluster %s, group %s\n", a.Cluster, a.Group)
 				s.table(rows)
+				if end == 0 {
+					s.printf("No log is archived: only the LSNs of the backups can be restored.\n")
+					return
+				}
 				s.printf("The archived log ends at LSN %d.\n", end)
 			})
 			return errors.Join(append(problems, err)...)
@@ -352,6 +357,11 @@ func newBackupDelete(s *screen) *cobra.Command {
 					return err
 				}
 				return dry.show(s, steps)
+			}
+			for _, lsn := range going {
+				if _, _, err := a.Get(ctx, lsn); errors.Is(err, fs.ErrNotExist) { // nothing is deleted then
+					return err
+				}
 			}
 			for _, lsn := range going {
 				if err := a.Delete(ctx, lsn); err != nil {

@@ -246,18 +246,17 @@ var libraryLine = regexp.MustCompile(`^#![a-z]+[^\n]*\bname=([A-Za-z0-9_]+)`)
 const maxLibrary = 128 << 10
 
 func newFunctionLoad(s *screen) *cobra.Command {
-	return settingCommand(s, &cobra.Command{
+	command := &cobra.Command{
 		Use:   "load FILE",
 		Short: "Load a function library on every node, in place of one of that name",
-		Long:  "The first line names the library, as FUNCTION LOAD wants it: #!lua name=LIBRARY.\n\n" + aboutSettings,
-		Args:  cobra.ExactArgs(1),
-	}, func(_ context.Context, _ *admin.Client, _ string, args []string) (*proto.ChangeSettings, error) {
-		code, err := os.ReadFile(args[0])
+		Long: "The first line names the library, as FUNCTION LOAD wants it: #!lua name=LIBRARY. FILE - is the standard input, with --yes or --dry-run.\n\n" +
+			aboutSettings,
+		Args: cobra.ExactArgs(1),
+	}
+	return settingCommand(s, command, func(_ context.Context, _ *admin.Client, _ string, args []string) (*proto.ChangeSettings, error) {
+		code, err := readLibrary(command.InOrStdin(), args[0])
 		if err != nil {
-			return nil, fmt.Errorf("read the library: %w", err)
-		}
-		if len(code) > maxLibrary {
-			return nil, fmt.Errorf("%s has %d bytes: at most %d are possible", args[0], len(code), maxLibrary)
+			return nil, err
 		}
 		match := libraryLine.FindSubmatch(code)
 		if match == nil {
@@ -265,6 +264,27 @@ func newFunctionLoad(s *screen) *cobra.Command {
 		}
 		return &proto.ChangeSettings{Settings: []*proto.Setting{{Kind: kindFunction, Name: string(match[1]), Value: string(code)}}}, nil
 	})
+}
+
+// readLibrary reads the code of a library from a file, or from the standard input for -.
+func readLibrary(stdin io.Reader, path string) ([]byte, error) {
+	from := stdin
+	if path != "-" {
+		file, err := os.Open(path)
+		if err != nil {
+			return nil, fmt.Errorf("read the library: %w", err)
+		}
+		defer file.Close()
+		from = file
+	}
+	code, err := io.ReadAll(io.LimitReader(from, maxLibrary+1))
+	if err != nil {
+		return nil, fmt.Errorf("read the library: %w", err)
+	}
+	if len(code) > maxLibrary {
+		return nil, fmt.Errorf("read the library: %s has more than the %d bytes that are possible", path, maxLibrary)
+	}
+	return code, nil
 }
 
 func newFunctionDelete(s *screen) *cobra.Command {

@@ -173,7 +173,7 @@ func Shown(kind, value string) string {
 	if kind == User {
 		value = HideHashes(value)
 	}
-	if kind == Function {
+	if kind == Function && value != "" {
 		return fmt.Sprintf("%d bytes, %s", len(value), ShortDigest(value))
 	}
 	return value
