@@ -173,9 +173,14 @@ func (file composeFile) check(t *testing.T, env map[string]string) {
 			}
 		}
 		if s.program() != "smrctl" {
+			asks := filled(s.Healthcheck.Test[len(s.Healthcheck.Test)-1], env)
+			want := "http://127.0.0.1:%s/readyz"
+			if slices.Contains(arguments, "--http-tls=on") { // the probe speaks no TLS
+				want = "tcp://127.0.0.1:%s"
+			}
 			if len(s.Healthcheck.Test) != 3 || s.Healthcheck.Test[1] != "/probe" ||
-				!slices.ContainsFunc(s.listens(name), func(port string) bool { return strings.Contains(s.Healthcheck.Test[2], ":"+port+"/readyz") }) {
-				t.Errorf("%s: health check %v asks nobody", name, s.Healthcheck.Test)
+				!slices.ContainsFunc(s.listens(name), func(port string) bool { return asks == fmt.Sprintf(want, port) }) {
+				t.Errorf("%s: health check %v asks %s", name, s.Healthcheck.Test, asks)
 			}
 		}
 		for _, port := range s.Ports {

@@ -33,6 +33,7 @@ type engine struct {
 	options []string // of compose itself, before its command
 	login   []string // flags of smrctl
 	ports   []int    // of n1, n2, n3 on this machine
+	pages   []int    // web pages of c1, c2, c3 on this machine
 }
 
 // buildPatience bounds the build of all programs from nothing.
@@ -143,14 +144,20 @@ func (e *engine) prepare(t *testing.T, name, tag string) *engine {
 	}
 	p.env = []string{"LOCKSTEP_TAG=" + tag, "COMPOSE_IGNORE_ORPHANS=true"}
 	var held []net.Listener
-	for i := range 3 {
+	for i := range 6 {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
 		held = append(held, listener)
-		p.ports = append(p.ports, listener.Addr().(*net.TCPAddr).Port)
-		p.env = append(p.env, fmt.Sprintf("LOCKSTEP_PORT_%d=%d", i+1, p.ports[i]))
+		port := listener.Addr().(*net.TCPAddr).Port
+		if i < 3 {
+			p.ports = append(p.ports, port)
+			p.env = append(p.env, fmt.Sprintf("LOCKSTEP_PORT_%d=%d", i+1, port))
+		} else {
+			p.pages = append(p.pages, port)
+			p.env = append(p.env, fmt.Sprintf("LOCKSTEP_WEB_%d=%d", i-2, port))
+		}
 	}
 	for _, listener := range held {
 		listener.Close()
@@ -394,6 +401,25 @@ func testComposeSpeaksTLS(t *testing.T, e *engine, programs string) {
 	}
 	if out, err := cli(1, "--tls", "PING"); err == nil {
 		t.Errorf("redis-cli trusts a certificate of nobody: %q", out)
+	}
+
+	// The page is served with the same CA, and its configuration master passes for healthy.
+	for i, port := range e.pages {
+		eventually(t, fmt.Sprintf("c%d serves the web page with TLS, and is healthy", i+1), func() error {
+			if out, err := command(nil, e.dir, "curl", "-sS", "--fail", "--cacert", filepath.Join(dir, "ca", "ca.crt"), fmt.Sprintf("https://localhost:%d/readyz", port)); err != nil {
+				return fmt.Errorf("%w: %s", err, out)
+			}
+			if health := e.docker("inspect", "--format", "{{.State.Health.Status}}", e.container(fmt.Sprintf("c%d", i+1))); health != "healthy" {
+				return errors.New("it is " + health)
+			}
+			return nil
+		})
+	}
+	if out, err := e.do(nil, append([]string{"run", "--rm", "-T", "smrctl", "web", "login", "--confmaster=c1:7300,c2:7300,c3:7300"}, e.login...)...); err != nil || !strings.Contains(out, ":9121/#login=") {
+		t.Errorf("log in at the page: %v: %s", err, out)
+	}
+	if out, err := e.do(nil, "run", "--rm", "-T", "smrctl", "log", "verify", "/n1/n1"); err != nil || !strings.Contains(out, " check; durable to ") {
+		t.Errorf("verify the log of n1: %v: %s", err, out)
 	}
 
 	// The inner connections hold across a fail-over, too.

@@ -2,8 +2,9 @@
 // images hold no shell and no curl. It is built small, without net/http: one GET, and the status of the answer.
 //
 //	probe http://127.0.0.1:9123/readyz
+//	probe tcp://127.0.0.1:9121            only whether somebody listens there: of a port with TLS
 //
-// Exit code: 0 answered 200, 1 not (what was answered is shown), 2 wrong usage.
+// Exit code: 0 answered 200, or listens; 1 not (what was answered is shown); 2 wrong usage.
 package main
 
 import (
@@ -30,12 +31,12 @@ func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 // run does what the arguments say and returns the exit code.
 func run(arguments []string, stdout, stderr io.Writer) int {
 	if len(arguments) != 1 {
-		fmt.Fprintln(stderr, "Usage: probe http://HOST:PORT/PATH")
+		fmt.Fprintln(stderr, "Usage: probe http://HOST:PORT/PATH, or tcp://HOST:PORT")
 		return 2
 	}
 	address, err := url.Parse(arguments[0])
-	if err != nil || address.Scheme != "http" || address.Port() == "" {
-		fmt.Fprintf(stderr, "probe: %q: use http://HOST:PORT/PATH\n", arguments[0])
+	if err != nil || address.Scheme != "http" && address.Scheme != "tcp" || address.Port() == "" {
+		fmt.Fprintf(stderr, "probe: %q: use http://HOST:PORT/PATH, or tcp://HOST:PORT\n", arguments[0])
 		return 2
 	}
 	text, err := ask(address)
@@ -47,13 +48,16 @@ func run(arguments []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
-// ask returns the body of an answer 200; any other is an error.
+// ask returns the body of an answer 200; any other is an error. Of tcp it returns nothing once somebody takes the connection.
 func ask(address *url.URL) (string, error) {
 	conn, err := net.DialTimeout("tcp", address.Host, patience)
 	if err != nil {
 		return "", err
 	}
 	defer conn.Close()
+	if address.Scheme == "tcp" {
+		return "", nil
+	}
 	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		return "", err
 	}

@@ -50,6 +50,8 @@ func TestProbeTellsWellFromUnwell(t *testing.T) {
 		{[]string{server.URL + "/readyz"}, 1, "answered 503: no KV node"},
 		{[]string{"http://" + closed.Addr().String() + "/"}, 1, "refused"},
 		{[]string{"http://" + mute.Addr().String() + "/"}, 1, "no HTTP"},
+		{[]string{"tcp://" + mute.Addr().String()}, 0, ""},
+		{[]string{"tcp://" + closed.Addr().String()}, 1, "refused"},
 		{[]string{"https://h:1/"}, 2, "use http://"},
 		{[]string{"http://h/"}, 2, "use http://"},
 		{nil, 2, "Usage"},
