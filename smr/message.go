@@ -8,7 +8,12 @@ type Handshake struct {
 	Cluster string // cluster id; a peer of another cluster is refused
 	Group   string
 	Node    NodeID // who is speaking
+	// Level is the highest feature level that who is speaking can, at most MaxLevel; 0 and 1 are the first. It is no part of who it is.
+	Level int
 }
+
+// MaxLevel bounds feature levels: a byte carries them.
+const MaxLevel = 255
 
 // RejectCode says why a connection was refused or is given up.
 type RejectCode uint8
@@ -26,6 +31,8 @@ const (
 	RejectBusy RejectCode = 5
 	// RejectTrimmed: the log no longer reaches back to where the peer needs it.
 	RejectTrimmed RejectCode = 6
+	// RejectLevel: the peer cannot the cluster's feature level. It has no business here before it runs a newer program.
+	RejectLevel RejectCode = 7
 )
 
 // Reject is the last message on a connection.
@@ -169,6 +176,8 @@ type Status struct {
 	// longer reaches back to where ours ends. A KV node answers with LocalBase. (A KV node that has executed less than Start
 	// needs an image for itself, whatever stands here.)
 	NeedImage LSN
+	// Level is the cluster's feature level as far as the replicator knows it, at most MaxLevel; 0 and 1 are the first.
+	Level int
 }
 
 // ImageSource is a KV node that lends images.

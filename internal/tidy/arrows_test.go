@@ -42,6 +42,7 @@ var arrows = map[string][]string{
 	"internal/kv":        {"smr", "internal/script", "internal/script/meter", "internal/acl", "internal/kv/alike", "internal/view", "internal/keyhash", "internal/resp", "internal/invariant", "internal/mutant"},
 	"internal/mutant":    {},
 	"internal/release":   {},
+	"internal/level":     {},
 	"internal/view":      {},
 	"internal/steady":    {},
 	"internal/keyhash":   {},
@@ -55,11 +56,11 @@ var arrows = map[string][]string{
 	"internal/obs":       {"smr"},
 	"internal/trust":     {"internal/wholefile"},
 	"internal/replicator": {
-		"internal/trust", "smr", "smr/replica", "smr/wire", "smr/page", "log", "proto", "internal/archive", "internal/archive/s3", "internal/fault", "internal/invariant", "internal/locate", "internal/obs", "internal/pause", "internal/speaker", "internal/turn",
+		"internal/trust", "smr", "smr/replica", "smr/wire", "smr/page", "log", "proto", "internal/archive", "internal/archive/s3", "internal/fault", "internal/invariant", "internal/level", "internal/locate", "internal/obs", "internal/pause", "internal/speaker", "internal/turn", "internal/wholefile",
 	},
 	"internal/kvnode": {
 		"internal/trust", "smr", "smr/client", "smr/session", "log", "proto", "internal/eventloop", "internal/kv", "internal/checkpoint", "internal/resp", "internal/acl", "internal/invariant", "internal/obs", "internal/transfer", "internal/nearest", "internal/logtext",
-		"internal/apart", "internal/archive/s3", "internal/backup",
+		"internal/apart", "internal/archive/s3", "internal/backup", "internal/level",
 	},
 	"internal/checkpoint": {"smr", "internal/granter", "internal/kv", "internal/invariant"},
 	"internal/archive":    {"smr"},
@@ -67,14 +68,14 @@ var arrows = map[string][]string{
 	"internal/backup":     {"smr", "log", "internal/archive", "internal/checkpoint", "internal/kv", "internal/mutant"},
 	"internal/transfer":   {"smr", "proto", "internal/trust", "internal/checkpoint", "internal/pause"},
 	"internal/rdb":        {"internal/kv", "internal/resp"},
-	"internal/confmaster": {"internal/trust", "smr", "proto", "internal/failover", "internal/granter", "internal/resp", "internal/fault", "internal/invariant", "internal/obs", "internal/pause", "internal/web"},
+	"internal/confmaster": {"internal/trust", "smr", "proto", "internal/failover", "internal/granter", "internal/resp", "internal/fault", "internal/invariant", "internal/level", "internal/obs", "internal/pause", "internal/web"},
 	"internal/fault":      {"proto"},
 
 	"internal/bytesize": {},
 	"internal/markup":   {},
 	"internal/nearest":  {},
 	"internal/slack":    {},
-	"internal/daemon":   {"internal/trust", "internal/fault", "internal/slack", "internal/release", "internal/obs", "internal/bytesize", "internal/nearest"},
+	"internal/daemon":   {"internal/trust", "internal/fault", "internal/level", "internal/slack", "internal/release", "internal/obs", "internal/bytesize", "internal/nearest"},
 
 	"internal/locate":  {},
 	"internal/drift":   {"internal/acl", "proto"},

@@ -39,6 +39,9 @@ var (
 	// The log is held against it when the replicator beside is attached to; Run ends before anything is executed or read upon
 	// it. Start again without that state.
 	ErrOtherStream = errors.New("the state was made of another stream than the log")
+	// ErrLevel: the cluster's feature level is above Config.Level. The replicator beside says so when it is attached to, or when the
+	// level is raised. Start again with a newer program.
+	ErrLevel = errors.New("the cluster's feature level is above what this program can")
 	// ErrSessionLost is for a Machine that finds a request of its own session OutOfOrder: its session fell out of the
 	// session table. Returned from ApplyFrame it ends Run; start again with a new session.
 	ErrSessionLost = errors.New("the session of this node is no longer known to the group")

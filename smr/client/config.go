@@ -27,6 +27,8 @@ type Config struct {
 	KVAddr string
 	// AdminAddr is where this node lends images, host:port; "" if nowhere. The replicator passes it on.
 	AdminAddr string
+	// Level is the highest feature level that this program can. The replicators are told, and refuse one that cannot the cluster's.
+	Level int
 	// Pid is told to the replicator. Default: this process.
 	Pid int
 	// Applied is where the Machine's state stands, a frame boundary: 0, or the LSN of the checkpoint it was loaded
@@ -128,6 +130,7 @@ func (c Config) Validate() error {
 	check(c.SocketPath != "", "the path of the replicator's socket is missing")
 	check(len(c.KVAddr) <= longest, "address of %d bytes: at most %d are possible", len(c.KVAddr), longest)
 	check(len(c.AdminAddr) <= longest, "administration address of %d bytes: at most %d are possible", len(c.AdminAddr), longest)
+	check(c.Level >= 0 && c.Level <= smr.MaxLevel, "feature level %d: use 0 to %d", c.Level, smr.MaxLevel)
 	check(c.Base == nil || c.Base.LSN == c.Applied, "the state stands at LSN %d, its image's base at another", c.Applied)
 	check(c.Checkpoint <= c.Applied, "checkpoint at LSN %d is above applied %d", c.Checkpoint, c.Applied)
 	if err := c.sessionOptions().Validate(); err != nil {
@@ -147,5 +150,5 @@ func (c Config) sessionOptions() session.Options {
 }
 
 func (c Config) handshake() smr.Handshake {
-	return smr.Handshake{Cluster: c.Cluster, Group: c.Group, Node: c.Node}
+	return smr.Handshake{Cluster: c.Cluster, Group: c.Group, Node: c.Node, Level: c.Level}
 }

@@ -38,7 +38,9 @@ type group struct {
 	sources  []smr.ImageSource
 	hello    smr.LocalHello
 	refusal  *smr.Reject // the client is sent away with it
-	masters  []*master
+	// refusedHello answers every hello in place of a welcome.
+	refusedHello *smr.Reject
+	masters      []*master
 
 	swallow atomic.Bool // a proposal is read and lost, and its connection with it
 	hold    atomic.Bool // proposals are appended but not safe
@@ -149,6 +151,11 @@ func (g *group) local(conn net.Conn) {
 	}
 	r.SetLimit(wire.LocalLimit)
 	g.mu.Lock()
+	if reject := g.refusedHello; reject != nil {
+		g.mu.Unlock()
+		conn.Write(wire.AppendMessage(nil, reject))
+		return
+	}
 	g.hello = *hello
 	sources := wire.AppendMessage(nil, &smr.ImageSources{Sources: g.sources})
 	g.mu.Unlock()

@@ -67,7 +67,7 @@ func isFinal(err error) bool {
 	if errors.As(err, &rejected) {
 		return rejected.Code == smr.RejectForeign || rejected.Code == smr.RejectVersion
 	}
-	return errors.Is(err, ErrTrimmed) || errors.Is(err, ErrOtherStream) || errors.Is(err, wire.ErrVersion)
+	return errors.Is(err, ErrTrimmed) || errors.Is(err, ErrOtherStream) || errors.Is(err, ErrLevel) || errors.Is(err, wire.ErrVersion)
 }
 
 // attachOnce dials the replicator and listens to it until the connection ends. welcomed: it had been accepted.
@@ -129,6 +129,10 @@ func (c *Client) greetReplicator(conn net.Conn, reader *wire.Reader) (*smr.Local
 		return nil, err
 	}
 	welcome, err := wire.Expect[smr.LocalWelcome](reader)
+	var rejected *wire.RejectedError
+	if errors.As(err, &rejected) && rejected.Code == smr.RejectLevel {
+		return nil, fmt.Errorf("%w: %s", ErrLevel, rejected.Reason)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -155,6 +159,9 @@ func (c *Client) hearStatus(conn net.Conn, reader *wire.Reader) error {
 		}
 		if m, ok := message.(*smr.Reject); ok && m.Code == smr.RejectForeign {
 			return fmt.Errorf("%w: %s", ErrOtherStream, m.Reason)
+		}
+		if m, ok := message.(*smr.Reject); ok && m.Code == smr.RejectLevel {
+			return fmt.Errorf("%w: %s", ErrLevel, m.Reason)
 		}
 		status, ok := message.(*smr.Status)
 		if !ok {

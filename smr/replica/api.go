@@ -303,8 +303,9 @@ var (
 type Options struct {
 	Self    smr.Member
 	Life    smr.Life
-	Cluster string // for handshakes
+	Cluster string // for handshakes, as are Group and Level
 	Group   string
+	Level   int // highest feature level of this process, see smr.Handshake
 
 	Blank   bool // new incarnation that has learned no epoch yet (S10): promise is 0
 	Promise smr.Epoch

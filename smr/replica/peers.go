@@ -77,7 +77,7 @@ func (r *Replica) peerHello(in *PeerHello, out *Effects) {
 }
 
 func (r *Replica) handshake() smr.Handshake {
-	return smr.Handshake{Cluster: r.o.Cluster, Group: r.o.Group, Node: r.o.Self.Node}
+	return smr.Handshake{Cluster: r.o.Cluster, Group: r.o.Group, Node: r.o.Self.Node, Level: r.o.Level}
 }
 
 // peerStart begins to feed a slave that has cut its log to the common prefix.

@@ -25,8 +25,12 @@ func Decode(message []byte) (any, error) {
 	}
 	k := kind(message[PrefixSize])
 	d := decoder{rest: message[HeaderSize:]}
-	if message[PrefixSize+1] != 0 {
-		d.fail("flags %#x", message[PrefixSize+1])
+	flags := message[PrefixSize+1]
+	if flags == smr.MaxLevel || flags != 0 && !k.tellsLevel() {
+		d.fail("flags %#x", flags)
+	}
+	if flags != 0 {
+		d.level = int(flags) + 1
 	}
 	decoded := d.message(k)
 	if d.err == nil && len(d.rest) != 0 {
@@ -40,8 +44,18 @@ func Decode(message []byte) (any, error) {
 
 // decoder reads fields from the front of rest. After the first failure it returns zero values.
 type decoder struct {
-	rest []byte
-	err  error
+	rest  []byte
+	level int // that the flags tell, 0 if they do not
+	err   error
+}
+
+// tellsLevel reports whether the flags of a message of that type are a feature level less one.
+func (k kind) tellsLevel() bool {
+	switch k {
+	case kindSlaveHello, kindMasterHello, kindClientHello, kindClientWelcome, kindLocalHello, kindLocalWelcome, kindStatus:
+		return true
+	}
+	return false
 }
 
 func (d *decoder) message(k kind) any {
@@ -122,7 +136,7 @@ func (d *decoder) localMessage(k kind) any {
 		return &smr.LocalWelcome{Handshake: d.handshake(), Incarnation: smr.Incarnation(d.uint64()), LogDir: d.string(maxPath), Page: d.string(maxPath)}
 	case kindStatus:
 		m := &smr.Status{Role: smr.Role(d.byte()), Epoch: smr.Epoch(d.uint64()), Master: smr.NodeID(d.string(maxName)),
-			MasterAddr: d.string(maxName), Start: d.lsn(), Safe: d.lsn(), Commit: d.lsn(), Writable: d.bool(), NeedImage: d.lsn()}
+			MasterAddr: d.string(maxName), Start: d.lsn(), Safe: d.lsn(), Commit: d.lsn(), Writable: d.bool(), NeedImage: d.lsn(), Level: d.level}
 		if m.Role > smr.RoleLearner {
 			d.fail("%s", m.Role)
 		}
@@ -160,7 +174,7 @@ func (d *decoder) handshake() smr.Handshake {
 		return smr.Handshake{}
 	}
 	d.rest = d.rest[6:]
-	h := smr.Handshake{Cluster: d.string(maxName), Group: d.string(maxName), Node: smr.NodeID(d.string(maxName))}
+	h := smr.Handshake{Cluster: d.string(maxName), Group: d.string(maxName), Node: smr.NodeID(d.string(maxName)), Level: d.level}
 	if d.err == nil {
 		d.node(h.Node)
 	}

@@ -12,7 +12,8 @@
 //	     0    4  length of the rest, that is, of all bytes behind offset 8
 //	     4    4  CRC32C (Castagnoli) of the rest
 //	     8    1  type
-//	     9    1  flags, zero
+//	     9    1  flags: of a hello or welcome the highest feature level of who speaks less one, of Status the cluster's level less
+//	             one; of all others zero
 //	    10       body
 //
 // In bodies, "string" is 2 bytes length and the bytes, "bool" is one byte 0 or 1, "handshake" is what each hello
@@ -50,7 +51,8 @@
 //	38 Transfer       8 bytes done, 8 in total, 8 a second, address string
 //
 // Reject as it was in version 1, and the first 14 bytes of every hello, stay as they are in all versions: that is what two
-// peers of different versions need in order to refuse each other with a reason.
+// peers of different versions need in order to refuse each other with a reason. So do the flags, which tell levels: processes of the
+// first level write what was written before there were any.
 //
 // # Ownership
 //

@@ -15,6 +15,7 @@ import (
 func AppendMessage(b []byte, message any) []byte {
 	start := len(b)
 	b = append(b, make([]byte, HeaderSize)...)
+	b[start+PrefixSize+1] = flagsOf(message)
 	var k kind
 	switch m := message.(type) {
 	case *smr.Reject:
@@ -36,6 +37,31 @@ func AppendMessage(b []byte, message any) []byte {
 	binary.LittleEndian.PutUint32(frame, uint32(len(frame)-PrefixSize))
 	binary.LittleEndian.PutUint32(frame[4:], crc32.Checksum(frame[PrefixSize:], castagnoli))
 	return b
+}
+
+// flagsOf returns the flags of a message: a feature level less one, where there is one.
+func flagsOf(message any) byte {
+	level := 0
+	switch m := message.(type) {
+	case *smr.SlaveHello:
+		level = m.Level
+	case *smr.MasterHello:
+		level = m.Level
+	case *smr.ClientHello:
+		level = m.Level
+	case *smr.ClientWelcome:
+		level = m.Level
+	case *smr.LocalHello:
+		level = m.Level
+	case *smr.LocalWelcome:
+		level = m.Level
+	case *smr.Status:
+		level = m.Level
+	}
+	if level > smr.MaxLevel {
+		panic(fmt.Sprintf("feature level %d in a message: %d are possible", level, smr.MaxLevel))
+	}
+	return byte(max(level, 1) - 1)
 }
 
 func appendSlaveMessage(b []byte, message any) ([]byte, kind) {

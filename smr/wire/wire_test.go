@@ -433,3 +433,49 @@ func BenchmarkReaderPropose(b *testing.B) {
 		}
 	}
 }
+
+// Levels travel in the flags of what introduces a process, and of Status. What could go wrong: the first level changes bytes, so that a
+// process of before there were levels refuses it; a level is lost or taken for another; or flags of other messages mean something.
+func TestLevelsTravelInTheFlags(t *testing.T) {
+	withLevel := func(message any, level int) any {
+		value := reflect.New(reflect.TypeOf(message).Elem())
+		value.Elem().Set(reflect.ValueOf(message).Elem())
+		value.Elem().FieldByName("Level").SetInt(int64(level))
+		return value.Interface()
+	}
+	carriers := 0
+	for _, message := range samples() {
+		encoded := AppendMessage(nil, message)
+		if encoded[PrefixSize+1] != 0 {
+			t.Errorf("%T of no level has flags %#x", message, encoded[PrefixSize+1])
+		}
+		tells := reflect.ValueOf(message).Elem().FieldByName("Level").IsValid()
+		if !tells {
+			encoded[PrefixSize+1] = 1
+			binary.LittleEndian.PutUint32(encoded[4:], crc32.Checksum(encoded[PrefixSize:], castagnoli))
+			if decoded, err := Decode(encoded); !errors.Is(err, ErrBadMessage) {
+				t.Errorf("flags of %T: %+v, %v", message, decoded, err)
+			}
+			continue
+		}
+		carriers++
+		if first := AppendMessage(nil, withLevel(message, 1)); !bytes.Equal(first, encoded) {
+			t.Errorf("%T of level 1 differs from one of none", message)
+		}
+		for _, level := range []int{2, 3, smr.MaxLevel} {
+			told := withLevel(message, level)
+			decoded, err := Decode(AppendMessage(nil, told))
+			if err != nil || !reflect.DeepEqual(decoded, told) {
+				t.Errorf("%T of level %d: %+v, %v", message, level, decoded, err)
+			}
+		}
+		encoded[PrefixSize+1] = smr.MaxLevel // one above the last
+		binary.LittleEndian.PutUint32(encoded[4:], crc32.Checksum(encoded[PrefixSize:], castagnoli))
+		if decoded, err := Decode(encoded); !errors.Is(err, ErrBadMessage) {
+			t.Errorf("%T of level 256: %+v, %v", message, decoded, err)
+		}
+	}
+	if carriers != 7 {
+		t.Errorf("%d messages tell a level, not 7", carriers)
+	}
+}
