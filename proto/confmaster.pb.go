@@ -21,6 +21,316 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type LevelsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LevelsRequest) Reset() {
+	*x = LevelsRequest{}
+	mi := &file_confmaster_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LevelsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LevelsRequest) ProtoMessage() {}
+
+func (x *LevelsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_confmaster_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LevelsRequest.ProtoReflect.Descriptor instead.
+func (*LevelsRequest) Descriptor() ([]byte, []int) {
+	return file_confmaster_proto_rawDescGZIP(), []int{0}
+}
+
+// LevelsReply is how things are; after RaiseLevel, how they are then.
+type LevelsReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Level         uint32                 `protobuf:"varint,1,opt,name=level,proto3" json:"level,omitempty"`       // the cluster's
+	Possible      uint32                 `protobuf:"varint,2,opt,name=possible,proto3" json:"possible,omitempty"` // to which it can be raised now; level if it cannot
+	Processes     []*LevelOf             `protobuf:"bytes,3,rep,name=processes,proto3" json:"processes,omitempty"`
+	Brings        []*LevelRow            `protobuf:"bytes,4,rep,name=brings,proto3" json:"brings,omitempty"` // what the levels above the cluster's bring, as the leader of the configuration masters knows
+	Text          string                 `protobuf:"bytes,5,opt,name=text,proto3" json:"text,omitempty"`     // of RaiseLevel: what was done
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LevelsReply) Reset() {
+	*x = LevelsReply{}
+	mi := &file_confmaster_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LevelsReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LevelsReply) ProtoMessage() {}
+
+func (x *LevelsReply) ProtoReflect() protoreflect.Message {
+	mi := &file_confmaster_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LevelsReply.ProtoReflect.Descriptor instead.
+func (*LevelsReply) Descriptor() ([]byte, []int) {
+	return file_confmaster_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *LevelsReply) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
+func (x *LevelsReply) GetPossible() uint32 {
+	if x != nil {
+		return x.Possible
+	}
+	return 0
+}
+
+func (x *LevelsReply) GetProcesses() []*LevelOf {
+	if x != nil {
+		return x.Processes
+	}
+	return nil
+}
+
+func (x *LevelsReply) GetBrings() []*LevelRow {
+	if x != nil {
+		return x.Brings
+	}
+	return nil
+}
+
+func (x *LevelsReply) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+// LevelOf is what is known of a process.
+type LevelOf struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"` // confmaster, replicator, kvnode
+	Group         string                 `protobuf:"bytes,2,opt,name=group,proto3" json:"group,omitempty"`
+	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`        // of the node, or c1
+	Version       string                 `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`  // "" if the configuration masters do not know it
+	Highest       uint32                 `protobuf:"varint,5,opt,name=highest,proto3" json:"highest,omitempty"` // level that it can, 0 if it was not heard of
+	Problem       string                 `protobuf:"bytes,6,opt,name=problem,proto3" json:"problem,omitempty"`  // why it is not known what it can now, "" if it is
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LevelOf) Reset() {
+	*x = LevelOf{}
+	mi := &file_confmaster_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LevelOf) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LevelOf) ProtoMessage() {}
+
+func (x *LevelOf) ProtoReflect() protoreflect.Message {
+	mi := &file_confmaster_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LevelOf.ProtoReflect.Descriptor instead.
+func (*LevelOf) Descriptor() ([]byte, []int) {
+	return file_confmaster_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *LevelOf) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *LevelOf) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *LevelOf) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *LevelOf) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *LevelOf) GetHighest() uint32 {
+	if x != nil {
+		return x.Highest
+	}
+	return 0
+}
+
+func (x *LevelOf) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+type LevelRow struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Level         uint32                 `protobuf:"varint,1,opt,name=level,proto3" json:"level,omitempty"`
+	Brings        string                 `protobuf:"bytes,2,opt,name=brings,proto3" json:"brings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LevelRow) Reset() {
+	*x = LevelRow{}
+	mi := &file_confmaster_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LevelRow) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LevelRow) ProtoMessage() {}
+
+func (x *LevelRow) ProtoReflect() protoreflect.Message {
+	mi := &file_confmaster_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LevelRow.ProtoReflect.Descriptor instead.
+func (*LevelRow) Descriptor() ([]byte, []int) {
+	return file_confmaster_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *LevelRow) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
+func (x *LevelRow) GetBrings() string {
+	if x != nil {
+		return x.Brings
+	}
+	return ""
+}
+
+type RaiseLevelRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	To            uint32                 `protobuf:"varint,1,opt,name=to,proto3" json:"to,omitempty"`     // 0: as high as all can
+	Seen          uint32                 `protobuf:"varint,2,opt,name=seen,proto3" json:"seen,omitempty"` // the cluster's level when the caller looked, 0: whatever it is
+	DryRun        bool                   `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RaiseLevelRequest) Reset() {
+	*x = RaiseLevelRequest{}
+	mi := &file_confmaster_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RaiseLevelRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RaiseLevelRequest) ProtoMessage() {}
+
+func (x *RaiseLevelRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_confmaster_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RaiseLevelRequest.ProtoReflect.Descriptor instead.
+func (*RaiseLevelRequest) Descriptor() ([]byte, []int) {
+	return file_confmaster_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *RaiseLevelRequest) GetTo() uint32 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
+func (x *RaiseLevelRequest) GetSeen() uint32 {
+	if x != nil {
+		return x.Seen
+	}
+	return 0
+}
+
+func (x *RaiseLevelRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
 type OpenWebRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -29,7 +339,7 @@ type OpenWebRequest struct {
 
 func (x *OpenWebRequest) Reset() {
 	*x = OpenWebRequest{}
-	mi := &file_confmaster_proto_msgTypes[0]
+	mi := &file_confmaster_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -41,7 +351,7 @@ func (x *OpenWebRequest) String() string {
 func (*OpenWebRequest) ProtoMessage() {}
 
 func (x *OpenWebRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[0]
+	mi := &file_confmaster_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -54,7 +364,7 @@ func (x *OpenWebRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenWebRequest.ProtoReflect.Descriptor instead.
 func (*OpenWebRequest) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{0}
+	return file_confmaster_proto_rawDescGZIP(), []int{5}
 }
 
 type OpenWebReply struct {
@@ -69,7 +379,7 @@ type OpenWebReply struct {
 
 func (x *OpenWebReply) Reset() {
 	*x = OpenWebReply{}
-	mi := &file_confmaster_proto_msgTypes[1]
+	mi := &file_confmaster_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -81,7 +391,7 @@ func (x *OpenWebReply) String() string {
 func (*OpenWebReply) ProtoMessage() {}
 
 func (x *OpenWebReply) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[1]
+	mi := &file_confmaster_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -94,7 +404,7 @@ func (x *OpenWebReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenWebReply.ProtoReflect.Descriptor instead.
 func (*OpenWebReply) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{1}
+	return file_confmaster_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *OpenWebReply) GetPage() string {
@@ -134,7 +444,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_confmaster_proto_msgTypes[2]
+	mi := &file_confmaster_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -146,7 +456,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[2]
+	mi := &file_confmaster_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -159,7 +469,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{2}
+	return file_confmaster_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *StatusRequest) GetLocal() bool {
@@ -176,13 +486,14 @@ type ClusterStatus struct {
 	Confmasters   []*ConfmasterStatus    `protobuf:"bytes,3,rep,name=confmasters,proto3" json:"confmasters,omitempty"`
 	HasLeader     bool                   `protobuf:"varint,4,opt,name=has_leader,json=hasLeader,proto3" json:"has_leader,omitempty"`
 	Version       string                 `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"` // of the configuration master that answers
+	Level         uint32                 `protobuf:"varint,6,opt,name=level,proto3" json:"level,omitempty"`    // the cluster's feature level; 0 is 1
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ClusterStatus) Reset() {
 	*x = ClusterStatus{}
-	mi := &file_confmaster_proto_msgTypes[3]
+	mi := &file_confmaster_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -194,7 +505,7 @@ func (x *ClusterStatus) String() string {
 func (*ClusterStatus) ProtoMessage() {}
 
 func (x *ClusterStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[3]
+	mi := &file_confmaster_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -207,7 +518,7 @@ func (x *ClusterStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterStatus.ProtoReflect.Descriptor instead.
 func (*ClusterStatus) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{3}
+	return file_confmaster_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ClusterStatus) GetCluster() string {
@@ -245,6 +556,13 @@ func (x *ClusterStatus) GetVersion() string {
 	return ""
 }
 
+func (x *ClusterStatus) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
 type GroupStatus struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -267,7 +585,7 @@ type GroupStatus struct {
 
 func (x *GroupStatus) Reset() {
 	*x = GroupStatus{}
-	mi := &file_confmaster_proto_msgTypes[4]
+	mi := &file_confmaster_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -279,7 +597,7 @@ func (x *GroupStatus) String() string {
 func (*GroupStatus) ProtoMessage() {}
 
 func (x *GroupStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[4]
+	mi := &file_confmaster_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -292,7 +610,7 @@ func (x *GroupStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupStatus.ProtoReflect.Descriptor instead.
 func (*GroupStatus) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{4}
+	return file_confmaster_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GroupStatus) GetName() string {
@@ -410,7 +728,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_confmaster_proto_msgTypes[5]
+	mi := &file_confmaster_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -422,7 +740,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[5]
+	mi := &file_confmaster_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -435,7 +753,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{5}
+	return file_confmaster_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Policy) GetCopies() uint32 {
@@ -497,7 +815,7 @@ type Recovery struct {
 
 func (x *Recovery) Reset() {
 	*x = Recovery{}
-	mi := &file_confmaster_proto_msgTypes[6]
+	mi := &file_confmaster_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -509,7 +827,7 @@ func (x *Recovery) String() string {
 func (*Recovery) ProtoMessage() {}
 
 func (x *Recovery) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[6]
+	mi := &file_confmaster_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -522,7 +840,7 @@ func (x *Recovery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Recovery.ProtoReflect.Descriptor instead.
 func (*Recovery) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{6}
+	return file_confmaster_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Recovery) GetEpoch() uint64 {
@@ -601,7 +919,7 @@ type ReplicaStatus struct {
 
 func (x *ReplicaStatus) Reset() {
 	*x = ReplicaStatus{}
-	mi := &file_confmaster_proto_msgTypes[7]
+	mi := &file_confmaster_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -613,7 +931,7 @@ func (x *ReplicaStatus) String() string {
 func (*ReplicaStatus) ProtoMessage() {}
 
 func (x *ReplicaStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[7]
+	mi := &file_confmaster_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -626,7 +944,7 @@ func (x *ReplicaStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaStatus.ProtoReflect.Descriptor instead.
 func (*ReplicaStatus) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{7}
+	return file_confmaster_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ReplicaStatus) GetNode() string {
@@ -722,13 +1040,15 @@ type ConfmasterStatus struct {
 	Leader        bool                   `protobuf:"varint,5,opt,name=leader,proto3" json:"leader,omitempty"`
 	Up            bool                   `protobuf:"varint,6,opt,name=up,proto3" json:"up,omitempty"`
 	Page          string                 `protobuf:"bytes,7,opt,name=page,proto3" json:"page,omitempty"`
+	Version       string                 `protobuf:"bytes,8,opt,name=version,proto3" json:"version,omitempty"`
+	HighestLevel  uint32                 `protobuf:"varint,9,opt,name=highest_level,json=highestLevel,proto3" json:"highest_level,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ConfmasterStatus) Reset() {
 	*x = ConfmasterStatus{}
-	mi := &file_confmaster_proto_msgTypes[8]
+	mi := &file_confmaster_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -740,7 +1060,7 @@ func (x *ConfmasterStatus) String() string {
 func (*ConfmasterStatus) ProtoMessage() {}
 
 func (x *ConfmasterStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[8]
+	mi := &file_confmaster_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -753,7 +1073,7 @@ func (x *ConfmasterStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfmasterStatus.ProtoReflect.Descriptor instead.
 func (*ConfmasterStatus) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{8}
+	return file_confmaster_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ConfmasterStatus) GetId() uint64 {
@@ -805,6 +1125,20 @@ func (x *ConfmasterStatus) GetPage() string {
 	return ""
 }
 
+func (x *ConfmasterStatus) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *ConfmasterStatus) GetHighestLevel() uint32 {
+	if x != nil {
+		return x.HighestLevel
+	}
+	return 0
+}
+
 type ReplicaSpec struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
@@ -818,7 +1152,7 @@ type ReplicaSpec struct {
 
 func (x *ReplicaSpec) Reset() {
 	*x = ReplicaSpec{}
-	mi := &file_confmaster_proto_msgTypes[9]
+	mi := &file_confmaster_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -830,7 +1164,7 @@ func (x *ReplicaSpec) String() string {
 func (*ReplicaSpec) ProtoMessage() {}
 
 func (x *ReplicaSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[9]
+	mi := &file_confmaster_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -843,7 +1177,7 @@ func (x *ReplicaSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaSpec.ProtoReflect.Descriptor instead.
 func (*ReplicaSpec) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{9}
+	return file_confmaster_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ReplicaSpec) GetNode() string {
@@ -894,7 +1228,7 @@ type CreateGroupRequest struct {
 
 func (x *CreateGroupRequest) Reset() {
 	*x = CreateGroupRequest{}
-	mi := &file_confmaster_proto_msgTypes[10]
+	mi := &file_confmaster_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -906,7 +1240,7 @@ func (x *CreateGroupRequest) String() string {
 func (*CreateGroupRequest) ProtoMessage() {}
 
 func (x *CreateGroupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[10]
+	mi := &file_confmaster_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -919,7 +1253,7 @@ func (x *CreateGroupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateGroupRequest.ProtoReflect.Descriptor instead.
 func (*CreateGroupRequest) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{10}
+	return file_confmaster_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CreateGroupRequest) GetName() string {
@@ -967,7 +1301,7 @@ type SwitchoverRequest struct {
 
 func (x *SwitchoverRequest) Reset() {
 	*x = SwitchoverRequest{}
-	mi := &file_confmaster_proto_msgTypes[11]
+	mi := &file_confmaster_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -979,7 +1313,7 @@ func (x *SwitchoverRequest) String() string {
 func (*SwitchoverRequest) ProtoMessage() {}
 
 func (x *SwitchoverRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[11]
+	mi := &file_confmaster_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -992,7 +1326,7 @@ func (x *SwitchoverRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SwitchoverRequest.ProtoReflect.Descriptor instead.
 func (*SwitchoverRequest) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{11}
+	return file_confmaster_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SwitchoverRequest) GetGroup() string {
@@ -1032,7 +1366,7 @@ type ChangeRequest struct {
 
 func (x *ChangeRequest) Reset() {
 	*x = ChangeRequest{}
-	mi := &file_confmaster_proto_msgTypes[12]
+	mi := &file_confmaster_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1044,7 +1378,7 @@ func (x *ChangeRequest) String() string {
 func (*ChangeRequest) ProtoMessage() {}
 
 func (x *ChangeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[12]
+	mi := &file_confmaster_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1057,7 +1391,7 @@ func (x *ChangeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeRequest.ProtoReflect.Descriptor instead.
 func (*ChangeRequest) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{12}
+	return file_confmaster_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ChangeRequest) GetGroup() string {
@@ -1239,7 +1573,7 @@ type ChangeSettings struct {
 
 func (x *ChangeSettings) Reset() {
 	*x = ChangeSettings{}
-	mi := &file_confmaster_proto_msgTypes[13]
+	mi := &file_confmaster_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1251,7 +1585,7 @@ func (x *ChangeSettings) String() string {
 func (*ChangeSettings) ProtoMessage() {}
 
 func (x *ChangeSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[13]
+	mi := &file_confmaster_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1264,7 +1598,7 @@ func (x *ChangeSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeSettings.ProtoReflect.Descriptor instead.
 func (*ChangeSettings) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{13}
+	return file_confmaster_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ChangeSettings) GetSettings() []*Setting {
@@ -1298,7 +1632,7 @@ type GroupSettingsRequest struct {
 
 func (x *GroupSettingsRequest) Reset() {
 	*x = GroupSettingsRequest{}
-	mi := &file_confmaster_proto_msgTypes[14]
+	mi := &file_confmaster_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1310,7 +1644,7 @@ func (x *GroupSettingsRequest) String() string {
 func (*GroupSettingsRequest) ProtoMessage() {}
 
 func (x *GroupSettingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[14]
+	mi := &file_confmaster_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1323,7 +1657,7 @@ func (x *GroupSettingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupSettingsRequest.ProtoReflect.Descriptor instead.
 func (*GroupSettingsRequest) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{14}
+	return file_confmaster_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GroupSettingsRequest) GetGroup() string {
@@ -1354,7 +1688,7 @@ type GroupSettings struct {
 
 func (x *GroupSettings) Reset() {
 	*x = GroupSettings{}
-	mi := &file_confmaster_proto_msgTypes[15]
+	mi := &file_confmaster_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1366,7 +1700,7 @@ func (x *GroupSettings) String() string {
 func (*GroupSettings) ProtoMessage() {}
 
 func (x *GroupSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[15]
+	mi := &file_confmaster_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1379,7 +1713,7 @@ func (x *GroupSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupSettings.ProtoReflect.Descriptor instead.
 func (*GroupSettings) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{15}
+	return file_confmaster_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GroupSettings) GetGroup() string {
@@ -1440,7 +1774,7 @@ type SettingsChange struct {
 
 func (x *SettingsChange) Reset() {
 	*x = SettingsChange{}
-	mi := &file_confmaster_proto_msgTypes[16]
+	mi := &file_confmaster_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1452,7 +1786,7 @@ func (x *SettingsChange) String() string {
 func (*SettingsChange) ProtoMessage() {}
 
 func (x *SettingsChange) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[16]
+	mi := &file_confmaster_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1465,7 +1799,7 @@ func (x *SettingsChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SettingsChange.ProtoReflect.Descriptor instead.
 func (*SettingsChange) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{16}
+	return file_confmaster_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SettingsChange) GetVersion() uint64 {
@@ -1534,7 +1868,7 @@ type RemoveReplica struct {
 
 func (x *RemoveReplica) Reset() {
 	*x = RemoveReplica{}
-	mi := &file_confmaster_proto_msgTypes[17]
+	mi := &file_confmaster_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1546,7 +1880,7 @@ func (x *RemoveReplica) String() string {
 func (*RemoveReplica) ProtoMessage() {}
 
 func (x *RemoveReplica) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[17]
+	mi := &file_confmaster_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1559,7 +1893,7 @@ func (x *RemoveReplica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveReplica.ProtoReflect.Descriptor instead.
 func (*RemoveReplica) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{17}
+	return file_confmaster_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RemoveReplica) GetNode() string {
@@ -1587,7 +1921,7 @@ type DrainReplica struct {
 
 func (x *DrainReplica) Reset() {
 	*x = DrainReplica{}
-	mi := &file_confmaster_proto_msgTypes[18]
+	mi := &file_confmaster_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1599,7 +1933,7 @@ func (x *DrainReplica) String() string {
 func (*DrainReplica) ProtoMessage() {}
 
 func (x *DrainReplica) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[18]
+	mi := &file_confmaster_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1612,7 +1946,7 @@ func (x *DrainReplica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainReplica.ProtoReflect.Descriptor instead.
 func (*DrainReplica) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{18}
+	return file_confmaster_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *DrainReplica) GetNode() string {
@@ -1647,7 +1981,7 @@ type ReplaceReplica struct {
 
 func (x *ReplaceReplica) Reset() {
 	*x = ReplaceReplica{}
-	mi := &file_confmaster_proto_msgTypes[19]
+	mi := &file_confmaster_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1659,7 +1993,7 @@ func (x *ReplaceReplica) String() string {
 func (*ReplaceReplica) ProtoMessage() {}
 
 func (x *ReplaceReplica) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[19]
+	mi := &file_confmaster_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1672,7 +2006,7 @@ func (x *ReplaceReplica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplaceReplica.ProtoReflect.Descriptor instead.
 func (*ReplaceReplica) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{19}
+	return file_confmaster_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ReplaceReplica) GetNode() string {
@@ -1704,7 +2038,7 @@ type CancelChange struct {
 
 func (x *CancelChange) Reset() {
 	*x = CancelChange{}
-	mi := &file_confmaster_proto_msgTypes[20]
+	mi := &file_confmaster_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1716,7 +2050,7 @@ func (x *CancelChange) String() string {
 func (*CancelChange) ProtoMessage() {}
 
 func (x *CancelChange) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[20]
+	mi := &file_confmaster_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1729,7 +2063,7 @@ func (x *CancelChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelChange.ProtoReflect.Descriptor instead.
 func (*CancelChange) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{20}
+	return file_confmaster_proto_rawDescGZIP(), []int{25}
 }
 
 // Recover goes on with the replicas that are left. confirm is the group's name, typed by the operator.
@@ -1743,7 +2077,7 @@ type Recover struct {
 
 func (x *Recover) Reset() {
 	*x = Recover{}
-	mi := &file_confmaster_proto_msgTypes[21]
+	mi := &file_confmaster_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1755,7 +2089,7 @@ func (x *Recover) String() string {
 func (*Recover) ProtoMessage() {}
 
 func (x *Recover) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[21]
+	mi := &file_confmaster_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1768,7 +2102,7 @@ func (x *Recover) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Recover.ProtoReflect.Descriptor instead.
 func (*Recover) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{21}
+	return file_confmaster_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Recover) GetConfirm() string {
@@ -1800,7 +2134,7 @@ type ChangePlan struct {
 
 func (x *ChangePlan) Reset() {
 	*x = ChangePlan{}
-	mi := &file_confmaster_proto_msgTypes[22]
+	mi := &file_confmaster_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1812,7 +2146,7 @@ func (x *ChangePlan) String() string {
 func (*ChangePlan) ProtoMessage() {}
 
 func (x *ChangePlan) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[22]
+	mi := &file_confmaster_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1825,7 +2159,7 @@ func (x *ChangePlan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangePlan.ProtoReflect.Descriptor instead.
 func (*ChangePlan) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{22}
+	return file_confmaster_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ChangePlan) GetVersion() uint64 {
@@ -1876,13 +2210,14 @@ type JoinRequest struct {
 	Group         string                 `protobuf:"bytes,2,opt,name=group,proto3" json:"group,omitempty"`
 	Replica       *ReplicaSpec           `protobuf:"bytes,3,opt,name=replica,proto3" json:"replica,omitempty"`
 	Incarnation   uint64                 `protobuf:"varint,4,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	HighestLevel  uint32                 `protobuf:"varint,5,opt,name=highest_level,json=highestLevel,proto3" json:"highest_level,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_confmaster_proto_msgTypes[23]
+	mi := &file_confmaster_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1894,7 +2229,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[23]
+	mi := &file_confmaster_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1907,7 +2242,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{23}
+	return file_confmaster_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *JoinRequest) GetCluster() string {
@@ -1938,6 +2273,13 @@ func (x *JoinRequest) GetIncarnation() uint64 {
 	return 0
 }
 
+func (x *JoinRequest) GetHighestLevel() uint32 {
+	if x != nil {
+		return x.HighestLevel
+	}
+	return 0
+}
+
 type ChangeReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Epoch         uint64                 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
@@ -1948,7 +2290,7 @@ type ChangeReply struct {
 
 func (x *ChangeReply) Reset() {
 	*x = ChangeReply{}
-	mi := &file_confmaster_proto_msgTypes[24]
+	mi := &file_confmaster_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1960,7 +2302,7 @@ func (x *ChangeReply) String() string {
 func (*ChangeReply) ProtoMessage() {}
 
 func (x *ChangeReply) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[24]
+	mi := &file_confmaster_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1973,7 +2315,7 @@ func (x *ChangeReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeReply.ProtoReflect.Descriptor instead.
 func (*ChangeReply) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{24}
+	return file_confmaster_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ChangeReply) GetEpoch() uint64 {
@@ -2000,7 +2342,7 @@ type WorkLogRequest struct {
 
 func (x *WorkLogRequest) Reset() {
 	*x = WorkLogRequest{}
-	mi := &file_confmaster_proto_msgTypes[25]
+	mi := &file_confmaster_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2012,7 +2354,7 @@ func (x *WorkLogRequest) String() string {
 func (*WorkLogRequest) ProtoMessage() {}
 
 func (x *WorkLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[25]
+	mi := &file_confmaster_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2025,7 +2367,7 @@ func (x *WorkLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkLogRequest.ProtoReflect.Descriptor instead.
 func (*WorkLogRequest) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{25}
+	return file_confmaster_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *WorkLogRequest) GetGroup() string {
@@ -2051,7 +2393,7 @@ type WorkLogReply struct {
 
 func (x *WorkLogReply) Reset() {
 	*x = WorkLogReply{}
-	mi := &file_confmaster_proto_msgTypes[26]
+	mi := &file_confmaster_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2063,7 +2405,7 @@ func (x *WorkLogReply) String() string {
 func (*WorkLogReply) ProtoMessage() {}
 
 func (x *WorkLogReply) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[26]
+	mi := &file_confmaster_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2076,7 +2418,7 @@ func (x *WorkLogReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkLogReply.ProtoReflect.Descriptor instead.
 func (*WorkLogReply) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{26}
+	return file_confmaster_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *WorkLogReply) GetEntries() []*WorkEntry {
@@ -2104,7 +2446,7 @@ type WorkEntry struct {
 
 func (x *WorkEntry) Reset() {
 	*x = WorkEntry{}
-	mi := &file_confmaster_proto_msgTypes[27]
+	mi := &file_confmaster_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2116,7 +2458,7 @@ func (x *WorkEntry) String() string {
 func (*WorkEntry) ProtoMessage() {}
 
 func (x *WorkEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[27]
+	mi := &file_confmaster_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2129,7 +2471,7 @@ func (x *WorkEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkEntry.ProtoReflect.Descriptor instead.
 func (*WorkEntry) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{27}
+	return file_confmaster_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *WorkEntry) GetId() uint64 {
@@ -2214,7 +2556,7 @@ type Witness struct {
 
 func (x *Witness) Reset() {
 	*x = Witness{}
-	mi := &file_confmaster_proto_msgTypes[28]
+	mi := &file_confmaster_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2226,7 +2568,7 @@ func (x *Witness) String() string {
 func (*Witness) ProtoMessage() {}
 
 func (x *Witness) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[28]
+	mi := &file_confmaster_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2239,7 +2581,7 @@ func (x *Witness) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Witness.ProtoReflect.Descriptor instead.
 func (*Witness) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{28}
+	return file_confmaster_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Witness) GetConfmaster() uint64 {
@@ -2286,7 +2628,7 @@ type Candidate struct {
 
 func (x *Candidate) Reset() {
 	*x = Candidate{}
-	mi := &file_confmaster_proto_msgTypes[29]
+	mi := &file_confmaster_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2298,7 +2640,7 @@ func (x *Candidate) String() string {
 func (*Candidate) ProtoMessage() {}
 
 func (x *Candidate) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[29]
+	mi := &file_confmaster_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2311,7 +2653,7 @@ func (x *Candidate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Candidate.ProtoReflect.Descriptor instead.
 func (*Candidate) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{29}
+	return file_confmaster_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Candidate) GetNode() string {
@@ -2380,7 +2722,7 @@ type EventsRequest struct {
 
 func (x *EventsRequest) Reset() {
 	*x = EventsRequest{}
-	mi := &file_confmaster_proto_msgTypes[30]
+	mi := &file_confmaster_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2392,7 +2734,7 @@ func (x *EventsRequest) String() string {
 func (*EventsRequest) ProtoMessage() {}
 
 func (x *EventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[30]
+	mi := &file_confmaster_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2405,7 +2747,7 @@ func (x *EventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsRequest.ProtoReflect.Descriptor instead.
 func (*EventsRequest) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{30}
+	return file_confmaster_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *EventsRequest) GetGroup() string {
@@ -2439,7 +2781,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_confmaster_proto_msgTypes[31]
+	mi := &file_confmaster_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2451,7 +2793,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[31]
+	mi := &file_confmaster_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2464,7 +2806,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{31}
+	return file_confmaster_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Event) GetId() uint64 {
@@ -2541,7 +2883,7 @@ type RaftMessage struct {
 
 func (x *RaftMessage) Reset() {
 	*x = RaftMessage{}
-	mi := &file_confmaster_proto_msgTypes[32]
+	mi := &file_confmaster_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2553,7 +2895,7 @@ func (x *RaftMessage) String() string {
 func (*RaftMessage) ProtoMessage() {}
 
 func (x *RaftMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[32]
+	mi := &file_confmaster_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2566,7 +2908,7 @@ func (x *RaftMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaftMessage.ProtoReflect.Descriptor instead.
 func (*RaftMessage) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{32}
+	return file_confmaster_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *RaftMessage) GetData() []byte {
@@ -2598,7 +2940,7 @@ type RaftDone struct {
 
 func (x *RaftDone) Reset() {
 	*x = RaftDone{}
-	mi := &file_confmaster_proto_msgTypes[33]
+	mi := &file_confmaster_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2610,7 +2952,7 @@ func (x *RaftDone) String() string {
 func (*RaftDone) ProtoMessage() {}
 
 func (x *RaftDone) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[33]
+	mi := &file_confmaster_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2623,7 +2965,7 @@ func (x *RaftDone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaftDone.ProtoReflect.Descriptor instead.
 func (*RaftDone) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{33}
+	return file_confmaster_proto_rawDescGZIP(), []int{38}
 }
 
 type Opinions struct {
@@ -2634,13 +2976,15 @@ type Opinions struct {
 	Pid           uint32                 `protobuf:"varint,4,opt,name=pid,proto3" json:"pid,omitempty"`
 	SentinelAddr  string                 `protobuf:"bytes,5,opt,name=sentinel_addr,json=sentinelAddr,proto3" json:"sentinel_addr,omitempty"`
 	Page          string                 `protobuf:"bytes,6,opt,name=page,proto3" json:"page,omitempty"`
+	Version       string                 `protobuf:"bytes,7,opt,name=version,proto3" json:"version,omitempty"`
+	HighestLevel  uint32                 `protobuf:"varint,8,opt,name=highest_level,json=highestLevel,proto3" json:"highest_level,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Opinions) Reset() {
 	*x = Opinions{}
-	mi := &file_confmaster_proto_msgTypes[34]
+	mi := &file_confmaster_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2652,7 +2996,7 @@ func (x *Opinions) String() string {
 func (*Opinions) ProtoMessage() {}
 
 func (x *Opinions) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[34]
+	mi := &file_confmaster_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2665,7 +3009,7 @@ func (x *Opinions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Opinions.ProtoReflect.Descriptor instead.
 func (*Opinions) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{34}
+	return file_confmaster_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Opinions) GetFrom() uint64 {
@@ -2710,6 +3054,20 @@ func (x *Opinions) GetPage() string {
 	return ""
 }
 
+func (x *Opinions) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Opinions) GetHighestLevel() uint32 {
+	if x != nil {
+		return x.HighestLevel
+	}
+	return 0
+}
+
 type Opinion struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Group         string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
@@ -2723,7 +3081,7 @@ type Opinion struct {
 
 func (x *Opinion) Reset() {
 	*x = Opinion{}
-	mi := &file_confmaster_proto_msgTypes[35]
+	mi := &file_confmaster_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2735,7 +3093,7 @@ func (x *Opinion) String() string {
 func (*Opinion) ProtoMessage() {}
 
 func (x *Opinion) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[35]
+	mi := &file_confmaster_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2748,7 +3106,7 @@ func (x *Opinion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Opinion.ProtoReflect.Descriptor instead.
 func (*Opinion) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{35}
+	return file_confmaster_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Opinion) GetGroup() string {
@@ -2796,7 +3154,7 @@ type OpinionsReply struct {
 
 func (x *OpinionsReply) Reset() {
 	*x = OpinionsReply{}
-	mi := &file_confmaster_proto_msgTypes[36]
+	mi := &file_confmaster_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2808,7 +3166,7 @@ func (x *OpinionsReply) String() string {
 func (*OpinionsReply) ProtoMessage() {}
 
 func (x *OpinionsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[36]
+	mi := &file_confmaster_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2821,7 +3179,7 @@ func (x *OpinionsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpinionsReply.ProtoReflect.Descriptor instead.
 func (*OpinionsReply) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{36}
+	return file_confmaster_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *OpinionsReply) GetConfmasters() []*ConfmasterStatus {
@@ -2840,7 +3198,7 @@ type DrillStateRequest struct {
 
 func (x *DrillStateRequest) Reset() {
 	*x = DrillStateRequest{}
-	mi := &file_confmaster_proto_msgTypes[37]
+	mi := &file_confmaster_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2852,7 +3210,7 @@ func (x *DrillStateRequest) String() string {
 func (*DrillStateRequest) ProtoMessage() {}
 
 func (x *DrillStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[37]
+	mi := &file_confmaster_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2865,7 +3223,7 @@ func (x *DrillStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrillStateRequest.ProtoReflect.Descriptor instead.
 func (*DrillStateRequest) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{37}
+	return file_confmaster_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *DrillStateRequest) GetGroup() string {
@@ -2884,7 +3242,7 @@ type DrillStateReply struct {
 
 func (x *DrillStateReply) Reset() {
 	*x = DrillStateReply{}
-	mi := &file_confmaster_proto_msgTypes[38]
+	mi := &file_confmaster_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2896,7 +3254,7 @@ func (x *DrillStateReply) String() string {
 func (*DrillStateReply) ProtoMessage() {}
 
 func (x *DrillStateReply) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[38]
+	mi := &file_confmaster_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2909,7 +3267,7 @@ func (x *DrillStateReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrillStateReply.ProtoReflect.Descriptor instead.
 func (*DrillStateReply) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{38}
+	return file_confmaster_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *DrillStateReply) GetAgents() []*DrillAgent {
@@ -2930,7 +3288,7 @@ type DrillAgent struct {
 
 func (x *DrillAgent) Reset() {
 	*x = DrillAgent{}
-	mi := &file_confmaster_proto_msgTypes[39]
+	mi := &file_confmaster_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2942,7 +3300,7 @@ func (x *DrillAgent) String() string {
 func (*DrillAgent) ProtoMessage() {}
 
 func (x *DrillAgent) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[39]
+	mi := &file_confmaster_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2955,7 +3313,7 @@ func (x *DrillAgent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrillAgent.ProtoReflect.Descriptor instead.
 func (*DrillAgent) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{39}
+	return file_confmaster_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *DrillAgent) GetName() string {
@@ -2989,7 +3347,7 @@ type EndDrillRequest struct {
 
 func (x *EndDrillRequest) Reset() {
 	*x = EndDrillRequest{}
-	mi := &file_confmaster_proto_msgTypes[40]
+	mi := &file_confmaster_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3001,7 +3359,7 @@ func (x *EndDrillRequest) String() string {
 func (*EndDrillRequest) ProtoMessage() {}
 
 func (x *EndDrillRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_confmaster_proto_msgTypes[40]
+	mi := &file_confmaster_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3014,7 +3372,7 @@ func (x *EndDrillRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndDrillRequest.ProtoReflect.Descriptor instead.
 func (*EndDrillRequest) Descriptor() ([]byte, []int) {
-	return file_confmaster_proto_rawDescGZIP(), []int{40}
+	return file_confmaster_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *EndDrillRequest) GetGroup() string {
@@ -3035,7 +3393,28 @@ var File_confmaster_proto protoreflect.FileDescriptor
 
 const file_confmaster_proto_rawDesc = "" +
 	"\n" +
-	"\x10confmaster.proto\x12\vlockstep.v1\x1a\fkvnode.proto\x1a\vdrill.proto\x1a\x10replicator.proto\"\x10\n" +
+	"\x10confmaster.proto\x12\vlockstep.v1\x1a\fkvnode.proto\x1a\vdrill.proto\x1a\x10replicator.proto\"\x0f\n" +
+	"\rLevelsRequest\"\xb6\x01\n" +
+	"\vLevelsReply\x12\x14\n" +
+	"\x05level\x18\x01 \x01(\rR\x05level\x12\x1a\n" +
+	"\bpossible\x18\x02 \x01(\rR\bpossible\x122\n" +
+	"\tprocesses\x18\x03 \x03(\v2\x14.lockstep.v1.LevelOfR\tprocesses\x12-\n" +
+	"\x06brings\x18\x04 \x03(\v2\x15.lockstep.v1.LevelRowR\x06brings\x12\x12\n" +
+	"\x04text\x18\x05 \x01(\tR\x04text\"\x95\x01\n" +
+	"\aLevelOf\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x14\n" +
+	"\x05group\x18\x02 \x01(\tR\x05group\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x18\n" +
+	"\aversion\x18\x04 \x01(\tR\aversion\x12\x18\n" +
+	"\ahighest\x18\x05 \x01(\rR\ahighest\x12\x18\n" +
+	"\aproblem\x18\x06 \x01(\tR\aproblem\"8\n" +
+	"\bLevelRow\x12\x14\n" +
+	"\x05level\x18\x01 \x01(\rR\x05level\x12\x16\n" +
+	"\x06brings\x18\x02 \x01(\tR\x06brings\"P\n" +
+	"\x11RaiseLevelRequest\x12\x0e\n" +
+	"\x02to\x18\x01 \x01(\rR\x02to\x12\x12\n" +
+	"\x04seen\x18\x02 \x01(\rR\x04seen\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"\x10\n" +
 	"\x0eOpenWebRequest\"a\n" +
 	"\fOpenWebReply\x12\x12\n" +
 	"\x04page\x18\x01 \x01(\tR\x04page\x12\x12\n" +
@@ -3043,14 +3422,15 @@ const file_confmaster_proto_rawDesc = "" +
 	"\agood_ms\x18\x03 \x01(\rR\x06goodMs\x12\x10\n" +
 	"\x03who\x18\x04 \x01(\tR\x03who\"%\n" +
 	"\rStatusRequest\x12\x14\n" +
-	"\x05local\x18\x01 \x01(\bR\x05local\"\xd5\x01\n" +
+	"\x05local\x18\x01 \x01(\bR\x05local\"\xeb\x01\n" +
 	"\rClusterStatus\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x120\n" +
 	"\x06groups\x18\x02 \x03(\v2\x18.lockstep.v1.GroupStatusR\x06groups\x12?\n" +
 	"\vconfmasters\x18\x03 \x03(\v2\x1d.lockstep.v1.ConfmasterStatusR\vconfmasters\x12\x1d\n" +
 	"\n" +
 	"has_leader\x18\x04 \x01(\bR\thasLeader\x12\x18\n" +
-	"\aversion\x18\x05 \x01(\tR\aversion\"\xb4\x03\n" +
+	"\aversion\x18\x05 \x01(\tR\aversion\x12\x14\n" +
+	"\x05level\x18\x06 \x01(\rR\x05level\"\xb4\x03\n" +
 	"\vGroupStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12 \n" +
@@ -3107,7 +3487,7 @@ const file_confmaster_proto_rawDesc = "" +
 	"\x03saw\x18\n" +
 	" \x01(\tR\x03saw\x12\x1b\n" +
 	"\tlag_bytes\x18\v \x01(\x04R\blagBytes\x12\x15\n" +
-	"\x06lag_ms\x18\f \x01(\rR\x05lagMs\"\xa9\x01\n" +
+	"\x06lag_ms\x18\f \x01(\rR\x05lagMs\"\xe8\x01\n" +
 	"\x10ConfmasterStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04addr\x18\x02 \x01(\tR\x04addr\x12#\n" +
@@ -3115,7 +3495,9 @@ const file_confmaster_proto_rawDesc = "" +
 	"\x03pid\x18\x04 \x01(\rR\x03pid\x12\x16\n" +
 	"\x06leader\x18\x05 \x01(\bR\x06leader\x12\x0e\n" +
 	"\x02up\x18\x06 \x01(\bR\x02up\x12\x12\n" +
-	"\x04page\x18\a \x01(\tR\x04page\"\x98\x01\n" +
+	"\x04page\x18\a \x01(\tR\x04page\x12\x18\n" +
+	"\aversion\x18\b \x01(\tR\aversion\x12#\n" +
+	"\rhighest_level\x18\t \x01(\rR\fhighestLevel\"\x98\x01\n" +
 	"\vReplicaSpec\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1f\n" +
 	"\vmanage_addr\x18\x02 \x01(\tR\n" +
@@ -3204,12 +3586,13 @@ const file_confmaster_proto_rawDesc = "" +
 	"\x06checks\x18\x03 \x03(\tR\x06checks\x12\x14\n" +
 	"\x05steps\x18\x04 \x03(\tR\x05steps\x12\x12\n" +
 	"\x04text\x18\x05 \x01(\tR\x04text\x121\n" +
-	"\brecovery\x18\x06 \x01(\v2\x15.lockstep.v1.RecoveryR\brecovery\"\x93\x01\n" +
+	"\brecovery\x18\x06 \x01(\v2\x15.lockstep.v1.RecoveryR\brecovery\"\xb8\x01\n" +
 	"\vJoinRequest\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x14\n" +
 	"\x05group\x18\x02 \x01(\tR\x05group\x122\n" +
 	"\areplica\x18\x03 \x01(\v2\x18.lockstep.v1.ReplicaSpecR\areplica\x12 \n" +
-	"\vincarnation\x18\x04 \x01(\x04R\vincarnation\"7\n" +
+	"\vincarnation\x18\x04 \x01(\x04R\vincarnation\x12#\n" +
+	"\rhighest_level\x18\x05 \x01(\rR\fhighestLevel\"7\n" +
 	"\vChangeReply\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\"<\n" +
@@ -3268,14 +3651,16 @@ const file_confmaster_proto_rawDesc = "" +
 	"\x04from\x18\x02 \x01(\x04R\x04from\x12\x18\n" +
 	"\acluster\x18\x03 \x01(\tR\acluster\"\n" +
 	"\n" +
-	"\bRaftDone\"\xb5\x01\n" +
+	"\bRaftDone\"\xf4\x01\n" +
 	"\bOpinions\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\x04R\x04from\x12\x18\n" +
 	"\acluster\x18\x02 \x01(\tR\acluster\x120\n" +
 	"\bopinions\x18\x03 \x03(\v2\x14.lockstep.v1.OpinionR\bopinions\x12\x10\n" +
 	"\x03pid\x18\x04 \x01(\rR\x03pid\x12#\n" +
 	"\rsentinel_addr\x18\x05 \x01(\tR\fsentinelAddr\x12\x12\n" +
-	"\x04page\x18\x06 \x01(\tR\x04page\"r\n" +
+	"\x04page\x18\x06 \x01(\tR\x04page\x12\x18\n" +
+	"\aversion\x18\a \x01(\tR\aversion\x12#\n" +
+	"\rhighest_level\x18\b \x01(\rR\fhighestLevel\"r\n" +
 	"\aOpinion\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x0e\n" +
@@ -3295,7 +3680,7 @@ const file_confmaster_proto_rawDesc = "" +
 	"\x06faults\x18\x03 \x01(\v2\x18.lockstep.v1.FaultsReplyR\x06faults\"=\n" +
 	"\x0fEndDrillRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x14\n" +
-	"\x05drill\x18\x02 \x01(\tR\x05drill2\xf8\x05\n" +
+	"\x05drill\x18\x02 \x01(\tR\x05drill2\x80\a\n" +
 	"\n" +
 	"Confmaster\x12@\n" +
 	"\x06Status\x12\x1a.lockstep.v1.StatusRequest\x1a\x1a.lockstep.v1.ClusterStatus\x12H\n" +
@@ -3306,7 +3691,10 @@ const file_confmaster_proto_rawDesc = "" +
 	"Switchover\x12\x1e.lockstep.v1.SwitchoverRequest\x1a\x18.lockstep.v1.ChangeReply\x12A\n" +
 	"\aWorkLog\x12\x1b.lockstep.v1.WorkLogRequest\x1a\x19.lockstep.v1.WorkLogReply\x12I\n" +
 	"\bSettings\x12!.lockstep.v1.GroupSettingsRequest\x1a\x1a.lockstep.v1.GroupSettings\x12:\n" +
-	"\x06Events\x12\x1a.lockstep.v1.EventsRequest\x1a\x12.lockstep.v1.Event0\x01\x12A\n" +
+	"\x06Events\x12\x1a.lockstep.v1.EventsRequest\x1a\x12.lockstep.v1.Event0\x01\x12>\n" +
+	"\x06Levels\x12\x1a.lockstep.v1.LevelsRequest\x1a\x18.lockstep.v1.LevelsReply\x12F\n" +
+	"\n" +
+	"RaiseLevel\x12\x1e.lockstep.v1.RaiseLevelRequest\x1a\x18.lockstep.v1.LevelsReply\x12A\n" +
 	"\aOpenWeb\x12\x1b.lockstep.v1.OpenWebRequest\x1a\x19.lockstep.v1.OpenWebReply\x12J\n" +
 	"\n" +
 	"DrillState\x12\x1e.lockstep.v1.DrillStateRequest\x1a\x1c.lockstep.v1.DrillStateReply\x12B\n" +
@@ -3327,114 +3715,125 @@ func file_confmaster_proto_rawDescGZIP() []byte {
 	return file_confmaster_proto_rawDescData
 }
 
-var file_confmaster_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
+var file_confmaster_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
 var file_confmaster_proto_goTypes = []any{
-	(*OpenWebRequest)(nil),       // 0: lockstep.v1.OpenWebRequest
-	(*OpenWebReply)(nil),         // 1: lockstep.v1.OpenWebReply
-	(*StatusRequest)(nil),        // 2: lockstep.v1.StatusRequest
-	(*ClusterStatus)(nil),        // 3: lockstep.v1.ClusterStatus
-	(*GroupStatus)(nil),          // 4: lockstep.v1.GroupStatus
-	(*Policy)(nil),               // 5: lockstep.v1.Policy
-	(*Recovery)(nil),             // 6: lockstep.v1.Recovery
-	(*ReplicaStatus)(nil),        // 7: lockstep.v1.ReplicaStatus
-	(*ConfmasterStatus)(nil),     // 8: lockstep.v1.ConfmasterStatus
-	(*ReplicaSpec)(nil),          // 9: lockstep.v1.ReplicaSpec
-	(*CreateGroupRequest)(nil),   // 10: lockstep.v1.CreateGroupRequest
-	(*SwitchoverRequest)(nil),    // 11: lockstep.v1.SwitchoverRequest
-	(*ChangeRequest)(nil),        // 12: lockstep.v1.ChangeRequest
-	(*ChangeSettings)(nil),       // 13: lockstep.v1.ChangeSettings
-	(*GroupSettingsRequest)(nil), // 14: lockstep.v1.GroupSettingsRequest
-	(*GroupSettings)(nil),        // 15: lockstep.v1.GroupSettings
-	(*SettingsChange)(nil),       // 16: lockstep.v1.SettingsChange
-	(*RemoveReplica)(nil),        // 17: lockstep.v1.RemoveReplica
-	(*DrainReplica)(nil),         // 18: lockstep.v1.DrainReplica
-	(*ReplaceReplica)(nil),       // 19: lockstep.v1.ReplaceReplica
-	(*CancelChange)(nil),         // 20: lockstep.v1.CancelChange
-	(*Recover)(nil),              // 21: lockstep.v1.Recover
-	(*ChangePlan)(nil),           // 22: lockstep.v1.ChangePlan
-	(*JoinRequest)(nil),          // 23: lockstep.v1.JoinRequest
-	(*ChangeReply)(nil),          // 24: lockstep.v1.ChangeReply
-	(*WorkLogRequest)(nil),       // 25: lockstep.v1.WorkLogRequest
-	(*WorkLogReply)(nil),         // 26: lockstep.v1.WorkLogReply
-	(*WorkEntry)(nil),            // 27: lockstep.v1.WorkEntry
-	(*Witness)(nil),              // 28: lockstep.v1.Witness
-	(*Candidate)(nil),            // 29: lockstep.v1.Candidate
-	(*EventsRequest)(nil),        // 30: lockstep.v1.EventsRequest
-	(*Event)(nil),                // 31: lockstep.v1.Event
-	(*RaftMessage)(nil),          // 32: lockstep.v1.RaftMessage
-	(*RaftDone)(nil),             // 33: lockstep.v1.RaftDone
-	(*Opinions)(nil),             // 34: lockstep.v1.Opinions
-	(*Opinion)(nil),              // 35: lockstep.v1.Opinion
-	(*OpinionsReply)(nil),        // 36: lockstep.v1.OpinionsReply
-	(*DrillStateRequest)(nil),    // 37: lockstep.v1.DrillStateRequest
-	(*DrillStateReply)(nil),      // 38: lockstep.v1.DrillStateReply
-	(*DrillAgent)(nil),           // 39: lockstep.v1.DrillAgent
-	(*EndDrillRequest)(nil),      // 40: lockstep.v1.EndDrillRequest
-	(*ReplicaState)(nil),         // 41: lockstep.v1.ReplicaState
-	(*Setting)(nil),              // 42: lockstep.v1.Setting
-	(*FaultsReply)(nil),          // 43: lockstep.v1.FaultsReply
+	(*LevelsRequest)(nil),        // 0: lockstep.v1.LevelsRequest
+	(*LevelsReply)(nil),          // 1: lockstep.v1.LevelsReply
+	(*LevelOf)(nil),              // 2: lockstep.v1.LevelOf
+	(*LevelRow)(nil),             // 3: lockstep.v1.LevelRow
+	(*RaiseLevelRequest)(nil),    // 4: lockstep.v1.RaiseLevelRequest
+	(*OpenWebRequest)(nil),       // 5: lockstep.v1.OpenWebRequest
+	(*OpenWebReply)(nil),         // 6: lockstep.v1.OpenWebReply
+	(*StatusRequest)(nil),        // 7: lockstep.v1.StatusRequest
+	(*ClusterStatus)(nil),        // 8: lockstep.v1.ClusterStatus
+	(*GroupStatus)(nil),          // 9: lockstep.v1.GroupStatus
+	(*Policy)(nil),               // 10: lockstep.v1.Policy
+	(*Recovery)(nil),             // 11: lockstep.v1.Recovery
+	(*ReplicaStatus)(nil),        // 12: lockstep.v1.ReplicaStatus
+	(*ConfmasterStatus)(nil),     // 13: lockstep.v1.ConfmasterStatus
+	(*ReplicaSpec)(nil),          // 14: lockstep.v1.ReplicaSpec
+	(*CreateGroupRequest)(nil),   // 15: lockstep.v1.CreateGroupRequest
+	(*SwitchoverRequest)(nil),    // 16: lockstep.v1.SwitchoverRequest
+	(*ChangeRequest)(nil),        // 17: lockstep.v1.ChangeRequest
+	(*ChangeSettings)(nil),       // 18: lockstep.v1.ChangeSettings
+	(*GroupSettingsRequest)(nil), // 19: lockstep.v1.GroupSettingsRequest
+	(*GroupSettings)(nil),        // 20: lockstep.v1.GroupSettings
+	(*SettingsChange)(nil),       // 21: lockstep.v1.SettingsChange
+	(*RemoveReplica)(nil),        // 22: lockstep.v1.RemoveReplica
+	(*DrainReplica)(nil),         // 23: lockstep.v1.DrainReplica
+	(*ReplaceReplica)(nil),       // 24: lockstep.v1.ReplaceReplica
+	(*CancelChange)(nil),         // 25: lockstep.v1.CancelChange
+	(*Recover)(nil),              // 26: lockstep.v1.Recover
+	(*ChangePlan)(nil),           // 27: lockstep.v1.ChangePlan
+	(*JoinRequest)(nil),          // 28: lockstep.v1.JoinRequest
+	(*ChangeReply)(nil),          // 29: lockstep.v1.ChangeReply
+	(*WorkLogRequest)(nil),       // 30: lockstep.v1.WorkLogRequest
+	(*WorkLogReply)(nil),         // 31: lockstep.v1.WorkLogReply
+	(*WorkEntry)(nil),            // 32: lockstep.v1.WorkEntry
+	(*Witness)(nil),              // 33: lockstep.v1.Witness
+	(*Candidate)(nil),            // 34: lockstep.v1.Candidate
+	(*EventsRequest)(nil),        // 35: lockstep.v1.EventsRequest
+	(*Event)(nil),                // 36: lockstep.v1.Event
+	(*RaftMessage)(nil),          // 37: lockstep.v1.RaftMessage
+	(*RaftDone)(nil),             // 38: lockstep.v1.RaftDone
+	(*Opinions)(nil),             // 39: lockstep.v1.Opinions
+	(*Opinion)(nil),              // 40: lockstep.v1.Opinion
+	(*OpinionsReply)(nil),        // 41: lockstep.v1.OpinionsReply
+	(*DrillStateRequest)(nil),    // 42: lockstep.v1.DrillStateRequest
+	(*DrillStateReply)(nil),      // 43: lockstep.v1.DrillStateReply
+	(*DrillAgent)(nil),           // 44: lockstep.v1.DrillAgent
+	(*EndDrillRequest)(nil),      // 45: lockstep.v1.EndDrillRequest
+	(*ReplicaState)(nil),         // 46: lockstep.v1.ReplicaState
+	(*Setting)(nil),              // 47: lockstep.v1.Setting
+	(*FaultsReply)(nil),          // 48: lockstep.v1.FaultsReply
 }
 var file_confmaster_proto_depIdxs = []int32{
-	4,  // 0: lockstep.v1.ClusterStatus.groups:type_name -> lockstep.v1.GroupStatus
-	8,  // 1: lockstep.v1.ClusterStatus.confmasters:type_name -> lockstep.v1.ConfmasterStatus
-	7,  // 2: lockstep.v1.GroupStatus.replicas:type_name -> lockstep.v1.ReplicaStatus
-	5,  // 3: lockstep.v1.GroupStatus.policy:type_name -> lockstep.v1.Policy
-	6,  // 4: lockstep.v1.GroupStatus.recoveries:type_name -> lockstep.v1.Recovery
-	41, // 5: lockstep.v1.ReplicaStatus.state:type_name -> lockstep.v1.ReplicaState
-	9,  // 6: lockstep.v1.CreateGroupRequest.replicas:type_name -> lockstep.v1.ReplicaSpec
-	5,  // 7: lockstep.v1.ChangeRequest.set_policy:type_name -> lockstep.v1.Policy
-	9,  // 8: lockstep.v1.ChangeRequest.add_replica:type_name -> lockstep.v1.ReplicaSpec
-	17, // 9: lockstep.v1.ChangeRequest.remove_replica:type_name -> lockstep.v1.RemoveReplica
-	18, // 10: lockstep.v1.ChangeRequest.drain_replica:type_name -> lockstep.v1.DrainReplica
-	19, // 11: lockstep.v1.ChangeRequest.replace_replica:type_name -> lockstep.v1.ReplaceReplica
-	20, // 12: lockstep.v1.ChangeRequest.cancel:type_name -> lockstep.v1.CancelChange
-	21, // 13: lockstep.v1.ChangeRequest.recover:type_name -> lockstep.v1.Recover
-	10, // 14: lockstep.v1.ChangeRequest.create:type_name -> lockstep.v1.CreateGroupRequest
-	13, // 15: lockstep.v1.ChangeRequest.settings:type_name -> lockstep.v1.ChangeSettings
-	42, // 16: lockstep.v1.ChangeSettings.settings:type_name -> lockstep.v1.Setting
-	42, // 17: lockstep.v1.GroupSettings.settings:type_name -> lockstep.v1.Setting
-	16, // 18: lockstep.v1.GroupSettings.history:type_name -> lockstep.v1.SettingsChange
-	9,  // 19: lockstep.v1.ReplaceReplica.by:type_name -> lockstep.v1.ReplicaSpec
-	6,  // 20: lockstep.v1.ChangePlan.recovery:type_name -> lockstep.v1.Recovery
-	9,  // 21: lockstep.v1.JoinRequest.replica:type_name -> lockstep.v1.ReplicaSpec
-	27, // 22: lockstep.v1.WorkLogReply.entries:type_name -> lockstep.v1.WorkEntry
-	28, // 23: lockstep.v1.WorkEntry.witnesses:type_name -> lockstep.v1.Witness
-	29, // 24: lockstep.v1.WorkEntry.candidates:type_name -> lockstep.v1.Candidate
-	35, // 25: lockstep.v1.Opinions.opinions:type_name -> lockstep.v1.Opinion
-	8,  // 26: lockstep.v1.OpinionsReply.confmasters:type_name -> lockstep.v1.ConfmasterStatus
-	39, // 27: lockstep.v1.DrillStateReply.agents:type_name -> lockstep.v1.DrillAgent
-	43, // 28: lockstep.v1.DrillAgent.faults:type_name -> lockstep.v1.FaultsReply
-	2,  // 29: lockstep.v1.Confmaster.Status:input_type -> lockstep.v1.StatusRequest
-	10, // 30: lockstep.v1.Confmaster.CreateGroup:input_type -> lockstep.v1.CreateGroupRequest
-	12, // 31: lockstep.v1.Confmaster.Change:input_type -> lockstep.v1.ChangeRequest
-	23, // 32: lockstep.v1.Confmaster.Join:input_type -> lockstep.v1.JoinRequest
-	11, // 33: lockstep.v1.Confmaster.Switchover:input_type -> lockstep.v1.SwitchoverRequest
-	25, // 34: lockstep.v1.Confmaster.WorkLog:input_type -> lockstep.v1.WorkLogRequest
-	14, // 35: lockstep.v1.Confmaster.Settings:input_type -> lockstep.v1.GroupSettingsRequest
-	30, // 36: lockstep.v1.Confmaster.Events:input_type -> lockstep.v1.EventsRequest
-	0,  // 37: lockstep.v1.Confmaster.OpenWeb:input_type -> lockstep.v1.OpenWebRequest
-	37, // 38: lockstep.v1.Confmaster.DrillState:input_type -> lockstep.v1.DrillStateRequest
-	40, // 39: lockstep.v1.Confmaster.EndDrill:input_type -> lockstep.v1.EndDrillRequest
-	32, // 40: lockstep.v1.Peer.Raft:input_type -> lockstep.v1.RaftMessage
-	34, // 41: lockstep.v1.Peer.Opine:input_type -> lockstep.v1.Opinions
-	3,  // 42: lockstep.v1.Confmaster.Status:output_type -> lockstep.v1.ClusterStatus
-	24, // 43: lockstep.v1.Confmaster.CreateGroup:output_type -> lockstep.v1.ChangeReply
-	22, // 44: lockstep.v1.Confmaster.Change:output_type -> lockstep.v1.ChangePlan
-	24, // 45: lockstep.v1.Confmaster.Join:output_type -> lockstep.v1.ChangeReply
-	24, // 46: lockstep.v1.Confmaster.Switchover:output_type -> lockstep.v1.ChangeReply
-	26, // 47: lockstep.v1.Confmaster.WorkLog:output_type -> lockstep.v1.WorkLogReply
-	15, // 48: lockstep.v1.Confmaster.Settings:output_type -> lockstep.v1.GroupSettings
-	31, // 49: lockstep.v1.Confmaster.Events:output_type -> lockstep.v1.Event
-	1,  // 50: lockstep.v1.Confmaster.OpenWeb:output_type -> lockstep.v1.OpenWebReply
-	38, // 51: lockstep.v1.Confmaster.DrillState:output_type -> lockstep.v1.DrillStateReply
-	24, // 52: lockstep.v1.Confmaster.EndDrill:output_type -> lockstep.v1.ChangeReply
-	33, // 53: lockstep.v1.Peer.Raft:output_type -> lockstep.v1.RaftDone
-	36, // 54: lockstep.v1.Peer.Opine:output_type -> lockstep.v1.OpinionsReply
-	42, // [42:55] is the sub-list for method output_type
-	29, // [29:42] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	2,  // 0: lockstep.v1.LevelsReply.processes:type_name -> lockstep.v1.LevelOf
+	3,  // 1: lockstep.v1.LevelsReply.brings:type_name -> lockstep.v1.LevelRow
+	9,  // 2: lockstep.v1.ClusterStatus.groups:type_name -> lockstep.v1.GroupStatus
+	13, // 3: lockstep.v1.ClusterStatus.confmasters:type_name -> lockstep.v1.ConfmasterStatus
+	12, // 4: lockstep.v1.GroupStatus.replicas:type_name -> lockstep.v1.ReplicaStatus
+	10, // 5: lockstep.v1.GroupStatus.policy:type_name -> lockstep.v1.Policy
+	11, // 6: lockstep.v1.GroupStatus.recoveries:type_name -> lockstep.v1.Recovery
+	46, // 7: lockstep.v1.ReplicaStatus.state:type_name -> lockstep.v1.ReplicaState
+	14, // 8: lockstep.v1.CreateGroupRequest.replicas:type_name -> lockstep.v1.ReplicaSpec
+	10, // 9: lockstep.v1.ChangeRequest.set_policy:type_name -> lockstep.v1.Policy
+	14, // 10: lockstep.v1.ChangeRequest.add_replica:type_name -> lockstep.v1.ReplicaSpec
+	22, // 11: lockstep.v1.ChangeRequest.remove_replica:type_name -> lockstep.v1.RemoveReplica
+	23, // 12: lockstep.v1.ChangeRequest.drain_replica:type_name -> lockstep.v1.DrainReplica
+	24, // 13: lockstep.v1.ChangeRequest.replace_replica:type_name -> lockstep.v1.ReplaceReplica
+	25, // 14: lockstep.v1.ChangeRequest.cancel:type_name -> lockstep.v1.CancelChange
+	26, // 15: lockstep.v1.ChangeRequest.recover:type_name -> lockstep.v1.Recover
+	15, // 16: lockstep.v1.ChangeRequest.create:type_name -> lockstep.v1.CreateGroupRequest
+	18, // 17: lockstep.v1.ChangeRequest.settings:type_name -> lockstep.v1.ChangeSettings
+	47, // 18: lockstep.v1.ChangeSettings.settings:type_name -> lockstep.v1.Setting
+	47, // 19: lockstep.v1.GroupSettings.settings:type_name -> lockstep.v1.Setting
+	21, // 20: lockstep.v1.GroupSettings.history:type_name -> lockstep.v1.SettingsChange
+	14, // 21: lockstep.v1.ReplaceReplica.by:type_name -> lockstep.v1.ReplicaSpec
+	11, // 22: lockstep.v1.ChangePlan.recovery:type_name -> lockstep.v1.Recovery
+	14, // 23: lockstep.v1.JoinRequest.replica:type_name -> lockstep.v1.ReplicaSpec
+	32, // 24: lockstep.v1.WorkLogReply.entries:type_name -> lockstep.v1.WorkEntry
+	33, // 25: lockstep.v1.WorkEntry.witnesses:type_name -> lockstep.v1.Witness
+	34, // 26: lockstep.v1.WorkEntry.candidates:type_name -> lockstep.v1.Candidate
+	40, // 27: lockstep.v1.Opinions.opinions:type_name -> lockstep.v1.Opinion
+	13, // 28: lockstep.v1.OpinionsReply.confmasters:type_name -> lockstep.v1.ConfmasterStatus
+	44, // 29: lockstep.v1.DrillStateReply.agents:type_name -> lockstep.v1.DrillAgent
+	48, // 30: lockstep.v1.DrillAgent.faults:type_name -> lockstep.v1.FaultsReply
+	7,  // 31: lockstep.v1.Confmaster.Status:input_type -> lockstep.v1.StatusRequest
+	15, // 32: lockstep.v1.Confmaster.CreateGroup:input_type -> lockstep.v1.CreateGroupRequest
+	17, // 33: lockstep.v1.Confmaster.Change:input_type -> lockstep.v1.ChangeRequest
+	28, // 34: lockstep.v1.Confmaster.Join:input_type -> lockstep.v1.JoinRequest
+	16, // 35: lockstep.v1.Confmaster.Switchover:input_type -> lockstep.v1.SwitchoverRequest
+	30, // 36: lockstep.v1.Confmaster.WorkLog:input_type -> lockstep.v1.WorkLogRequest
+	19, // 37: lockstep.v1.Confmaster.Settings:input_type -> lockstep.v1.GroupSettingsRequest
+	35, // 38: lockstep.v1.Confmaster.Events:input_type -> lockstep.v1.EventsRequest
+	0,  // 39: lockstep.v1.Confmaster.Levels:input_type -> lockstep.v1.LevelsRequest
+	4,  // 40: lockstep.v1.Confmaster.RaiseLevel:input_type -> lockstep.v1.RaiseLevelRequest
+	5,  // 41: lockstep.v1.Confmaster.OpenWeb:input_type -> lockstep.v1.OpenWebRequest
+	42, // 42: lockstep.v1.Confmaster.DrillState:input_type -> lockstep.v1.DrillStateRequest
+	45, // 43: lockstep.v1.Confmaster.EndDrill:input_type -> lockstep.v1.EndDrillRequest
+	37, // 44: lockstep.v1.Peer.Raft:input_type -> lockstep.v1.RaftMessage
+	39, // 45: lockstep.v1.Peer.Opine:input_type -> lockstep.v1.Opinions
+	8,  // 46: lockstep.v1.Confmaster.Status:output_type -> lockstep.v1.ClusterStatus
+	29, // 47: lockstep.v1.Confmaster.CreateGroup:output_type -> lockstep.v1.ChangeReply
+	27, // 48: lockstep.v1.Confmaster.Change:output_type -> lockstep.v1.ChangePlan
+	29, // 49: lockstep.v1.Confmaster.Join:output_type -> lockstep.v1.ChangeReply
+	29, // 50: lockstep.v1.Confmaster.Switchover:output_type -> lockstep.v1.ChangeReply
+	31, // 51: lockstep.v1.Confmaster.WorkLog:output_type -> lockstep.v1.WorkLogReply
+	20, // 52: lockstep.v1.Confmaster.Settings:output_type -> lockstep.v1.GroupSettings
+	36, // 53: lockstep.v1.Confmaster.Events:output_type -> lockstep.v1.Event
+	1,  // 54: lockstep.v1.Confmaster.Levels:output_type -> lockstep.v1.LevelsReply
+	1,  // 55: lockstep.v1.Confmaster.RaiseLevel:output_type -> lockstep.v1.LevelsReply
+	6,  // 56: lockstep.v1.Confmaster.OpenWeb:output_type -> lockstep.v1.OpenWebReply
+	43, // 57: lockstep.v1.Confmaster.DrillState:output_type -> lockstep.v1.DrillStateReply
+	29, // 58: lockstep.v1.Confmaster.EndDrill:output_type -> lockstep.v1.ChangeReply
+	38, // 59: lockstep.v1.Peer.Raft:output_type -> lockstep.v1.RaftDone
+	41, // 60: lockstep.v1.Peer.Opine:output_type -> lockstep.v1.OpinionsReply
+	46, // [46:61] is the sub-list for method output_type
+	31, // [31:46] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_confmaster_proto_init() }
@@ -3445,8 +3844,8 @@ func file_confmaster_proto_init() {
 	file_kvnode_proto_init()
 	file_drill_proto_init()
 	file_replicator_proto_init()
-	file_confmaster_proto_msgTypes[5].OneofWrappers = []any{}
-	file_confmaster_proto_msgTypes[12].OneofWrappers = []any{
+	file_confmaster_proto_msgTypes[10].OneofWrappers = []any{}
+	file_confmaster_proto_msgTypes[17].OneofWrappers = []any{
 		(*ChangeRequest_SetPolicy)(nil),
 		(*ChangeRequest_AddReplica)(nil),
 		(*ChangeRequest_RemoveReplica)(nil),
@@ -3463,7 +3862,7 @@ func file_confmaster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_confmaster_proto_rawDesc), len(file_confmaster_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   41,
+			NumMessages:   46,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

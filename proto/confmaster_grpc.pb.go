@@ -27,6 +27,8 @@ const (
 	Confmaster_WorkLog_FullMethodName     = "/lockstep.v1.Confmaster/WorkLog"
 	Confmaster_Settings_FullMethodName    = "/lockstep.v1.Confmaster/Settings"
 	Confmaster_Events_FullMethodName      = "/lockstep.v1.Confmaster/Events"
+	Confmaster_Levels_FullMethodName      = "/lockstep.v1.Confmaster/Levels"
+	Confmaster_RaiseLevel_FullMethodName  = "/lockstep.v1.Confmaster/RaiseLevel"
 	Confmaster_OpenWeb_FullMethodName     = "/lockstep.v1.Confmaster/OpenWeb"
 	Confmaster_DrillState_FullMethodName  = "/lockstep.v1.Confmaster/DrillState"
 	Confmaster_EndDrill_FullMethodName    = "/lockstep.v1.Confmaster/EndDrill"
@@ -46,7 +48,8 @@ type ConfmasterClient interface {
 	// say what to do; ABORTED: the group is not as the caller saw it, look again.
 	Change(ctx context.Context, in *ChangeRequest, opts ...grpc.CallOption) (*ChangePlan, error)
 	// Join registers the replica that asks for it, as an operator's AddReplica does. Idempotent. ALREADY_EXISTS: the name
-	// or an address is in use; FAILED_PRECONDITION: not now, try again (no such group, another change is running).
+	// or an address is in use; FAILED_PRECONDITION: not now, try again (no such group, another change is running);
+	// OUT_OF_RANGE: the cluster's feature level is above what it can.
 	Join(ctx context.Context, in *JoinRequest, opts ...grpc.CallOption) (*ChangeReply, error)
 	// Switchover hands mastership over (to any suitable replica when to is empty) and returns when the new master is
 	// established or the attempt was given up.
@@ -57,6 +60,11 @@ type ConfmasterClient interface {
 	Settings(ctx context.Context, in *GroupSettingsRequest, opts ...grpc.CallOption) (*GroupSettings, error)
 	// Events follows role changes, fail-overs and plans as they happen.
 	Events(ctx context.Context, in *EventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Event], error)
+	// Levels tells which feature level every process can, the cluster's, and what higher ones bring.
+	Levels(ctx context.Context, in *LevelsRequest, opts ...grpc.CallOption) (*LevelsReply, error)
+	// RaiseLevel raises the cluster's feature level for good, or, with dry_run, says whether it would. FAILED_PRECONDITION: a process
+	// cannot, or was not heard of lately; the text names all of them. ABORTED: the level is not the one that the caller saw.
+	RaiseLevel(ctx context.Context, in *RaiseLevelRequest, opts ...grpc.CallOption) (*LevelsReply, error)
 	// OpenWeb lets the caller log in, once and soon, at the web page of the configuration master that answers, with the
 	// roles that the caller has. FAILED_PRECONDITION: there is no page, or nobody can log in there; the text says why.
 	OpenWeb(ctx context.Context, in *OpenWebRequest, opts ...grpc.CallOption) (*OpenWebReply, error)
@@ -164,6 +172,26 @@ func (c *confmasterClient) Events(ctx context.Context, in *EventsRequest, opts .
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Confmaster_EventsClient = grpc.ServerStreamingClient[Event]
 
+func (c *confmasterClient) Levels(ctx context.Context, in *LevelsRequest, opts ...grpc.CallOption) (*LevelsReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(LevelsReply)
+	err := c.cc.Invoke(ctx, Confmaster_Levels_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *confmasterClient) RaiseLevel(ctx context.Context, in *RaiseLevelRequest, opts ...grpc.CallOption) (*LevelsReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(LevelsReply)
+	err := c.cc.Invoke(ctx, Confmaster_RaiseLevel_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *confmasterClient) OpenWeb(ctx context.Context, in *OpenWebRequest, opts ...grpc.CallOption) (*OpenWebReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(OpenWebReply)
@@ -208,7 +236,8 @@ type ConfmasterServer interface {
 	// say what to do; ABORTED: the group is not as the caller saw it, look again.
 	Change(context.Context, *ChangeRequest) (*ChangePlan, error)
 	// Join registers the replica that asks for it, as an operator's AddReplica does. Idempotent. ALREADY_EXISTS: the name
-	// or an address is in use; FAILED_PRECONDITION: not now, try again (no such group, another change is running).
+	// or an address is in use; FAILED_PRECONDITION: not now, try again (no such group, another change is running);
+	// OUT_OF_RANGE: the cluster's feature level is above what it can.
 	Join(context.Context, *JoinRequest) (*ChangeReply, error)
 	// Switchover hands mastership over (to any suitable replica when to is empty) and returns when the new master is
 	// established or the attempt was given up.
@@ -219,6 +248,11 @@ type ConfmasterServer interface {
 	Settings(context.Context, *GroupSettingsRequest) (*GroupSettings, error)
 	// Events follows role changes, fail-overs and plans as they happen.
 	Events(*EventsRequest, grpc.ServerStreamingServer[Event]) error
+	// Levels tells which feature level every process can, the cluster's, and what higher ones bring.
+	Levels(context.Context, *LevelsRequest) (*LevelsReply, error)
+	// RaiseLevel raises the cluster's feature level for good, or, with dry_run, says whether it would. FAILED_PRECONDITION: a process
+	// cannot, or was not heard of lately; the text names all of them. ABORTED: the level is not the one that the caller saw.
+	RaiseLevel(context.Context, *RaiseLevelRequest) (*LevelsReply, error)
 	// OpenWeb lets the caller log in, once and soon, at the web page of the configuration master that answers, with the
 	// roles that the caller has. FAILED_PRECONDITION: there is no page, or nobody can log in there; the text says why.
 	OpenWeb(context.Context, *OpenWebRequest) (*OpenWebReply, error)
@@ -260,6 +294,12 @@ func (UnimplementedConfmasterServer) Settings(context.Context, *GroupSettingsReq
 }
 func (UnimplementedConfmasterServer) Events(*EventsRequest, grpc.ServerStreamingServer[Event]) error {
 	return status.Error(codes.Unimplemented, "method Events not implemented")
+}
+func (UnimplementedConfmasterServer) Levels(context.Context, *LevelsRequest) (*LevelsReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Levels not implemented")
+}
+func (UnimplementedConfmasterServer) RaiseLevel(context.Context, *RaiseLevelRequest) (*LevelsReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method RaiseLevel not implemented")
 }
 func (UnimplementedConfmasterServer) OpenWeb(context.Context, *OpenWebRequest) (*OpenWebReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method OpenWeb not implemented")
@@ -428,6 +468,42 @@ func _Confmaster_Events_Handler(srv interface{}, stream grpc.ServerStream) error
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Confmaster_EventsServer = grpc.ServerStreamingServer[Event]
 
+func _Confmaster_Levels_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(LevelsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ConfmasterServer).Levels(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Confmaster_Levels_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ConfmasterServer).Levels(ctx, req.(*LevelsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Confmaster_RaiseLevel_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RaiseLevelRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ConfmasterServer).RaiseLevel(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Confmaster_RaiseLevel_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ConfmasterServer).RaiseLevel(ctx, req.(*RaiseLevelRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Confmaster_OpenWeb_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(OpenWebRequest)
 	if err := dec(in); err != nil {
@@ -516,6 +592,14 @@ var Confmaster_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Settings",
 			Handler:    _Confmaster_Settings_Handler,
+		},
+		{
+			MethodName: "Levels",
+			Handler:    _Confmaster_Levels_Handler,
+		},
+		{
+			MethodName: "RaiseLevel",
+			Handler:    _Confmaster_RaiseLevel_Handler,
 		},
 		{
 			MethodName: "OpenWeb",

@@ -892,8 +892,10 @@ type KVState struct {
 	Images        []*Image               `protobuf:"bytes,11,rep,name=images,proto3" json:"images,omitempty"`       // newest first
 	Receiving     *ImageTransfer         `protobuf:"bytes,12,opt,name=receiving,proto3" json:"receiving,omitempty"` // absent unless an image is being fetched
 	Sending       []*ImageTransfer       `protobuf:"bytes,13,rep,name=sending,proto3" json:"sending,omitempty"`
-	LogTimeMs     int64                  `protobuf:"varint,14,opt,name=log_time_ms,json=logTimeMs,proto3" json:"log_time_ms,omitempty"` // stamp of the last frame that was executed, Unix milliseconds
-	ClockMs       int64                  `protobuf:"varint,15,opt,name=clock_ms,json=clockMs,proto3" json:"clock_ms,omitempty"`         // what the clock of this machine shows, Unix milliseconds
+	LogTimeMs     int64                  `protobuf:"varint,14,opt,name=log_time_ms,json=logTimeMs,proto3" json:"log_time_ms,omitempty"`        // stamp of the last frame that was executed, Unix milliseconds
+	ClockMs       int64                  `protobuf:"varint,15,opt,name=clock_ms,json=clockMs,proto3" json:"clock_ms,omitempty"`                // what the clock of this machine shows, Unix milliseconds
+	Level         uint32                 `protobuf:"varint,16,opt,name=level,proto3" json:"level,omitempty"`                                   // the cluster's feature level, as the replicator beside says; 0 is 1
+	HighestLevel  uint32                 `protobuf:"varint,17,opt,name=highest_level,json=highestLevel,proto3" json:"highest_level,omitempty"` // that this program can; 0 is 1
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1029,6 +1031,20 @@ func (x *KVState) GetLogTimeMs() int64 {
 func (x *KVState) GetClockMs() int64 {
 	if x != nil {
 		return x.ClockMs
+	}
+	return 0
+}
+
+func (x *KVState) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
+func (x *KVState) GetHighestLevel() uint32 {
+	if x != nil {
+		return x.HighestLevel
 	}
 	return 0
 }
@@ -1767,7 +1783,7 @@ const file_kvnode_proto_rawDesc = "" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x1a\n" +
 	"\bproblems\x18\x02 \x03(\tR\bproblems\"=\n" +
 	"\x0eKVStateRequest\x12+\n" +
-	"\x06target\x18\x01 \x01(\v2\x13.lockstep.v1.TargetR\x06target\"\xcc\x03\n" +
+	"\x06target\x18\x01 \x01(\v2\x13.lockstep.v1.TargetR\x06target\"\x87\x04\n" +
 	"\aKVState\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x14\n" +
 	"\x05group\x18\x02 \x01(\tR\x05group\x12\x12\n" +
@@ -1785,7 +1801,9 @@ const file_kvnode_proto_rawDesc = "" +
 	"\treceiving\x18\f \x01(\v2\x1a.lockstep.v1.ImageTransferR\treceiving\x124\n" +
 	"\asending\x18\r \x03(\v2\x1a.lockstep.v1.ImageTransferR\asending\x12\x1e\n" +
 	"\vlog_time_ms\x18\x0e \x01(\x03R\tlogTimeMs\x12\x19\n" +
-	"\bclock_ms\x18\x0f \x01(\x03R\aclockMs\"\x93\x01\n" +
+	"\bclock_ms\x18\x0f \x01(\x03R\aclockMs\x12\x14\n" +
+	"\x05level\x18\x10 \x01(\rR\x05level\x12#\n" +
+	"\rhighest_level\x18\x11 \x01(\rR\fhighestLevel\"\x93\x01\n" +
 	"\x05Image\x12\x10\n" +
 	"\x03lsn\x18\x01 \x01(\x04R\x03lsn\x12\x19\n" +
 	"\bstamp_ms\x18\x02 \x01(\x03R\astampMs\x12\x1d\n" +

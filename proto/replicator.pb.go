@@ -525,10 +525,13 @@ func (x *GroupConfig) GetMembers() []*Member {
 
 // Target names whom a request is meant for; a replicator of another cluster, group or name refuses it.
 type Target struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Cluster       string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
-	Group         string                 `protobuf:"bytes,2,opt,name=group,proto3" json:"group,omitempty"`
-	Node          string                 `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Cluster string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Group   string                 `protobuf:"bytes,2,opt,name=group,proto3" json:"group,omitempty"`
+	Node    string                 `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
+	// The cluster's feature level, where a configuration master asks; 0: it is not told. A replicator that cannot it refuses the call and
+	// ends. Never renumbered: every level understands it.
+	Level         uint32 `protobuf:"varint,4,opt,name=level,proto3" json:"level,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -582,6 +585,13 @@ func (x *Target) GetNode() string {
 		return x.Node
 	}
 	return ""
+}
+
+func (x *Target) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
 }
 
 type Address struct {
@@ -744,8 +754,13 @@ type ReplicaState struct {
 	Archives        bool   `protobuf:"varint,42,opt,name=archives,proto3" json:"archives,omitempty"`
 	ArchiveAgeMs    uint64 `protobuf:"varint,43,opt,name=archive_age_ms,json=archiveAgeMs,proto3" json:"archive_age_ms,omitempty"`
 	ArchiveLagBytes uint64 `protobuf:"varint,44,opt,name=archive_lag_bytes,json=archiveLagBytes,proto3" json:"archive_lag_bytes,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Feature levels; 0 is 1, that of versions which do not tell. The highest that this replicator can, and the KV node beside (of
+	// which nothing is known unless it is attached); and the cluster's as far as this replica knows it.
+	HighestLevel   uint32 `protobuf:"varint,45,opt,name=highest_level,json=highestLevel,proto3" json:"highest_level,omitempty"`
+	KvHighestLevel uint32 `protobuf:"varint,46,opt,name=kv_highest_level,json=kvHighestLevel,proto3" json:"kv_highest_level,omitempty"`
+	Level          uint32 `protobuf:"varint,47,opt,name=level,proto3" json:"level,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *ReplicaState) Reset() {
@@ -1082,6 +1097,27 @@ func (x *ReplicaState) GetArchiveAgeMs() uint64 {
 func (x *ReplicaState) GetArchiveLagBytes() uint64 {
 	if x != nil {
 		return x.ArchiveLagBytes
+	}
+	return 0
+}
+
+func (x *ReplicaState) GetHighestLevel() uint32 {
+	if x != nil {
+		return x.HighestLevel
+	}
+	return 0
+}
+
+func (x *ReplicaState) GetKvHighestLevel() uint32 {
+	if x != nil {
+		return x.KvHighestLevel
+	}
+	return 0
+}
+
+func (x *ReplicaState) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
 	}
 	return 0
 }
@@ -1761,11 +1797,12 @@ const file_replicator_proto_rawDesc = "" +
 	"\x05reign\x18\x02 \x01(\x04R\x05reign\x12\x16\n" +
 	"\x06master\x18\x03 \x01(\tR\x06master\x12\x16\n" +
 	"\x06copies\x18\x04 \x01(\rR\x06copies\x12-\n" +
-	"\amembers\x18\x05 \x03(\v2\x13.lockstep.v1.MemberR\amembers\"L\n" +
+	"\amembers\x18\x05 \x03(\v2\x13.lockstep.v1.MemberR\amembers\"b\n" +
 	"\x06Target\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x14\n" +
 	"\x05group\x18\x02 \x01(\tR\x05group\x12\x12\n" +
-	"\x04node\x18\x03 \x01(\tR\x04node\":\n" +
+	"\x04node\x18\x03 \x01(\tR\x04node\x12\x14\n" +
+	"\x05level\x18\x04 \x01(\rR\x05level\":\n" +
 	"\aAddress\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1b\n" +
 	"\tdata_addr\x18\x02 \x01(\tR\bdataAddr\"u\n" +
@@ -1773,7 +1810,8 @@ const file_replicator_proto_rawDesc = "" +
 	"\x06target\x18\x01 \x01(\v2\x13.lockstep.v1.TargetR\x06target\x12\x1f\n" +
 	"\vinterval_ms\x18\x02 \x01(\rR\n" +
 	"intervalMs\x12\x17\n" +
-	"\arest_ms\x18\x03 \x01(\rR\x06restMs\"\xe9\t\n" +
+	"\arest_ms\x18\x03 \x01(\rR\x06restMs\"\xce\n" +
+	"\n" +
 	"\fReplicaState\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x14\n" +
 	"\x05group\x18\x02 \x01(\tR\x05group\x12\x12\n" +
@@ -1830,7 +1868,10 @@ const file_replicator_proto_rawDesc = "" +
 	"image_from\x18) \x01(\tR\timageFrom\x12\x1a\n" +
 	"\barchives\x18* \x01(\bR\barchives\x12$\n" +
 	"\x0earchive_age_ms\x18+ \x01(\x04R\farchiveAgeMs\x12*\n" +
-	"\x11archive_lag_bytes\x18, \x01(\x04R\x0farchiveLagBytes\"u\n" +
+	"\x11archive_lag_bytes\x18, \x01(\x04R\x0farchiveLagBytes\x12#\n" +
+	"\rhighest_level\x18- \x01(\rR\fhighestLevel\x12(\n" +
+	"\x10kv_highest_level\x18. \x01(\rR\x0ekvHighestLevel\x12\x14\n" +
+	"\x05level\x18/ \x01(\rR\x05level\"u\n" +
 	"\tPeerState\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x18\n" +

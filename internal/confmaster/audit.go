@@ -30,7 +30,7 @@ const (
 )
 
 // audit puts on record who changed what, and what came of it: in the log of this process, and, if it was done, in the work log
-// of the group, before the caller is answered. It returns err.
+// of the group, before the caller is answered; of no group there is none. It returns err.
 func (s *service) audit(ctx context.Context, group, what string, err error) error {
 	outcome := "done"
 	if err != nil {
@@ -38,7 +38,7 @@ func (s *service) audit(ctx context.Context, group, what string, err error) erro
 	}
 	who := trust.CallerOf(ctx).String()
 	s.node.logger.Info("audit", "who", who, "group", group, "what", what, "outcome", outcome)
-	if err != nil {
+	if err != nil || group == "" {
 		return err
 	}
 	text := fmt.Sprintf("%s%s: %s: %s (%s)", auditMark, who, what, outcome, time.Now().UTC().Format(time.RFC3339Nano))

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"lockstep/internal/failover"
+	"lockstep/internal/level"
 	"lockstep/internal/trust"
 	lockstep "lockstep/proto"
 	"lockstep/smr"
@@ -155,7 +156,7 @@ func replicaOf(r *lockstep.ReplicaSpec) *failover.Replica {
 // replica of this cluster, this group and this name is worth knowing before it is registered.
 func (s *service) look(ctx context.Context, group string, spec *lockstep.ReplicaSpec) (*failover.Replica, []string, error) {
 	r := replicaOf(spec)
-	if r.DataAddr != "" {
+	if r.DataAddr != "" && s.node.level.Level() == level.First {
 		return r, nil, nil
 	}
 	if r.ManageAddr == "" {
@@ -167,10 +168,18 @@ func (s *service) look(ctx context.Context, group string, spec *lockstep.Replica
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
-	state, err := lockstep.NewReplicatorClient(conn).State(ctx, &lockstep.WatchRequest{Target: s.node.target(group, r.Node)})
+	target := s.node.target(group, r.Node)
+	target.Level = 0 // it is none of ours yet: it may be asked what it can, and told that it cannot be added
+	state, err := lockstep.NewReplicatorClient(conn).State(ctx, &lockstep.WatchRequest{Target: target})
+	if err != nil && r.DataAddr != "" {
+		return r, nil, nil // all was said; what it can it will be asked when it is there
+	}
 	if err != nil {
 		return nil, nil, status.Errorf(codes.FailedPrecondition, "replica %s at %s: %s: start its replicator first, with --node %s --group %s --cluster %s",
 			r.Node, r.ManageAddr, status.Convert(err).Message(), r.Node, group, s.node.config.Cluster)
+	}
+	if err := s.checkNewcomer(r.Node, state); err != nil || r.DataAddr != "" {
+		return r, nil, err
 	}
 	r.DataAddr, r.KVAddr = state.GetDataAddr(), state.GetKvAddr()
 	content := fmt.Sprintf("holds a log up to LSN %d", state.GetEnd())
@@ -189,6 +198,9 @@ func (s *service) Join(ctx context.Context, request *lockstep.JoinRequest) (*loc
 	}
 	if request.GetCluster() != s.node.config.Cluster {
 		return nil, status.Errorf(codes.PermissionDenied, "cluster %q, this is %q", request.GetCluster(), s.node.config.Cluster)
+	}
+	if known, can := s.node.level.Level(), level.Of(request.GetHighestLevel()); can < known {
+		return nil, status.Error(codes.OutOfRange, level.Refuse(known, can))
 	}
 	out, conn, err := s.leaderConn(ctx)
 	if err != nil {

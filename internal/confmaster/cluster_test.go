@@ -86,6 +86,8 @@ func (c *testCluster) start(i int) {
 	m.done = make(chan error, 1)
 	go func() {
 		err := m.node.serve(ctx, listener, []net.Listener{sentinel})
+		listener.Close() // who ends before it serves leaves them open, as Run expects
+		sentinel.Close()
 		home.close()
 		m.done <- errors.Join(err, m.node.store.close())
 	}()

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"lockstep/internal/failover"
+	"lockstep/internal/level"
 	"lockstep/internal/obs"
 	"lockstep/internal/trust"
 )
@@ -48,6 +49,8 @@ type Config struct {
 	Logger *slog.Logger
 	// Observer shows this configuration master to people and programs; nil: nobody is shown anything.
 	Observer *obs.Observer
+
+	highest int // feature level that this program can; 0: level.Highest()
 }
 
 // Peer is one configuration master.
@@ -182,6 +185,22 @@ func (c *Config) peer(id uint64) *Peer {
 	return nil
 }
 
+// version of this program, "" if nobody is shown it.
+func (c *Config) version() string {
+	if c.Observer == nil {
+		return ""
+	}
+	return c.Observer.Version
+}
+
+// highestLevel is the highest feature level that this program can.
+func (c *Config) highestLevel() int {
+	if c.highest != 0 {
+		return c.highest
+	}
+	return level.Highest()
+}
+
 // announced is where others find our Sentinel.
 func (c *Config) announced() string {
 	if c.SentinelAnnounce != "" {
@@ -196,7 +215,7 @@ func (c *Config) announced() string {
 func (c *Config) options() failover.Options {
 	ticks := func(d time.Duration) int { return max(1, int(d/(failover.TickMillis*time.Millisecond))) }
 	o := failover.Options{
-		Self: c.ID, ProbeTicks: ticks(c.Probe), SuspectTicks: ticks(c.Suspect),
+		Self: c.ID, Level: c.highestLevel(), ProbeTicks: ticks(c.Probe), SuspectTicks: ticks(c.Suspect),
 		DropTicks: ticks(c.Drop), LowerTicks: ticks(c.Lower),
 	}
 	for _, p := range c.Peers {

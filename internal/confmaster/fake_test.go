@@ -68,6 +68,8 @@ type fakeReplica struct {
 	slow     time.Duration
 	fences   int
 	kvAdmin  string // management address of its KV node, "" if that has none
+	level    uint32 // highest feature level of replicator and KV node, 0 is 1
+	told     uint32 // the cluster's, as it was told last
 	resets   bool   // its connections end with a reset, like those of a host that forgot them
 }
 
@@ -210,7 +212,8 @@ func (f *fakeReplica) position() uint64 {
 func (f *fakeReplica) state() *lockstep.ReplicaState {
 	s := &lockstep.ReplicaState{Cluster: f.group.cluster, Group: f.group.name, Node: f.node, Incarnation: f.incarnation, Life: f.life,
 		Blank: f.blank, Role: "none", Leading: f.leading, Promise: f.promise, Epoch: f.promise, Master: f.master, End: f.end, Durable: f.end,
-		Commit: f.commit, Safe: f.commit, Applied: f.commit, PositionEpoch: f.position(), Attached: f.attached, KvAddr: f.kv, DataAddr: f.kv, Pid: 1, KvPid: 2, KvAdminAddr: f.kvAdmin}
+		Commit: f.commit, Safe: f.commit, Applied: f.commit, PositionEpoch: f.position(), Attached: f.attached, KvAddr: f.kv, DataAddr: f.kv, Pid: 1, KvPid: 2, KvAdminAddr: f.kvAdmin,
+		HighestLevel: f.level, KvHighestLevel: f.level, Version: f.node + "-version"}
 	switch {
 	case f.leading:
 		s.Role, s.Master, s.Writable = "master", f.node, f.group.held(f, f.config)
@@ -259,6 +262,7 @@ func (f *fakeReplica) order(ctx context.Context, target *lockstep.Target, do fun
 func (f *fakeReplica) Watch(request *lockstep.WatchRequest, stream grpc.ServerStreamingServer[lockstep.ReplicaState]) error {
 	ticker := time.NewTicker(time.Duration(request.GetIntervalMs()) * time.Millisecond)
 	defer ticker.Stop()
+	f.group.change(func() { f.told = request.GetTarget().GetLevel() })
 	for {
 		f.group.mu.Lock()
 		state, frozen, changed := f.state(), f.frozen, f.group.changed

@@ -52,7 +52,7 @@ type families struct {
 	hasLeader, role, term, index, changes, behind, up, inbox, idle obs.Family
 	state, epoch, copies, master, plan                             obs.Family
 	replicaUp, replicaMember, silent                               obs.Family
-	events                                                         obs.Family
+	events, level                                                  obs.Family
 }
 
 func newGauges(n *node) *gauges {
@@ -76,6 +76,7 @@ func newGauges(n *node) *gauges {
 			behind:    gauge("raft_peer_lag_entries", "At the leader: entries of the raft log that the other one has not confirmed.", "peer"),
 			up:        gauge("up", "1 if this configuration master thinks that the other one lives.", "peer"),
 			inbox:     gauge("inbox_length", "Inputs that wait for the loop."),
+			level:     gauge("feature_level", "The cluster's feature level as this configuration master knows it, and the highest that it supports.", "of"),
 			idle:      gauge("loop_idle_seconds", "Since the loop last published its state."),
 
 			state:  gauge("group_state", "1 for the state of the group, 0 for the others.", "group", "state"),
@@ -187,6 +188,8 @@ func (g *gauges) Collect(metrics chan<- prometheus.Metric) {
 	f.changes.Send(metrics, float64(g.changes.Load()))
 	f.inbox.Send(metrics, float64(len(n.inbox)))
 	f.idle.Send(metrics, g.idle().Seconds())
+	f.level.Send(metrics, float64(n.level.Level()), "cluster")
+	f.level.Send(metrics, float64(n.config.highestLevel()), "highest")
 	if status := n.status.Load(); status != nil {
 		g.collectStatus(metrics, status)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"lockstep/internal/failover"
 	"lockstep/internal/fault"
+	"lockstep/internal/level"
 	lockstep "lockstep/proto"
 	"lockstep/smr"
 )
@@ -91,6 +92,7 @@ type node struct {
 	status  atomic.Pointer[lockstep.ClusterStatus] // any goroutine reads
 	redis   atomic.Pointer[redisView]              // any goroutine reads
 	leader  atomic.Uint64                          // any goroutine reads; 0: none known
+	level   level.Gate                             // any goroutine reads: the cluster's feature level, that of state
 	stopped chan struct{}                          // closed when the loop has ended
 }
 
@@ -104,6 +106,8 @@ type peerInfo struct {
 	pid      uint32
 	sentinel string
 	page     string
+	version  string
+	level    uint32 // highest feature level that it can, 0 is 1
 	at       time.Time
 }
 
@@ -142,7 +146,7 @@ func (n *node) load() error {
 	if err != nil {
 		return err
 	}
-	n.state, err = failover.DecodeState(snapshot.GetData())
+	n.state, err = decodeState(snapshot.GetData(), n.config.highestLevel())
 	if err != nil {
 		return fmt.Errorf("state of the cluster in %s: %w", n.config.Dir, err)
 	}
@@ -165,6 +169,7 @@ func (n *node) load() error {
 		return fmt.Errorf("start raft: %w", err)
 	}
 	n.driver = failover.New(n.config.options(), n.state)
+	n.level.Learn(n.state.FeatureLevel())
 	n.dirty = true
 	return nil
 }
@@ -399,7 +404,7 @@ func (n *node) heir() uint64 {
 
 // restore replaces the state by a snapshot of the leader.
 func (n *node) restore(snapshot *raftpb.Snapshot) error {
-	state, err := failover.DecodeState(snapshot.GetData())
+	state, err := decodeState(snapshot.GetData(), n.config.highestLevel())
 	if err != nil {
 		return fmt.Errorf("snapshot of the leader: %w", err)
 	}
@@ -411,6 +416,9 @@ func (n *node) restore(snapshot *raftpb.Snapshot) error {
 	n.applied = snapshot.GetMetadata().GetIndex()
 	n.saved = n.applied
 	n.confState = snapshot.GetMetadata().GetConfState()
+	if err := n.learnLevel(); err != nil {
+		return err
+	}
 	n.step(&failover.Restored{})
 	n.watch.follow(n.state)
 	n.tell(events, false)
@@ -450,6 +458,9 @@ func (n *node) apply(entry *raftpb.Entry) error {
 			return fmt.Errorf("raft entry %d: %w: is this program older than the leader's?", entry.GetIndex(), err)
 		}
 		result := n.state.Apply(&command)
+		if err := n.learnLevel(); err != nil {
+			return fmt.Errorf("raft entry %d: %w", entry.GetIndex(), err)
+		}
 		n.step(&failover.Committed{Result: result})
 		n.watch.follow(n.state)
 		n.tell(result.Events, entry.GetIndex() <= n.known)
@@ -502,7 +513,8 @@ func (n *node) opine() {
 	if n.lead == 0 || n.lead == n.config.ID {
 		return
 	}
-	message := &lockstep.Opinions{From: n.config.ID, Cluster: n.config.Cluster, Pid: pid(), SentinelAddr: n.config.announced(), Page: n.config.page()}
+	message := &lockstep.Opinions{From: n.config.ID, Cluster: n.config.Cluster, Pid: pid(), SentinelAddr: n.config.announced(), Page: n.config.page(),
+		Version: n.config.version(), HighestLevel: uint32(n.config.highestLevel())}
 	for _, o := range n.driver.Opinions() {
 		message.Opinions = append(message.Opinions, &lockstep.Opinion{Group: o.Group, Node: string(o.Node), Up: o.Up, SilentMs: o.SilentMillis, Saw: o.Saw})
 	}
@@ -514,11 +526,11 @@ func (n *node) takeOpinions(m *lockstep.Opinions) {
 	if n.role != raft.StateLeader {
 		return
 	}
-	in := failover.Opinions{From: m.GetFrom()}
+	in := failover.Opinions{From: m.GetFrom(), Level: int(m.GetHighestLevel())}
 	for _, o := range m.GetOpinions() {
 		in.Opinions = append(in.Opinions, failover.Opinion{Group: o.GetGroup(), Node: smr.NodeID(o.GetNode()), Up: o.GetUp(), SilentMillis: o.GetSilentMs(), Saw: o.GetSaw()})
 	}
-	n.peers[m.GetFrom()] = peerInfo{pid: m.GetPid(), sentinel: m.GetSentinelAddr(), page: m.GetPage(), at: time.Now()}
+	n.peers[m.GetFrom()] = peerInfo{pid: m.GetPid(), sentinel: m.GetSentinelAddr(), page: m.GetPage(), version: m.GetVersion(), level: m.GetHighestLevel(), at: time.Now()}
 	n.step(&in)
 }
 

@@ -13,6 +13,8 @@ func methodRoles() map[string][]trust.Role {
 		lockstep.Confmaster_WorkLog_FullMethodName:     looks,
 		lockstep.Confmaster_Settings_FullMethodName:    looks,
 		lockstep.Confmaster_Events_FullMethodName:      looks,
+		lockstep.Confmaster_Levels_FullMethodName:      looks,
+		lockstep.Confmaster_RaiseLevel_FullMethodName:  {trust.Admin}, // nobody can take it back
 		lockstep.Confmaster_OpenWeb_FullMethodName:     {trust.Viewer},
 		lockstep.Confmaster_CreateGroup_FullMethodName: {trust.Admin},
 		lockstep.Confmaster_Change_FullMethodName:      {trust.Operator},

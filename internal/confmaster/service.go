@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"lockstep/internal/failover"
+	"lockstep/internal/level"
 	"lockstep/internal/trust"
 	"lockstep/internal/web"
 	lockstep "lockstep/proto"
@@ -173,7 +174,7 @@ func (s *service) WorkLog(ctx context.Context, request *lockstep.WorkLogRequest)
 	err := s.node.send(ctx, func() error {
 		reply := &lockstep.WorkLogReply{}
 		for i := len(s.node.state.Log) - 1; i >= 0 && len(reply.Entries) < limit; i-- {
-			if e := &s.node.state.Log[i]; request.GetGroup() == "" || e.Group == request.GetGroup() {
+			if e := &s.node.state.Log[i]; request.GetGroup() == "" || e.Group == "" || e.Group == request.GetGroup() {
 				reply.Entries = append(reply.Entries, entryMessage(e))
 			}
 		}
@@ -215,7 +216,9 @@ func (s *service) Events(request *lockstep.EventsRequest, stream grpc.ServerStre
 		return status.Error(codes.ResourceExhausted, "too many follow the events")
 	}
 	defer subscriber.leave()
-	wanted := func(e *lockstep.Event) bool { return request.GetGroup() == "" || e.GetGroup() == request.GetGroup() }
+	wanted := func(e *lockstep.Event) bool {
+		return request.GetGroup() == "" || e.GetGroup() == "" || e.GetGroup() == request.GetGroup()
+	}
 	if request.GetAfter() > 0 { // 0 follows from now on
 		for _, e := range kept {
 			if wanted(e) {
@@ -279,7 +282,7 @@ func (s *service) checkMessage(m *raftpb.Message, from uint64) error {
 	if m.GetType() != raftpb.MsgSnap {
 		return nil
 	}
-	state, err := failover.DecodeState(m.GetSnapshot().GetData())
+	state, err := decodeState(m.GetSnapshot().GetData(), s.node.config.highestLevel())
 	if err != nil {
 		return fmt.Errorf("snapshot: %w", err)
 	}
@@ -307,6 +310,9 @@ func (s *service) Raft(stream grpc.ClientStreamingServer[lockstep.RaftMessage, l
 			return status.Errorf(codes.InvalidArgument, "raft message of %d: %v", m.GetFrom(), err)
 		}
 		if err := s.checkMessage(message, m.GetFrom()); err != nil {
+			if errors.Is(err, level.ErrTooLow) { // nothing that comes from here on would be understood
+				_ = s.node.send(stream.Context(), func() error { return err })
+			}
 			return status.Errorf(codes.InvalidArgument, "raft message of %d: %v", m.GetFrom(), err)
 		}
 		if err := s.node.send(stream.Context(), func() error { s.node.stepRaft(message); return nil }); err != nil {

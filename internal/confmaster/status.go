@@ -16,14 +16,11 @@ func pid() uint32 { return uint32(os.Getpid()) }
 // publish makes the status that others see. Messages in it are never changed afterwards.
 func (n *node) publish() {
 	n.dirty, n.published = false, n.ticks
-	status := &lockstep.ClusterStatus{Cluster: n.state.Cluster, HasLeader: n.lead != 0}
+	status := &lockstep.ClusterStatus{Cluster: n.state.Cluster, HasLeader: n.lead != 0, Version: n.config.version(), Level: uint32(n.state.FeatureLevel())}
 	for i := range n.state.Groups {
 		status.Groups = append(status.Groups, n.groupStatus(&n.state.Groups[i]))
 	}
 	status.Confmasters = n.confmasterStatus()
-	if n.config.Observer != nil {
-		status.Version = n.config.Observer.Version
-	}
 	n.status.Store(status)
 	n.gauges.look()
 	usable := 0
@@ -111,11 +108,14 @@ func (n *node) confmasterStatus() []*lockstep.ConfmasterStatus {
 		switch c := told[p.ID]; {
 		case p.ID == n.config.ID:
 			out.Pid, out.SentinelAddr, out.Page = pid(), n.config.announced(), n.config.page()
+			out.Version, out.HighestLevel = n.config.version(), uint32(n.config.highestLevel())
 		case known:
 			out.Pid, out.SentinelAddr, out.Page = info.pid, info.sentinel, info.page
+			out.Version, out.HighestLevel = info.version, info.level
 			out.Up = time.Since(info.at) < n.config.Suspect+5*n.config.Probe
 		case c != nil:
 			out.Pid, out.SentinelAddr, out.Page = c.GetPid(), c.GetSentinelAddr(), c.GetPage()
+			out.Version, out.HighestLevel = c.GetVersion(), c.GetHighestLevel()
 			if n.role != raft.StateLeader { // what an earlier leader said of who is up is too old for a new one
 				out.Up = n.lead != 0 && (c.GetUp() || p.ID == n.lead)
 			}

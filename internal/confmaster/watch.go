@@ -35,6 +35,7 @@ type watcher struct {
 
 type watchStream struct {
 	addr   string
+	level  int // feature level that the replica was told
 	cancel context.CancelFunc
 }
 
@@ -52,7 +53,7 @@ func (w *watcher) follow(state *failover.State) {
 		}
 	}
 	for key, stream := range w.streams {
-		if wanted[key] != stream.addr {
+		if wanted[key] != stream.addr || stream.level != state.FeatureLevel() { // opened anew it tells the replica what was raised
 			stream.cancel()
 			delete(w.streams, key)
 		}
@@ -60,7 +61,7 @@ func (w *watcher) follow(state *failover.State) {
 	for key, addr := range wanted {
 		if w.streams[key] == nil {
 			ctx, cancel := context.WithCancel(w.ctx)
-			w.streams[key] = &watchStream{addr: addr, cancel: cancel}
+			w.streams[key] = &watchStream{addr: addr, level: state.FeatureLevel(), cancel: cancel}
 			w.tasks.Go(func() {
 				defer cancel()
 				w.serve(ctx, key, addr)
@@ -160,8 +161,9 @@ func sawOf(err error) string {
 	}
 }
 
+// target names a replica of the cluster, and tells it the cluster's feature level.
 func (n *node) target(group string, replica smr.NodeID) *lockstep.Target {
-	return &lockstep.Target{Cluster: n.config.Cluster, Group: group, Node: string(replica)}
+	return &lockstep.Target{Cluster: n.config.Cluster, Group: group, Node: string(replica), Level: uint32(n.level.Level())}
 }
 
 // viewOf turns what a replicator says into what the driver reads.
@@ -175,6 +177,7 @@ func viewOf(s *lockstep.ReplicaState) failover.ReplicaView {
 		Stopped: s.GetStopped(), NeedImage: s.GetNeedImage(), LoopIdleMillis: s.GetLoopIdleMs(), DiskStuckMillis: s.GetDiskStuckMs(),
 		KVSilentMillis: s.GetKvSilentMs(), KVAddr: s.GetKvAddr(), DataAddr: s.GetDataAddr(),
 		KVAdminAddr: s.GetKvAdminAddr(), ImageFrom: s.GetImageFrom(),
+		Level: int(s.GetHighestLevel()), KVLevel: int(s.GetKvHighestLevel()),
 	}
 	for _, p := range s.GetPeers() {
 		view.Peers = append(view.Peers, failover.PeerView{

@@ -94,7 +94,7 @@ func newRoot(s *screen) *cobra.Command {
 	root.SuggestionsMinimumDistance = 2
 	root.AddCommand(
 		newUp(s), newDown(s), newNode(s),
-		newStatus(s), newTop(s), newGroup(s), newReplica(s), newSwitchover(s), newExplain(s),
+		newStatus(s), newTop(s), newGroup(s), newReplica(s), newSwitchover(s), newLevel(s), newExplain(s),
 		newCheckpoint(s), newBackup(s), newRestore(s), newExport(s), newImport(s),
 		newConfig(s), newUser(s), newFunction(s), newDigest(s), newEvents(s), newDoctor(s), newDebug(s),
 		newLog(s), newDrills(s), newBench(s), newChaos(s), newContext(s), newCert(s), newAudit(s), newWeb(s), newVersion(s),

@@ -98,7 +98,7 @@ func TestStatusJSONIsAsPromised(t *testing.T) {
 	}
 	replica := func(node, role, rest string) string {
 		return `{"node":"` + node + `","role":"` + role + `","kv_addr":"127.0.0.1:6379",` + rest +
-			`,"member":true,"standing":"","checkpoint_lsn":0,"behind_bytes":0,"behind_ms":0,"need_image":false,"transfer":null}`
+			`,"member":true,"standing":"","checkpoint_lsn":0,"behind_bytes":0,"behind_ms":0,"need_image":false,"transfer":null,"version":"","highest_level":0,"kv_highest_level":0}`
 	}
 	lsns := `"incarnation":"fedcba9876543210","start_lsn":1,"end_lsn":400,"durable_lsn":300,"commit_lsn":250,`
 	want := `{"groups":[{"name":"g1","epoch":7,"master":"n1","copies":2,"min_copies":1,"sync":"always","state":"degraded","replicas":[` +
@@ -106,7 +106,7 @@ func TestStatusJSONIsAsPromised(t *testing.T) {
 		replica("n2", "slave", `"kv_pid":21,"replicator_addr":"127.0.0.1:16379","replicator_pid":20,`+lsns+`"applied_lsn":240,"lag_bytes":10,"last_seen_ms":12`) + "," +
 		replica("n3", "down", `"kv_pid":0,"replicator_addr":"127.0.0.1:16379","replicator_pid":30,`+lsns+`"applied_lsn":0,"lag_bytes":250,"last_seen_ms":5000`) +
 		`],"established":7,"detail":"n3 is down","plan":"","version":0,"policy":{"copies":0,"min_copies":0,"slow_bytes":0,"slow_ms":0,"slow_for_ms":0},` +
-		`"recoveries":[]}],"confmasters":[{"id":1,"addr":"127.0.0.1:18379","sentinel_addr":"127.0.0.1:26379","pid":5,"leader":true}]}`
+		`"recoveries":[]}],"confmasters":[{"id":1,"addr":"127.0.0.1:18379","sentinel_addr":"127.0.0.1:26379","pid":5,"leader":true,"version":"","highest_level":0}],"level":1}`
 	if strings.TrimSpace(compact.String()) != want {
 		t.Errorf("got\n%s\nwant\n%s", compact.String(), want)
 	}

@@ -72,6 +72,7 @@ var doctorChecks = []struct {
 	{"images", "every KV node can restart from an image, and how much log it would execute", (*doctor).checkImages},
 	{"archive", "what is committed is archived soon, where there is an archive", (*doctor).checkArchive},
 	{"versions", "configuration masters, replicators and KV nodes run one version", (*doctor).checkVersions},
+	{"level", "the feature level is the highest that all processes support", (*doctor).checkLevel},
 	{"clocks", "the clocks of the nodes agree, and none has jumped", (*doctor).checkClocks},
 	{"settings", "every node has the settings that are wanted", (*doctor).checkSettings},
 	{"exposure", "nobody without a password is let in from elsewhere", (*doctor).checkExposure},
@@ -319,6 +320,20 @@ func (d *doctor) checkVersions(ctx context.Context) {
 		return
 	}
 	d.fine("versions", "cluster", "%s", strings.Join(texts, "; "))
+}
+
+// checkLevel tells when the feature level could be raised. What hinders it is no finding: versions are.
+func (d *doctor) checkLevel(ctx context.Context) {
+	levels, err := d.client.Levels(ctx)
+	switch {
+	case err != nil:
+		d.say(diagnosis{severityNote, "level", "cluster", "not known: " + err.Error(), "", ""})
+	case levels.GetPossible() > levels.GetLevel():
+		d.say(diagnosis{severityNote, "level", "cluster", fmt.Sprintf("the feature level is %d, and every process supports %d", levels.GetLevel(), levels.GetPossible()),
+			"what the newer version brings is not used yet, and the upgrade can be taken back", "when it is not to be taken back: `smrctl level raise`"})
+	default:
+		d.fine("level", "cluster", "feature level %d", levels.GetLevel())
+	}
 }
 
 // versionAt asks one configuration master, and no other, for its version.

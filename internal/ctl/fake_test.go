@@ -2,6 +2,7 @@ package ctl
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"sync"
 	"testing"
@@ -27,6 +28,7 @@ type fakeCluster struct {
 	nodes    map[string]*fakeNode
 	settings *proto.GroupSettings
 	events   []*proto.Event
+	levels   *proto.LevelsReply
 
 	mu sync.Mutex // a script's change and a call exclude each other
 }
@@ -104,6 +106,49 @@ func (f *fakeCluster) Change(_ context.Context, in *proto.ChangeRequest) (*proto
 	return plan, nil
 }
 
+func (f *fakeCluster) Levels(context.Context, *proto.LevelsRequest) (*proto.LevelsReply, error) {
+	return f.levels, f.refuse
+}
+
+// RaiseLevel raises to what is possible, and refuses more as the configuration masters do.
+func (f *fakeCluster) RaiseLevel(_ context.Context, in *proto.RaiseLevelRequest) (*proto.LevelsReply, error) {
+	to := in.GetTo()
+	if to == 0 {
+		to = max(f.levels.GetPossible(), 1)
+	}
+	reply := pb.Clone(f.levels).(*proto.LevelsReply)
+	switch {
+	case in.GetSeen() != 0 && in.GetSeen() != f.levels.GetLevel():
+		return nil, status.Errorf(codes.Aborted, "the feature level was raised meanwhile: it is %d, you saw %d: look at it again", f.levels.GetLevel(), in.GetSeen())
+	case to < f.levels.GetLevel():
+		return nil, status.Errorf(codes.FailedPrecondition, "the cluster's feature level is %d: it is never lowered", f.levels.GetLevel())
+	case to == f.levels.GetLevel():
+		reply.Text = fmt.Sprintf("the cluster's feature level is %d already", to)
+	case to > f.levels.GetPossible():
+		return nil, status.Errorf(codes.FailedPrecondition, "the feature level cannot become %d now. Every process must be up and support it; upgrade or start these, or remove their replicas:\n  KV node of g1/n2 supports level 2 at most\n  replicator of g1/n3: it is down: silent", to)
+	case in.GetDryRun():
+		reply.Text = fmt.Sprintf("the feature level would become %d in place of %d; nothing was changed", to, f.levels.GetLevel())
+	default:
+		f.levels.Level, f.levels.Brings = to, nil
+		reply = pb.Clone(f.levels).(*proto.LevelsReply)
+		reply.Text = fmt.Sprintf("feature level %d in place of 1: all processes support it; none that does not is let in from now on (ann)", to)
+	}
+	return reply, nil
+}
+
+// exampleLevels is a cluster of which n3 is down.
+func exampleLevels() *proto.LevelsReply {
+	return &proto.LevelsReply{Level: 1, Possible: 1, Processes: []*proto.LevelOf{
+		{Kind: "confmaster", Name: "c1", Version: "0.2.0 0123456789ab", Highest: 3},
+		{Kind: "replicator", Group: "g1", Name: "n1", Version: "0.2.0 0123456789ab", Highest: 3},
+		{Kind: "kvnode", Group: "g1", Name: "n1", Highest: 3},
+		{Kind: "replicator", Group: "g1", Name: "n2", Version: "0.2.0 0123456789ab", Highest: 3},
+		{Kind: "kvnode", Group: "g1", Name: "n2", Highest: 2},
+		{Kind: "replicator", Group: "g1", Name: "n3", Problem: "it is down: silent"},
+		{Kind: "kvnode", Group: "g1", Name: "n3", Problem: "its replicator is down: silent"},
+	}, Brings: []*proto.LevelRow{{Level: 2, Brings: "something new"}, {Level: 3, Brings: "something newer"}}}
+}
+
 // OpenWeb gives a code where there is a page.
 func (f *fakeCluster) OpenWeb(context.Context, *proto.OpenWebRequest) (*proto.OpenWebReply, error) {
 	page := f.cluster.GetConfmasters()[0].GetPage()
@@ -126,7 +171,7 @@ func (f *fakeCluster) Events(in *proto.EventsRequest, out grpc.ServerStreamingSe
 }
 
 func startFake(t *testing.T) *fakeCluster {
-	f := &fakeCluster{confmaster: confmaster{cluster: example(), entries: exampleEntries()}, nodes: map[string]*fakeNode{}, settings: exampleSettings(), events: exampleEvents()}
+	f := &fakeCluster{confmaster: confmaster{cluster: example(), entries: exampleEntries()}, nodes: map[string]*fakeNode{}, settings: exampleSettings(), events: exampleEvents(), levels: exampleLevels()}
 	for _, name := range []string{"n1", "n2"} {
 		n := &fakeNode{settings: exampleNode(), digest: &proto.DigestReply{Lsn: 251, Digest: []byte{1, 2, 3, 4, 5, 6, 7, 8, 9}, Keys: 12}}
 		addr, stop, err := f.server(func(s *grpc.Server) { proto.RegisterKVNodeServer(s, n) })
@@ -190,6 +235,11 @@ func (f *fakeCluster) change(ts *testscript.TestScript, args []string) {
 		for i, text := range []string{"admin/root from 10.0.0.9:40000: change user app: done", "operator/otto from 10.0.0.7:5000: switch over: refused: n3 is down"} {
 			f.entries = append(f.entries, &proto.WorkEntry{Id: uint64(5 + i), TimeMs: 1_700_000_200_000 + int64(i)*1000, Group: "g1", Epoch: 7, Kind: "note",
 				Reason: auditMark + text + " (2023-11-14T22:13:20.000000001Z)", Confmaster: 1})
+		}
+	case "level": // n3 is up again, and all can 2
+		f.levels.Possible = 2
+		for _, p := range f.levels.Processes[5:] {
+			p.Highest, p.Problem, p.Version = 2, "", "0.1.9"
 		}
 	case "past":
 		f.nodes["n2"].past = true

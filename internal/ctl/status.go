@@ -16,6 +16,7 @@ import (
 type clusterStatus struct {
 	Groups      []groupStatus      `json:"groups"`
 	Confmasters []confmasterStatus `json:"confmasters"`
+	Level       uint32             `json:"level"` // feature level of the cluster
 }
 
 type groupStatus struct {
@@ -106,6 +107,10 @@ type replicaStatus struct {
 	BehindMs    uint32    `json:"behind_ms"`
 	NeedImage   bool      `json:"need_image"` // its log cannot be continued without one
 	Transfer    *transfer `json:"transfer"`   // an image on its way to it, null if there is none
+
+	Version        string `json:"version"`          // of its replicator, "" if it is not known
+	HighestLevel   uint32 `json:"highest_level"`    // feature level that its replicator can, 0 if it has not said
+	KVHighestLevel uint32 `json:"kv_highest_level"` // the same of its KV node, 0 if none is attached
 }
 
 type confmasterStatus struct {
@@ -114,19 +119,22 @@ type confmasterStatus struct {
 	SentinelAddr string `json:"sentinel_addr"`
 	Pid          uint32 `json:"pid"` // 0 if it does not answer
 	Leader       bool   `json:"leader"`
+	Version      string `json:"version"`       // "" if it is not known
+	HighestLevel uint32 `json:"highest_level"` // feature level that it can, 0 if it has not said
 
 	up bool
 }
 
 // statusOf turns the answer of a configuration master into what `smrctl status` shows.
 func statusOf(reply *proto.ClusterStatus) clusterStatus {
-	result := clusterStatus{Groups: []groupStatus{}, Confmasters: []confmasterStatus{}}
+	result := clusterStatus{Groups: []groupStatus{}, Confmasters: []confmasterStatus{}, Level: max(1, reply.GetLevel())}
 	for _, g := range reply.GetGroups() {
 		result.Groups = append(result.Groups, groupOf(g))
 	}
 	for _, c := range reply.GetConfmasters() {
 		result.Confmasters = append(result.Confmasters, confmasterStatus{
 			ID: c.GetId(), Addr: c.GetAddr(), SentinelAddr: c.GetSentinelAddr(), Pid: c.GetPid(), Leader: c.GetLeader(), up: c.GetUp(),
+			Version: c.GetVersion(), HighestLevel: c.GetHighestLevel(),
 		})
 	}
 	return result
@@ -156,6 +164,7 @@ func groupOf(g *proto.GroupStatus) groupStatus {
 			AppliedLSN: state.GetApplied(), LagBytes: commit - min(commit, state.GetApplied()), LastSeenMs: r.GetLastSeenMs(),
 			Member: r.GetMember(), Standing: r.GetStanding(), CheckpointLSN: state.GetCheckpoint(), BehindBytes: r.GetLagBytes(), BehindMs: r.GetLagMs(),
 			NeedImage: state.GetNeedImage(), Transfer: transferOf(state),
+			Version: state.GetVersion(), HighestLevel: state.GetHighestLevel(), KVHighestLevel: state.GetKvHighestLevel(),
 		}
 		if r.GetUp() {
 			replica.Role = state.GetRole()
@@ -179,7 +188,7 @@ func newStatus(s *screen) *cobra.Command {
 		Short: "Show groups, replicas and configuration masters",
 		Long: `Shows every group with its replicas, and the configuration masters. LSNs are byte offsets in the group's stream;
 lag is what is committed in the group and not yet executed by that replica's KV node, in bytes.
--o wide adds addresses, process ids, incarnations and where logs begin.`,
+-o wide adds addresses, process ids, incarnations, where logs begin, and the feature level of the cluster.`,
 		Args: cobra.NoArgs,
 		RunE: work(func(ctx context.Context, _ []string) error {
 			client, cluster, err := at.dial()
@@ -245,6 +254,9 @@ func showStatus(s *screen, status clusterStatus) {
 		rows = append(rows, []string{"c" + decimal(c.ID), c.Addr, c.SentinelAddr, decimal(uint64(c.Pid)), state})
 	}
 	s.table(rows)
+	if s.wide() {
+		s.printf("\nFeature level %d\n", status.Level)
+	}
 }
 
 // replicaRows is the table of the replicas of a group.

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"lockstep/internal/fault"
+	"lockstep/internal/level"
 	"lockstep/internal/obs"
 	"lockstep/internal/release"
 	"lockstep/internal/slack"
@@ -31,7 +32,7 @@ import (
 const (
 	ExitDone   = 0 // stopped in good order, or answered what was asked
 	ExitFailed = 1
-	ExitUsage  = 2
+	ExitUsage  = 2 // wrong usage, or a program that is too old for its cluster: only somebody who changes that can help
 )
 
 // With --pprof: waiting is sampled once for so much of it, and one of so many waits for a lock.
@@ -163,6 +164,9 @@ func (p *Program) Execute(ctx context.Context, arguments []string, stdout, stder
 	logger := p.logger(stderr)
 	if err := p.observed(ctx, logger); err != nil {
 		logger.Error(p.name+" failed", append(p.Labels(), "error", err.Error())...)
+		if errors.Is(err, level.ErrTooLow) {
+			return ExitUsage // starting it again changes nothing
+		}
 		return ExitFailed
 	}
 	logger.Info(p.name+" stopped", p.Labels()...)
@@ -250,7 +254,7 @@ func (p *Program) Parse(arguments []string) error {
 
 func (p *Program) help(w io.Writer) {
 	fmt.Fprintf(w, "Usage: %s %s [flags]\n\n%s\n"+
-		"Exit code: 0 stopped in good order, 1 failed, 2 wrong usage. SIGTERM and SIGINT stop it.\n\nFlags:\n", p.name, p.usage, p.about)
+		"Exit code: 0 stopped in good order, 1 failed, 2 wrong usage or too old for the cluster. SIGTERM and SIGINT stop it.\n\nFlags:\n", p.name, p.usage, p.about)
 	p.Flags.SetOutput(w)
 	p.Flags.PrintDefaults()
 	p.Flags.SetOutput(io.Discard)

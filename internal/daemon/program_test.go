@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math"
 	"net"
@@ -17,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"lockstep/internal/level"
 	"lockstep/internal/obs"
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
@@ -246,5 +248,23 @@ func TestMemoryIsLimited(t *testing.T) {
 	limitMemory(memlimit.Limit(500 << 20))
 	if got := debug.SetMemoryLimit(-1); got != 850<<20 {
 		t.Errorf("the limit is %d", got)
+	}
+}
+
+// What could go wrong: a service manager starts a program that is too old for its cluster for ever, and nobody reads why it ends.
+func TestTooOldAProgramIsNotStartedAgain(t *testing.T) {
+	s := newSample()
+	s.Run = func(context.Context, *slog.Logger, *obs.Observer) error {
+		return fmt.Errorf("raft: %w", level.Check(7, 2))
+	}
+	var log lines
+	if code := s.Execute(context.Background(), []string{"--log-format", "json"}, &log, &log); code != ExitUsage {
+		t.Errorf("exit code %d", code)
+	}
+	text, _ := log.find(t, "sample failed")["error"].(string)
+	for _, part := range []string{"too old", "level is 7", "supports 2 at most", "install"} {
+		if !strings.Contains(text, part) {
+			t.Errorf("%q does not say %q", text, part)
+		}
 	}
 }

@@ -29,6 +29,9 @@ type State struct {
 	Log       []WorkEntry // newest last, at most MaxLog
 	NextEntry uint64      // ID of the next WorkEntry; the first is 1
 	NextEvent uint64      // ID of the next Event; the first is 1
+	// Level is the cluster's feature level, see FeatureLevel; 0 is 1, the first. It never decreases. StateLevel reads it alone: the
+	// field never changes.
+	Level int `json:",omitempty"`
 }
 
 // Group is one replicated log and the replicas registered for it.
@@ -159,6 +162,7 @@ const (
 	EntryNote        EntryKind = "note"
 	EntryChange      EntryKind = "change"    // of the registered replicas
 	EntryRecovered   EntryKind = "recovered" // by force
+	EntryLevel       EntryKind = "level"     // the feature level of the cluster was raised; Group ""
 )
 
 // Witness is what one confmaster saw of one replica.
@@ -211,6 +215,7 @@ const (
 	EventUnavailable  EventName = "unavailable"
 	EventChange       EventName = "change"
 	EventRecovered    EventName = "recovered"
+	EventLevel        EventName = "level" // the feature level of the cluster was raised; Group ""
 )
 
 // Events of observations (Effects.Events).
@@ -225,7 +230,7 @@ const (
 	EventForeignReplica  EventName = "replica-not-blank" // leader: a new group's replica holds a log
 )
 
-// Command is one decision on its way through raft. Exactly one of the pointers is set. Every body names the
+// Command is one decision on its way through raft. Exactly one of the pointers is set. Every body of a group names the
 // highest epoch that its proposer saw given out (Expect); Apply refuses it when another has been given out since.
 type Command struct {
 	ID          uint64 // of the proposer: tells it in Committed which proposal was meant
@@ -248,6 +253,7 @@ type Command struct {
 	Recover          *Recover          `json:",omitempty"`
 	ChangeSettings   *ChangeSettings   `json:",omitempty"`
 	ShareSettings    *ShareSettings    `json:",omitempty"`
+	RaiseLevel       *RaiseLevel       `json:",omitempty"` // of the whole cluster
 }
 
 type (
@@ -331,7 +337,7 @@ type Result struct {
 	Group      string
 	Applied    bool
 	Reason     string    // if not applied: why (overtaken, invalid)
-	Stale      bool      // because its proposer saw another version of the group
+	Stale      bool      // because its proposer saw another version of the group, or another feature level
 	Epoch      smr.Epoch // highest given out in the group, after the command
 	Entry      *WorkEntry
 	Events     []Event
@@ -373,6 +379,7 @@ type (
 	// Opinions of another confmaster: all that it has, replacing what it said before.
 	Opinions struct {
 		From     uint64
+		Level    int // highest feature level that it can; 0 is 1
 		Opinions []Opinion
 	}
 	// Answer to a Call.
@@ -393,6 +400,7 @@ type (
 		Share       *ShareSettings // of the shell itself
 		Change      *ChangeRequest
 		Join        *JoinRequest
+		Raise       *RaiseRequest
 	}
 )
 
@@ -442,6 +450,8 @@ type ReplicaView struct {
 	DataAddr        string
 	KVAdminAddr     string // where the KV node beside lends its image, "" if it does not
 	ImageFrom       string // the KVAdminAddr that it fetches an image from, "" if it does not
+
+	Level, KVLevel int // highest feature level that replicator and attached KV node can; 0 is 1
 }
 
 // PeerView is what a master says of one slave.
@@ -547,9 +557,9 @@ type Reply struct {
 	Epoch smr.Epoch // of the group, if it is known
 	Text  string
 
-	// Of a Change:
+	// Of a Change; Stale and Checks also of a Raise:
 	Version  uint64 // of the group (of its settings, if it is about them), before a dry run, after a change
-	Stale    bool   // refused because the group is not as the operator saw it
+	Stale    bool   // refused because the group, or the feature level, is not as the operator saw it
 	Taken    bool   // refused because a name or an address is another replica's
 	Checks   []string
 	Steps    []string

@@ -5,18 +5,28 @@
 // # Invariants
 //
 //   - Epochs are given out by State.Apply only, one above the last, and never twice (S1).
+//
 //   - Choose keeps members and copies of the last established configuration, and Apply itself counts the answers of
 //     the candidates against it, by (name, incarnation), and compares their Positions (S4).
+//
 //   - Establish is applied only for the highest epoch given out (S6).
+//
 //   - BeginReconfigure is applied only in the reign of the last election, and never between BeginElection and
 //     its Choose (S3). Its base is always Established, never a provisional configuration (S8).
+//
 //   - At most one Change of the replicas runs, and its step is in State. What an operator changes is refused if the group has
 //     another Version than the operator saw.
+//
 //   - A replica is unregistered only when it is in no configuration that counts, and leads nothing.
+//
 //   - A forced recovery (recover.go) is the one way in which Established is replaced without Establish. Its configuration has one
 //     copy, so that every kept replica must answer the election; outcasts never follow, count or are admitted.
+//
 //   - Every decision is applied in raft before a call that follows from it leaves, and every step is idempotent by
 //     epoch. What the Driver merely observes is volatile: the next leader continues from State alone.
+//
+//   - The feature level never decreases, and is raised only when every confmaster and replicator and KV node of every registered
+//     replica was heard of lately and can it (level.go). What encodes it is the same for all levels.
 //
 // # Manual for the shell
 //
@@ -28,7 +38,8 @@
 //	driver.Step(&failover.Committed{Result: result}, &effects)
 //
 // After a snapshot was installed (*state = *decoded) Step(&Restored{}) is called. Commands travel through raft as
-// Command.Encode and DecodeCommand; a committed entry that does not decode is a fatal error (version skew).
+// Command.Encode and DecodeCommand; a committed entry that does not decode is a fatal error (version skew). A confmaster that cannot
+// State.FeatureLevel ends: after Apply, before the next entry, and before a snapshot is decoded (StateLevel).
 //
 // Inputs on every confmaster, leader or not:
 //

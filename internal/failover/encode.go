@@ -121,7 +121,7 @@ func (c *Command) Group() string {
 	case c.ShareSettings != nil:
 		return c.ShareSettings.Group
 	}
-	return ""
+	return "" // RaiseLevel is about all of them
 }
 
 // Check reports what is wrong with a command by itself, without a State.
@@ -130,13 +130,16 @@ func (c *Command) Check() error {
 	for _, set := range []bool{c.CreateGroup != nil, c.Found != nil, c.BeginElection != nil, c.Choose != nil, c.Establish != nil,
 		c.BeginReconfigure != nil, c.SetPolicy != nil, c.SetReplica != nil, c.Note != nil,
 		c.AddReplica != nil, c.BeginChange != nil, c.AdvanceChange != nil, c.CancelChange != nil, c.Recover != nil,
-		c.ChangeSettings != nil, c.ShareSettings != nil} {
+		c.ChangeSettings != nil, c.ShareSettings != nil, c.RaiseLevel != nil} {
 		if set {
 			bodies++
 		}
 	}
 	if bodies != 1 {
 		return fmt.Errorf("command with %d bodies", bodies)
+	}
+	if c.RaiseLevel != nil {
+		return c.RaiseLevel.check()
 	}
 	if err := smr.CheckNodeID(c.Group()); err != nil {
 		return fmt.Errorf("group: %w", err)
@@ -313,6 +316,9 @@ func (s *State) check() error {
 	}
 	if s.NextEntry == 0 || s.NextEvent == 0 {
 		return errors.New("the next entry or event has no number")
+	}
+	if s.Level < 0 || s.Level > smr.MaxLevel {
+		return fmt.Errorf("feature level %d: 0 to %d are possible", s.Level, smr.MaxLevel)
 	}
 	for i := range s.Groups {
 		if i > 0 && s.Groups[i-1].Name >= s.Groups[i].Name {

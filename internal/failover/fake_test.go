@@ -53,6 +53,12 @@ type fake struct {
 	image      int  // where its KV node has one, 0: nowhere
 	fetches    smr.NodeID
 	lastView   ReplicaView
+	began      int // tick
+
+	// Feature levels: that of the programs that are installed for the replicator and its KV node, and the cluster's as it was
+	// saved. 0 is 1.
+	level, kvLevel, knows int
+	installed             int // tick of the KV node's program
 }
 
 func (f *fake) position() smr.Position {
@@ -67,8 +73,23 @@ func (f *fake) self() smr.Member { return smr.Member{Node: f.node, Incarnation: 
 func (f *fake) start() {
 	f.w.serial++
 	*f = fake{w: f.w, node: f.node, inc: f.inc, blank: f.blank, promise: f.promise, log: f.log,
-		up: true, life: smr.Life(f.w.serial), acked: map[smr.Member]int{}, attached: true}
+		up: true, life: smr.Life(f.w.serial), acked: map[smr.Member]int{}, attached: true,
+		began: f.w.now, level: f.level, kvLevel: f.kvLevel, knows: f.knows, installed: f.installed}
+	f.learn(f.knows)
 }
+
+// learn tells a replicator the cluster's feature level. One that cannot it ends, and false is returned.
+func (f *fake) learn(level int) bool {
+	if max(1, level) > max(1, f.level) {
+		f.crash()
+		return false
+	}
+	f.knows = max(f.knows, level)
+	return true
+}
+
+// served reports whether its KV node is attached: one that cannot the cluster's level is sent away.
+func (f *fake) served() bool { return f.attached && max(1, f.kvLevel) >= max(1, f.knows) }
 
 func (f *fake) crash() { f.up, f.paused, f.joined, f.feeding = false, false, false, false }
 
@@ -219,7 +240,7 @@ func (f *fake) stream(limit int) {
 		f.joined = false
 		return
 	}
-	if !f.joined && f.needs {
+	if !f.joined && f.needs || !f.learn(m.knows) {
 		return
 	}
 	if !f.joined {
@@ -244,6 +265,7 @@ func (f *fake) stream(limit int) {
 		}
 	}
 	if m.mode == modeMaster && m.cfg.Epoch >= f.promise {
+		f.w.check(max(1, f.level) >= m.knows, "%s knows level %d and counts %s, which can %d", m.node, m.knows, f.node, f.level)
 		m.acked[f.self()] = max(m.acked[f.self()], len(f.log))
 		m.advanceCommit()
 		f.commit = max(f.commit, min(m.commit, len(f.log)))
@@ -253,7 +275,8 @@ func (f *fake) stream(limit int) {
 func (f *fake) view() ReplicaView {
 	v := ReplicaView{Incarnation: f.inc, Life: f.life, Blank: f.blank, Promise: f.promise, Epoch: f.promise,
 		End: smr.LSN(len(f.log)), Durable: smr.LSN(len(f.log)), Commit: smr.LSN(f.commit), PositionEpoch: f.position().Epoch,
-		Attached: f.attached, Role: smr.RoleNone, NeedImage: f.needs, Checkpoint: smr.LSN(f.image), KVAdminAddr: string(f.node) + ":8379"}
+		Level: f.level, KVLevel: f.kvLevel,
+		Attached: f.served(), Role: smr.RoleNone, NeedImage: f.needs, Checkpoint: smr.LSN(f.image), KVAdminAddr: string(f.node) + ":8379"}
 	if f.fetches != "" {
 		v.ImageFrom = string(f.fetches) + ":8379"
 	}

@@ -28,6 +28,7 @@ type replica struct {
 type peer struct {
 	from     uint64
 	tick     uint64
+	level    int // highest feature level that it can, 0 is 1
 	opinions []Opinion
 }
 
@@ -147,7 +148,7 @@ func (d *Driver) opinions(in *Opinions) {
 		copy(d.peers[i+1:], d.peers[i:])
 	}
 	kept := in.Opinions[:min(len(in.Opinions), MaxGroups*MaxReplicas)]
-	d.peers[i] = peer{from: in.From, tick: d.ticks, opinions: append([]Opinion(nil), kept...)}
+	d.peers[i] = peer{from: in.From, tick: d.ticks, level: in.Level, opinions: append([]Opinion(nil), kept...)}
 }
 
 // eachOpinion calls do with every fresh opinion on r, the own one first; why is "" if r is thought up.

@@ -6,6 +6,7 @@ import "lockstep/smr"
 type Options struct {
 	Self   uint64   // this confmaster
 	Voters []uint64 // all confmasters, this one included: the fixed set whose majority must agree
+	Level  int      // highest feature level that this confmaster can; 0 is 1
 
 	ProbeTicks     int // between two states of a Watch stream (10: 100 ms); for the shell
 	OpineTicks     int // between two sendings of Opinions while a replica is suspected (10: 100 ms); for the shell

@@ -54,6 +54,8 @@ func (d *Driver) request(in *Request, out *Effects) {
 		d.requestChange(q, in.Change, out)
 	case in.Join != nil:
 		d.requestJoin(q, in.Join, out)
+	case in.Raise != nil:
+		d.requestRaise(q, in.Raise, out)
 	default:
 		if err := cmd.Check(); err != nil {
 			q.reply(out, Reply{Text: err.Error()})

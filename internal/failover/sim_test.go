@@ -225,20 +225,26 @@ func (w *world) mayWipe(f *fake) bool {
 	return f.up
 }
 
-// restartConfmaster ends a confmaster's process; it comes back from a snapshot and the rest of raft's log.
-func (w *world) restartConfmaster(cm *confmaster) {
-	if w.leader >= 0 && w.cms[w.leader] == cm {
-		w.leader, w.term = -1, w.term+1
-		for i, other := range w.cms {
-			if other != cm || len(w.cms) == 1 {
-				w.post(30+w.rng.IntN(100), func() {
-					if w.leader < 0 {
-						w.lead(i)
-					}
-				})
-			}
+// loseLeader has another confmaster lead raft some time after cm has gone, if it did.
+func (w *world) loseLeader(cm *confmaster) {
+	if w.leader < 0 || w.cms[w.leader] != cm {
+		return
+	}
+	w.leader, w.term = -1, w.term+1
+	for i, other := range w.cms {
+		if other != cm || len(w.cms) == 1 {
+			w.post(30+w.rng.IntN(100), func() {
+				if w.leader < 0 && w.cms[i].up {
+					w.lead(i)
+				}
+			})
 		}
 	}
+}
+
+// restartConfmaster ends a confmaster's process; it comes back from a snapshot and the rest of raft's log.
+func (w *world) restartConfmaster(cm *confmaster) {
+	w.loseLeader(cm)
 	snapshot, err := DecodeState(cm.state.Encode())
 	w.check(err == nil, "snapshot: %v", err)
 	cm.leads = false
@@ -246,8 +252,13 @@ func (w *world) restartConfmaster(cm *confmaster) {
 		return
 	}
 	cm.state = snapshot
-	cm.driver = New(cm.driver.Options(), cm.state)
-	w.applyAll(cm)
+	o := cm.driver.Options()
+	o.Level = cm.level
+	cm.driver = New(o, cm.state)
+	cm.up, cm.began = true, w.now
+	if w.endTooOld(cm); cm.up {
+		w.applyAll(cm)
+	}
 }
 
 // heal ends all faults.

@@ -80,6 +80,8 @@ func (s *State) Apply(cmd *Command) Result {
 	apply := applying{State: s, cmd: cmd, result: &result, group: s.Group(result.Group)}
 	var err error
 	switch {
+	case cmd.RaiseLevel != nil:
+		err = apply.raiseLevel(cmd.RaiseLevel)
 	case cmd.CreateGroup != nil:
 		err = apply.createGroup(cmd.CreateGroup)
 	case apply.group == nil:
@@ -115,7 +117,7 @@ func (s *State) Apply(cmd *Command) Result {
 	case cmd.ShareSettings != nil:
 		err = apply.shareSettings(cmd.ShareSettings)
 	}
-	result.Applied, result.Stale = err == nil, errors.Is(err, errVersion)
+	result.Applied, result.Stale = err == nil, errors.Is(err, errVersion) || errors.Is(err, errRaised)
 	if err != nil {
 		result.Reason = err.Error()
 	}
@@ -130,7 +132,7 @@ type applying struct {
 	*State
 	cmd    *Command
 	result *Result
-	group  *Group
+	group  *Group // nil: the whole cluster
 }
 
 func (a *applying) createGroup(c *CreateGroup) error {
@@ -390,7 +392,9 @@ func (a *applying) note(c *Note) error {
 // log puts a decision into the work log.
 func (a *applying) log(entry WorkEntry) {
 	entry.ID, entry.StampMillis, entry.Confmaster = a.NextEntry, a.cmd.StampMillis, a.cmd.Confmaster
-	entry.Group, entry.Epoch = a.group.Name, a.group.Epoch
+	if a.group != nil {
+		entry.Group, entry.Epoch = a.group.Name, a.group.Epoch
+	}
 	entry.Reason = clip(entry.Reason)
 	entry.Witnesses = append([]Witness(nil), entry.Witnesses...)
 	entry.Candidates = append([]Candidate(nil), entry.Candidates...)
@@ -404,7 +408,9 @@ func (a *applying) log(entry WorkEntry) {
 
 func (a *applying) event(event Event) {
 	event.ID, event.StampMillis = a.NextEvent, a.cmd.StampMillis
-	event.Group, event.Epoch = a.group.Name, a.group.Epoch
+	if a.group != nil {
+		event.Group, event.Epoch = a.group.Name, a.group.Epoch
+	}
 	event.Text = clip(event.Text)
 	a.NextEvent++
 	a.result.Events = append(a.result.Events, event)

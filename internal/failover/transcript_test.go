@@ -164,6 +164,8 @@ func perform(w *world, words []string) (*world, error) {
 		w.request(&Request{SetPolicy: &SetPolicy{Group: "g1", Policy: Policy{Copies: number(1), MinCopies: number(2)}}})
 	case "show":
 		w.show()
+	case "install", "raise":
+		w.performLevel(words)
 	default:
 		return w, w.performChange(words)
 	}

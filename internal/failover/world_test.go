@@ -23,6 +23,8 @@ type confmaster struct {
 	applied int
 	leads   bool // believes so
 	calls   []CallID
+	level   int // highest feature level that its program can, 0 is 1
+	began   int // tick
 }
 
 type event struct {
@@ -74,6 +76,7 @@ type world struct {
 	hold      func(Call) int // extra delay of a call's answer, in ticks
 	requestID uint64
 	rests     int // ticks that were promised to do nothing
+	level     int // feature level of the cluster as raised, 0 is 1
 }
 
 // shadow repeats the rules of State in the plainest way, from the applied commands alone.
@@ -107,7 +110,7 @@ func newWorld(o options) *world {
 
 func (w *world) startConfmaster(cm *confmaster, voters []uint64) {
 	o := w.o.driver
-	o.Self, o.Voters = cm.id, voters
+	o.Self, o.Voters, o.Level = cm.id, voters, cm.level
 	cm.up, cm.leads, cm.applied = true, false, 0
 	cm.state = NewState("test")
 	cm.driver = New(o, cm.state)
@@ -235,13 +238,13 @@ func (w *world) opine(cm *confmaster) {
 		return
 	}
 	leader := w.cms[w.leader]
-	opinions := cm.driver.Opinions()
+	opinions, level := cm.driver.Opinions(), cm.level
 	if w.lost() || w.cut(cm.name(), leader.name()) {
 		return
 	}
 	w.post(w.delay(), func() {
 		if leader.leads {
-			w.step(leader, &Opinions{From: cm.id, Opinions: opinions})
+			w.step(leader, &Opinions{From: cm.id, Level: level, Opinions: opinions})
 		}
 	})
 }
@@ -284,6 +287,9 @@ func (w *world) applyAll(cm *confmaster) {
 		w.check(w.results[cm.applied-1].Epoch == result.Epoch && w.results[cm.applied-1].Applied == result.Applied,
 			"confmasters disagree on command %d", cm.applied)
 		w.step(cm, &Committed{Result: result})
+		if w.endTooOld(cm); !cm.up {
+			return
+		}
 	}
 }
 
@@ -294,6 +300,8 @@ func (w *world) checkApplied(cm *confmaster, cmd *Command, result *Result) {
 		return
 	}
 	switch {
+	case cmd.RaiseLevel != nil:
+		w.raised(cmd.RaiseLevel)
 	case cmd.Found != nil:
 		w.check(s.epoch == 0 && result.Epoch == 1, "founded at epoch %d", result.Epoch)
 		s.epoch, s.established = 1, 1
@@ -351,6 +359,8 @@ func (w *world) logApplied(cmd *Command, result *Result) {
 		what = "set-replica"
 	case cmd.Note != nil:
 		what = fmt.Sprintf("note %s", cmd.Note.Kind)
+	case cmd.RaiseLevel != nil:
+		what = fmt.Sprintf("raise-level %d", cmd.RaiseLevel.To)
 	default:
 		what = describeChange(cmd)
 	}
@@ -391,6 +401,9 @@ func (w *world) call(cm *confmaster, c Call) {
 		}
 		if !f.up {
 			w.post(w.delay(), func() { answer(Answer{Code: AnswerUnavailable, Text: "connection refused"}) })
+			return
+		}
+		if !f.learn(cm.state.FeatureLevel()) {
 			return
 		}
 		a := f.call(c)
@@ -460,6 +473,7 @@ func (w *world) watch(f *fake) {
 		w.post(1, func() { // a stream keeps its order: always the same delay
 			if f.life == life && f.up {
 				w.step(cm, &Observed{Group: "g1", Node: f.node, View: view})
+				f.learn(cm.state.FeatureLevel()) // streams are opened anew when it is raised
 			}
 		})
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"lockstep/internal/kv"
+	"lockstep/internal/level"
 	"lockstep/internal/obs"
 	"lockstep/proto"
 	"lockstep/smr"
@@ -43,6 +44,7 @@ type families struct {
 	tierBytes, coldKeys, readsBack, tierWaits                     obs.Family
 	imageLSN, imageAge, imageBehind, imageTook, imageBytes        obs.Family
 	images, imageFailures, imageBusy                              obs.Family
+	level                                                         obs.Family
 	transfers, transferBytes, transferRate, transferLeft          obs.Family
 	archiveLSN, archiveAge, archiveImages                         obs.Family
 	archived, archivedBytes, archiveFailures                      obs.Family
@@ -62,6 +64,7 @@ func newFamilies(config Config) families {
 		behind:        gauge("log_time_lag_seconds", "Clock of this machine less the time of the last frame executed here. An idle log moves on once a second."),
 		role:          gauge("role", "1 for the role of the replicator beside, 0 for the others.", "role"),
 		epoch:         gauge("epoch", "Epoch of the master that the replicator beside knows."),
+		level:         gauge("feature_level", "The cluster's feature level as the replicator beside said, and the highest that this program supports.", "of"),
 		fact:          gauge("condition", "1 for what is so, 0 for what is not.", "condition"),
 		pending:       gauge("pending_requests", "Requests that are neither executed nor refused."),
 		pendingBytes:  gauge("pending_bytes", "Bytes of these requests."),
@@ -114,6 +117,8 @@ func (s *subject) collect(metrics chan<- prometheus.Metric) {
 	f.lag.Send(metrics, float64(status.Safe-min(applied, status.Safe)))
 	f.role.States(metrics, status.Role.String(), roles)
 	f.epoch.Send(metrics, float64(status.Epoch))
+	f.level.Send(metrics, float64(n.level.Level()), "cluster")
+	f.level.Send(metrics, float64(level.Highest()), "highest")
 	facts := []fact{
 		{"writable", status.Writable}, {"caught_up", n.caughtUp.Load()}, {"replicator_attached", status.Role != smr.RoleNone},
 		{"stopping", n.stopping.Load()},

@@ -13,6 +13,7 @@ import (
 
 	"lockstep/internal/acl"
 	"lockstep/internal/kv"
+	"lockstep/internal/level"
 	"lockstep/smr"
 )
 
@@ -442,6 +443,8 @@ func (n *Node) infoSmr(w *infoWriter) {
 	w.line("smr_lag_bytes", uint64(status.Safe-min(n.Applied(), status.Safe)))
 	w.line("smr_log_time_ms", w.keyspace.Now)
 	w.line("smr_sessions", w.keyspace.Sessions)
+	w.line("smr_feature_level", n.level.Level())
+	w.line("smr_feature_level_highest", level.Highest())
 }
 
 func oneIf(truth bool) int {

@@ -21,6 +21,7 @@ import (
 
 	"lockstep/internal/checkpoint"
 	"lockstep/internal/kv"
+	"lockstep/internal/level"
 	"lockstep/internal/transfer"
 	"lockstep/internal/trust"
 	"lockstep/proto"
@@ -187,6 +188,7 @@ func (m *manage) State(_ context.Context, in *proto.KVStateRequest) (*proto.KVSt
 		Cluster: n.config.Cluster, Group: n.config.Group, Node: string(n.config.Node), Version: n.config.Version, Pid: uint32(os.Getpid()),
 		Applied: uint64(n.Applied()), Safe: uint64(role.Safe), CatchingUp: n.catchingUp(role),
 		Receiving: n.incoming.Transfer(),
+		Level:     uint32(n.level.Level()), HighestLevel: uint32(level.Highest()),
 	}
 	if m.node.lender != nil {
 		state.Sending = m.node.lender.Transfers()

@@ -10,6 +10,7 @@ import (
 
 	"lockstep/internal/eventloop"
 	"lockstep/internal/kv"
+	"lockstep/internal/level"
 	"lockstep/internal/transfer"
 	"lockstep/smr"
 	"lockstep/smr/client"
@@ -32,6 +33,7 @@ type Node struct {
 
 	stats     stats
 	gauges    *gauges
+	level     level.Gate // what the replicator beside has told of the cluster's feature level
 	slow      slowLog
 	applied   progress
 	changed   atomic.Int64                // node time of the last change of the status
@@ -202,6 +204,9 @@ func (n *Node) executionBegins() time.Duration {
 // StatusChanged is told when the role of the replicator beside this node, the epoch or the master has changed.
 func (n *Node) StatusChanged(status smr.Status) {
 	before := n.role.Swap(&status)
+	if n.level.Learn(status.Level) {
+		n.logger.Info("feature level", "level", status.Level, "highest", level.Highest())
+	}
 	n.changed.Store(int64(n.now()))
 	if before.Role != status.Role || before.Epoch != status.Epoch || before.Master != status.Master {
 		n.logger.Info("role", "role", status.Role.String(), "epoch", uint64(status.Epoch),

@@ -196,6 +196,7 @@ func TestInfo(t *testing.T) {
 		"tcp_port": port, "connected_clients": "1", "keyspace_hits": "1", "keyspace_misses": "1", "role": "master",
 		"db0": "keys=2,expires=1,avg_ttl=0", "errorstat_ERR": "count=1", "errorstat_WRONGTYPE": "count=2",
 		"total_error_replies": "3", "total_commands_processed": "11", "smr_role": "master", "smr_epoch": "3", "smr_writable": "1",
+		"smr_feature_level": "1", "smr_feature_level_highest": "1",
 	} {
 		if found[name] != want {
 			t.Errorf("%s is %q, want %q", name, found[name], want)

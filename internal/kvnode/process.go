@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"lockstep/internal/level"
 	"lockstep/internal/trust"
 	"lockstep/smr"
 	"lockstep/smr/client"
@@ -110,6 +111,9 @@ func Run(ctx context.Context, config Config) error {
 	if errors.Is(linkErr, client.ErrOtherStream) {
 		return fmt.Errorf("group %s: %w. What this node holds is of another history than its group: keep its directories as evidence if a recovery was"+
 			" forced, and let it begin anew (smrctl node wipe %s; elsewhere: move away the directories of both its processes)", config.Group, linkErr, config.Node)
+	}
+	if errors.Is(linkErr, client.ErrLevel) {
+		return fmt.Errorf("%w: %w", level.ErrTooLow, linkErr)
 	}
 	if linkErr != nil {
 		return fmt.Errorf("execute the log of group %s: %w", config.Group, linkErr)
@@ -234,7 +238,7 @@ func dialer(keeper *trust.Keeper) func(context.Context, smr.NodeID, string) (net
 func connect(config Config, session smr.SessionID, address, admin string, node *Node) (link, error) {
 	c, err := client.New(node.fromImages(client.Config{
 		Cluster: config.Cluster, Group: config.Group, Node: config.Node, Session: session,
-		SocketPath: config.socketPath(), KVAddr: address, AdminAddr: admin,
+		SocketPath: config.socketPath(), KVAddr: address, AdminAddr: admin, Level: level.Highest(),
 		Timeout: config.WriteTimeout, RefuseAfter: config.RefuseAfter, Logger: config.Logger, Dial: dialer(config.Keeper),
 	}), node)
 	return link{c}, err

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"lockstep/internal/fault"
+	"lockstep/internal/level"
 	"lockstep/internal/locate"
 	"lockstep/internal/obs"
 	"lockstep/internal/trust"
@@ -85,6 +86,8 @@ type Config struct {
 	gauges *gauges
 	// started, if set, is given the node before its goroutines run; for tests.
 	started func(*node)
+	// highest is the feature level that this program can; withDefaults: level.Highest().
+	highest int
 }
 
 // Keep says what stays on the disk. Nothing of the log goes that the KV node beside needs to start again, whatever this says.
@@ -156,6 +159,9 @@ const maxName = 255
 func (c Config) withDefaults() Config {
 	if c.Socket == "" {
 		c.Socket = filepath.Join(c.Dir, "local.sock")
+	}
+	if c.highest == 0 {
+		c.highest = level.Highest()
 	}
 	if c.FileSize == 0 {
 		c.FileSize = log.DefaultFileSize

@@ -79,6 +79,7 @@ func (n *node) serveData(ctx context.Context, conn net.Conn) {
 		n.connectionEnded(conn, "data", err)
 		return
 	}
+	defer n.levels.forget(conn)
 	switch hello := message.(type) {
 	case *smr.ClientHello:
 		if n.checkHandshake(conn, hello.Handshake, "") && n.checkIdentity(conn, trust.KVNode, hello.Node) {
@@ -105,11 +106,15 @@ func (n *node) readHello(conn net.Conn, r *wire.Reader) (any, error) {
 	return message, err
 }
 
-// checkHandshake refuses a peer of another cluster or group, or of another node unless want is empty.
+// checkHandshake refuses a peer of another cluster or group, of another node unless want is empty, or that cannot the cluster's feature level.
+// One that it lets in is known to levels until that forgets it.
 func (n *node) checkHandshake(conn net.Conn, got smr.Handshake, want smr.NodeID) bool {
 	expected := n.handshake()
 	expected.Node = want
 	reject := wire.CheckHandshake(got, expected)
+	if reject == nil {
+		reject = n.levels.admit(conn, got)
+	}
 	if reject != nil {
 		n.reject(conn, reject)
 	}

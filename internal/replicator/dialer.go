@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"lockstep/internal/level"
 	"lockstep/internal/pause"
 	"lockstep/internal/trust"
 	"lockstep/smr"
@@ -170,6 +171,9 @@ func (d *dialer) read(ctx context.Context, link *link) error {
 			if reject := wire.CheckHandshake(message.Handshake, d.node.handshakeOf(link.peer)); reject != nil || greeted {
 				return fmt.Errorf("%w: hello of %s: %v", wire.ErrBadMessage, link.peer, reject)
 			}
+			if known, can := d.node.levels.Level(), level.Of(message.Level); can < known {
+				return fmt.Errorf("%w: master %s supports feature level %d at most, and the cluster's is %d", wire.ErrBadMessage, link.peer, can, known)
+			}
 			greeted = true
 			r.SetLimit(wire.StreamLimit)
 			in.input = &replica.MasterHello{Conn: link.id, Hello: *message}
@@ -183,6 +187,9 @@ func (d *dialer) read(ctx context.Context, link *link) error {
 		case *smr.Heartbeat:
 			in.input = &replica.Beat{Conn: link.id, Heartbeat: *message}
 		case *smr.Reject:
+			if message.Code == smr.RejectLevel {
+				d.node.refusedLevel(link.peer, message.Reason)
+			}
 			in.input = &replica.Rejected{Conn: link.id, Reject: *message}
 		default:
 			return fmt.Errorf("%w: %T from the master", wire.ErrBadMessage, message)

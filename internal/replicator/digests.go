@@ -23,7 +23,7 @@ const (
 
 // Digests implements proto.ReplicatorServer. It reads the log files beside the writer and never touches the loop.
 func (m *manage) Digests(in *proto.DigestsRequest, out grpc.ServerStreamingServer[proto.RangeDigest]) error {
-	if err := m.checkTarget(in.GetTarget()); err != nil {
+	if err := m.addressed(out.Context(), in.GetTarget()); err != nil {
 		return err
 	}
 	state := m.node.state()

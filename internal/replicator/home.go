@@ -32,6 +32,7 @@ const (
 //	DIR/log/        log files
 //	DIR/quarantine/ logs of earlier incarnations, kept as evidence
 //	DIR/local.sock  unix socket for the KV node
+//	DIR/level       feature level of the cluster, once it is above the first (levels)
 //	DIR/page        memory shared with the KV node (smr/page), made anew by each process
 //
 // Invariant: nobody has heard that the log holds a byte before saved.LogBegun is true on disk, and the mark is written
@@ -39,10 +40,11 @@ const (
 // crash came between the two), and a mark without any log file means that the log was lost (S10). A mark beside a file
 // that holds nothing is no loss: the log was rewound to its beginning, or a crash took bytes that were not durable.
 type home struct {
-	cfg   Config
-	lock  io.Closer
-	state *log.StateFile
-	saved log.State // as it is on disk
+	cfg    Config
+	lock   io.Closer
+	state  *log.StateFile
+	saved  log.State // as it is on disk
+	levels *levels
 
 	log    *log.Log
 	report log.Report
@@ -86,7 +88,7 @@ func checkForeign(dir string) error {
 		switch entry.Name() {
 		case "state":
 			return nil
-		case "lock", "log", "quarantine", "lost+found", "page", "page.new":
+		case "lock", "log", levelFile, "quarantine", "lost+found", "page", "page.new":
 		default:
 			if entry.Type()&os.ModeSocket == 0 {
 				foreign = entry.Name()
@@ -99,7 +101,10 @@ func checkForeign(dir string) error {
 	return nil
 }
 
-func (h *home) open() error {
+func (h *home) open() (err error) {
+	if h.levels, err = openLevels(h.cfg.Dir, h.cfg.highest); err != nil {
+		return err
+	}
 	if err := h.openState(); err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"lockstep/internal/level"
 	"lockstep/internal/locate"
 	"lockstep/internal/trust"
 	"lockstep/proto"
@@ -22,10 +23,11 @@ const (
 
 // joinGroup announces this replica to the configuration masters until it is registered: then they tell it what to do.
 // It goes on trying while none of them can be reached, the group is not there yet, or another change of it is running. It
-// returns an error, which ends the process, only if its name or its addresses are another replica's.
+// returns an error, which ends the process, only if its name or its addresses are another replica's, or if this program cannot the
+// cluster's feature level.
 func (n *node) joinGroup(ctx context.Context, manageAddr string) error {
 	request := &proto.JoinRequest{
-		Cluster: n.cfg.Cluster, Group: n.cfg.Group, Incarnation: uint64(n.home.incarnation),
+		Cluster: n.cfg.Cluster, Group: n.cfg.Group, Incarnation: uint64(n.home.incarnation), HighestLevel: uint32(n.levels.highest),
 		Replica: &proto.ReplicaSpec{Node: n.cfg.Node, ManageAddr: manageAddr, DataAddr: n.announce},
 	}
 	told := ""
@@ -43,6 +45,8 @@ func (n *node) joinGroup(ctx context.Context, manageAddr string) error {
 			case err == nil:
 				n.cfg.Logger.Info("joined", "group", n.cfg.Group, "node", n.cfg.Node, "confmaster", addr, "text", text)
 				return nil
+			case status.Code(err) == codes.OutOfRange:
+				return fmt.Errorf("join group %s at configuration master %s: %w: %s", n.cfg.Group, addr, level.ErrTooLow, status.Convert(err).Message())
 			case status.Code(err) == codes.AlreadyExists || status.Code(err) == codes.PermissionDenied:
 				return fmt.Errorf("join group %s at configuration master %s: %s", n.cfg.Group, addr, status.Convert(err).Message())
 			}

@@ -91,6 +91,14 @@ func (l *local) owes() bool {
 	return l.owed
 }
 
+// setLevel tells the KV node the cluster's feature level. The loop shows it as well, with the next change.
+func (l *local) setLevel(known int) {
+	l.mu.Lock()
+	l.status.Level = known
+	l.mu.Unlock()
+	l.remind()
+}
+
 func (l *local) shown() (smr.Status, []smr.ImageSource) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -193,6 +201,7 @@ func (n *node) serveLocal(ctx context.Context, conn net.Conn) {
 		n.connectionEnded(conn, "local", err)
 		return
 	}
+	defer n.levels.forget(conn)
 	hello, ok := message.(*smr.LocalHello)
 	if !ok {
 		n.reject(conn, &smr.Reject{Code: smr.RejectVersion, Reason: fmt.Sprintf("%T cannot begin a local connection", message)})

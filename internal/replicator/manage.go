@@ -161,9 +161,17 @@ func (m *manage) checkTarget(target *proto.Target) error {
 	return nil
 }
 
+// addressed refuses what is meant for another replica, and takes the cluster's feature level from what is meant for this one.
+func (m *manage) addressed(ctx context.Context, target *proto.Target) error {
+	if err := m.checkTarget(target); err != nil {
+		return err
+	}
+	return m.node.learnLevel(ctx, target)
+}
+
 // State implements proto.ReplicatorServer.
-func (m *manage) State(_ context.Context, in *proto.WatchRequest) (*proto.ReplicaState, error) {
-	if err := m.checkTarget(in.GetTarget()); err != nil {
+func (m *manage) State(ctx context.Context, in *proto.WatchRequest) (*proto.ReplicaState, error) {
+	if err := m.addressed(ctx, in.GetTarget()); err != nil {
 		return nil, err
 	}
 	return m.node.state(), nil
@@ -171,7 +179,7 @@ func (m *manage) State(_ context.Context, in *proto.WatchRequest) (*proto.Replic
 
 // Watch implements proto.ReplicatorServer.
 func (m *manage) Watch(in *proto.WatchRequest, out grpc.ServerStreamingServer[proto.ReplicaState]) error {
-	if err := m.checkTarget(in.GetTarget()); err != nil {
+	if err := m.addressed(out.Context(), in.GetTarget()); err != nil {
 		return err
 	}
 	interval := watchMillis(in.GetIntervalMs(), defaultWatchMillis)
@@ -269,7 +277,7 @@ func (m *manage) simpleOrder(ctx context.Context, input replica.Input) (*proto.O
 
 // Fence implements proto.ReplicatorServer.
 func (m *manage) Fence(ctx context.Context, in *proto.FenceRequest) (*proto.FenceReply, error) {
-	if err := m.checkTarget(in.GetTarget()); err != nil {
+	if err := m.addressed(ctx, in.GetTarget()); err != nil {
 		return nil, err
 	}
 	reply, err := m.order(ctx, &replica.Fence{Epoch: smr.Epoch(in.GetEpoch()), LeaseOver: in.GetLeaseOver()})
@@ -290,7 +298,7 @@ func (m *manage) Fence(ctx context.Context, in *proto.FenceRequest) (*proto.Fenc
 
 // Lead implements proto.ReplicatorServer.
 func (m *manage) Lead(ctx context.Context, in *proto.LeadRequest) (*proto.OrderReply, error) {
-	config, base, err := m.leadRequest(in)
+	config, base, err := m.leadRequest(ctx, in)
 	if err != nil {
 		return nil, err
 	}
@@ -301,7 +309,7 @@ func (m *manage) Lead(ctx context.Context, in *proto.LeadRequest) (*proto.OrderR
 
 // Reconfigure implements proto.ReplicatorServer.
 func (m *manage) Reconfigure(ctx context.Context, in *proto.LeadRequest) (*proto.OrderReply, error) {
-	config, base, err := m.leadRequest(in)
+	config, base, err := m.leadRequest(ctx, in)
 	if err != nil {
 		return nil, err
 	}
@@ -309,8 +317,8 @@ func (m *manage) Reconfigure(ctx context.Context, in *proto.LeadRequest) (*proto
 }
 
 // leadRequest checks all of a LeadRequest before anything of it takes effect.
-func (m *manage) leadRequest(in *proto.LeadRequest) (config, base smr.Config, err error) {
-	if err := m.checkTarget(in.GetTarget()); err != nil {
+func (m *manage) leadRequest(ctx context.Context, in *proto.LeadRequest) (config, base smr.Config, err error) {
+	if err := m.addressed(ctx, in.GetTarget()); err != nil {
 		return config, base, err
 	}
 	if config, err = configOf(in.GetConfig()); err != nil {
@@ -360,7 +368,7 @@ func configOf(in *proto.GroupConfig) (smr.Config, error) {
 
 // Follow implements proto.ReplicatorServer.
 func (m *manage) Follow(ctx context.Context, in *proto.FollowRequest) (*proto.OrderReply, error) {
-	if err := m.checkTarget(in.GetTarget()); err != nil {
+	if err := m.addressed(ctx, in.GetTarget()); err != nil {
 		return nil, err
 	}
 	if err := checkPeerAddress(in.GetMaster(), in.GetMasterAddr()); err != nil {
@@ -392,7 +400,7 @@ func sourcesOf(in []*proto.ImageSource) ([]smr.ImageSource, error) {
 
 // Established implements proto.ReplicatorServer.
 func (m *manage) Established(ctx context.Context, in *proto.EstablishedRequest) (*proto.OrderReply, error) {
-	if err := m.checkTarget(in.GetTarget()); err != nil {
+	if err := m.addressed(ctx, in.GetTarget()); err != nil {
 		return nil, err
 	}
 	config, err := configOf(in.GetConfig())
@@ -404,7 +412,7 @@ func (m *manage) Established(ctx context.Context, in *proto.EstablishedRequest) 
 
 // Learn implements proto.ReplicatorServer.
 func (m *manage) Learn(ctx context.Context, in *proto.LearnRequest) (*proto.OrderReply, error) {
-	if err := m.checkTarget(in.GetTarget()); err != nil {
+	if err := m.addressed(ctx, in.GetTarget()); err != nil {
 		return nil, err
 	}
 	if in.GetEpoch() == 0 {

@@ -25,7 +25,7 @@ const (
 
 // Records implements proto.ReplicatorServer. It reads the log files beside the writer and never touches the loop.
 func (m *manage) Records(ctx context.Context, in *proto.RecordsRequest) (*proto.RecordsReply, error) {
-	if err := m.checkTarget(in.GetTarget()); err != nil {
+	if err := m.addressed(ctx, in.GetTarget()); err != nil {
 		return nil, err
 	}
 	if in.GetCount() < 1 || in.GetCount() > maxRecords {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"sync/atomic"
 
+	"lockstep/internal/level"
 	"lockstep/smr"
 	"lockstep/smr/replica"
 
@@ -35,6 +36,7 @@ type node struct {
 	archiver  *archiver // nil: nothing is archived
 	events    *events
 	addresses addresses
+	levels    *levels
 	bigSlots  *semaphore.Weighted
 
 	conns     atomic.Uint64 // last ConnID given out
@@ -70,8 +72,8 @@ func Run(ctx context.Context, cfg Config) error {
 		cfg.started(n)
 	}
 	err = n.run(ctx, ports)
-	if err == nil {
-		err = h.closeCleanly()
+	if err == nil || errors.Is(err, level.ErrTooLow) { // nothing is wrong with the log
+		err = errors.Join(err, h.closeCleanly())
 	} else {
 		// What the log holds may be suspect: no clean mark. The next start finds out.
 		err = errors.Join(err, ignoreClosed(h.log.Close(), h.log.Err()))
@@ -123,7 +125,7 @@ func newNode(cfg Config, h *home, ports listeners) (*node, error) {
 	}
 	n := &node{
 		cfg: cfg, home: identity{incarnation: h.saved.Incarnation}, logDir: logDir, life: smr.Life(randomID()), announce: cfg.AnnounceAddr,
-		clients: newClients(cfg.MaxClients), local: cfg.local, snapshot: newSnapshot(), events: newEvents(cfg.Logger.With("group", cfg.Group, "node", cfg.Node)),
+		levels: h.levels, clients: newClients(cfg.MaxClients), local: cfg.local, snapshot: newSnapshot(), events: newEvents(cfg.Logger.With("group", cfg.Group, "node", cfg.Node)),
 		bigSlots: semaphore.NewWeighted(bigSlots),
 	}
 	if n.announce == "" {
@@ -138,7 +140,7 @@ func newNode(cfg Config, h *home, ports listeners) (*node, error) {
 	n.dialer = newDialer(n)
 	n.loop = newLoop(n, replica.New(replica.Options{
 		Self: smr.Member{Node: smr.NodeID(cfg.Node), Incarnation: h.saved.Incarnation}, Life: n.life,
-		Cluster: cfg.Cluster, Group: cfg.Group,
+		Cluster: cfg.Cluster, Group: cfg.Group, Level: h.levels.highest,
 		Blank: h.saved.Promise == 0, Promise: h.saved.Promise,
 		Start: h.log.Start(), End: h.log.End(), History: h.log.History(),
 		Commit: h.log.LastCommit(), Stamp: h.log.LastStamp(), Config: h.config,
@@ -160,6 +162,7 @@ func (n *node) run(ctx context.Context, ports listeners) error {
 	group.Go(func() error { defer stopDisk(); return n.loop.run(ctx) })
 	group.Go(func() error { return n.dialer.run(ctx) })
 	group.Go(func() error { return n.events.run(ctx) })
+	group.Go(func() error { return n.levels.watch(ctx) })
 	if n.archiver != nil {
 		group.Go(func() error { return n.archiver.run(ctx) })
 	}
@@ -217,5 +220,5 @@ func (n *node) handshake() smr.Handshake { return n.handshakeOf(smr.NodeID(n.cfg
 
 // handshakeOf is what a peer of that name has to say.
 func (n *node) handshakeOf(peer smr.NodeID) smr.Handshake {
-	return smr.Handshake{Cluster: n.cfg.Cluster, Group: n.cfg.Group, Node: peer}
+	return smr.Handshake{Cluster: n.cfg.Cluster, Group: n.cfg.Group, Node: peer, Level: n.levels.highest}
 }

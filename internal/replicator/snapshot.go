@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"lockstep/internal/level"
 	"lockstep/proto"
 	"lockstep/smr"
 	"lockstep/smr/replica"
@@ -65,7 +66,7 @@ func (s *snapshot) watch() (changed chan struct{}, stop func()) {
 func (n *node) statusForKV(status *replica.Status) smr.Status {
 	s := smr.Status{
 		Role: status.Role, Epoch: status.Epoch, Master: status.Master,
-		Start: status.Start, Safe: status.Safe, Commit: status.Commit, Writable: status.Writable,
+		Start: status.Start, Safe: status.Safe, Commit: status.Commit, Writable: status.Writable, Level: n.levels.Level(),
 	}
 	if status.NeedImage {
 		s.NeedImage = status.ImageFrom
@@ -95,10 +96,11 @@ func (n *node) state() *proto.ReplicaState {
 		Pid:       uint32(os.Getpid()), DataAddr: n.announce,
 		LoopCount: n.loop.countDone.Load(), LoopIdleMs: millis32(processMillis() - n.loop.lastRound.Load()),
 		DiskStuckMs: millis32(n.disk.stuckMillis()), KvSilentMs: millis32(n.local.silentMillis()),
-		Sync: n.cfg.Sync.String(), Version: n.cfg.Version,
+		Sync: n.cfg.Sync.String(), Version: n.cfg.Version, HighestLevel: uint32(n.levels.highest), Level: uint32(n.levels.Level()),
 	}
 	if kv := n.local.kv.Load(); kv != nil {
 		state.KvPid, state.KvAddr, state.KvAdminAddr = uint32(kv.Pid), kv.KVAddr, kv.AdminAddr
+		state.KvHighestLevel = uint32(level.Of(kv.Level))
 		if t := n.local.transfer.Load(); t != nil {
 			state.BytesDone, state.BytesTotal, state.BytesPerSecond, state.ImageFrom = t.Done, t.Total, t.PerSecond, t.From
 		}

@@ -36,7 +36,7 @@ type families struct {
 	inputs, written, events, droppedLines             obs.Family
 	diskFree, diskSize                                obs.Family
 	archiveLSN, archiveLag, archiveAge                obs.Family
-	archiveFailures, archiveGaps                      obs.Family
+	archiveFailures, archiveGaps, level               obs.Family
 }
 
 func newSubject(n *node) *subject {
@@ -66,6 +66,7 @@ func newSubject(n *node) *subject {
 		queue:         gauge("queue_length", "What waits: for the loop (control, upstream, proposals), for the log writer (disk), for the log (events).", "queue"),
 		queueBytes:    gauge("queue_bytes", "Bytes that wait for the log writer.", "queue"),
 		connections:   gauge("connections", "Connections of KV nodes (client) and slaves.", "kind"),
+		level:         gauge("feature_level", "The cluster's feature level as this replica was told, and the highest that its replicator supports.", "of"),
 		idle:          gauge("loop_idle_seconds", "Since the loop last came round."),
 		stuck:         gauge("disk_stuck_seconds", "For how long the disk operation under way has been running; 0 if none is."),
 		mute:          gauge("kvnode_silent_seconds", "Since the attached KV node last reported progress; 0 if none is attached."),
@@ -201,6 +202,8 @@ func (s *subject) collectProcess(metrics chan<- prometheus.Metric) {
 	n.clients.mu.Unlock()
 	f.connections.Send(metrics, float64(clients), "client")
 	f.connections.Send(metrics, float64(n.slaves.Load()), "slave")
+	f.level.Send(metrics, float64(n.levels.Level()), "cluster")
+	f.level.Send(metrics, float64(n.levels.highest), "highest")
 	f.idle.Send(metrics, s.idle().Seconds())
 	f.stuck.Send(metrics, float64(n.disk.stuckMillis())/1000)
 	f.mute.Send(metrics, float64(n.local.silentMillis())/1000)

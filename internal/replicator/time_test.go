@@ -19,7 +19,7 @@ func TestTicksAreNeverMoreThanTime(t *testing.T) {
 		{3*tickLength + tickLength/2, 3, 50},
 		{10 * time.Minute, maxTicks, maxTicks},
 	} {
-		n := &node{local: newLocal(), clients: newClients(1)}
+		n := &node{levels: &levels{}, local: newLocal(), clients: newClients(1)}
 		n.disk = newDisk(nil)
 		l := newLoop(n, replica.New(replica.Options{Self: smr.Member{Node: "n1", Incarnation: 1}, Cluster: "c", Group: "g", Blank: true}))
 		began := time.Now()
@@ -41,7 +41,7 @@ func TestTicksAreNeverMoreThanTime(t *testing.T) {
 
 // What could go wrong: the state that is shown before the loop runs has a timer step the core, while whoever makes the replica is still at it.
 func TestNobodyStepsBeforeTheLoopRuns(t *testing.T) {
-	n := &node{local: newLocal(), clients: newClients(1), snapshot: newSnapshot()}
+	n := &node{levels: &levels{}, local: newLocal(), clients: newClients(1), snapshot: newSnapshot()}
 	n.disk = newDisk(nil)
 	n.loop = newLoop(n, replica.New(replica.Options{Self: smr.Member{Node: "n1", Incarnation: 1}, Cluster: "c", Group: "g", Blank: true}))
 	defer n.loop.alarm.Stop()
