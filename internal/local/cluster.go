@@ -349,6 +349,22 @@ func (c *Cluster) Ended(name string) <-chan struct{} {
 	return nil
 }
 
+// HowEnded tells how a process that this Cluster started has ended ("exit status 2"), "" while it runs or if it was not started here.
+func (c *Cluster) HowEnded(name string) string {
+	c.mu.Lock()
+	kid := c.children[name]
+	c.mu.Unlock()
+	if kid == nil {
+		return ""
+	}
+	select {
+	case <-kid.done:
+		return howEnded(kid.err)
+	default:
+		return ""
+	}
+}
+
 func (c *Cluster) unknown(name string) error {
 	var names []string
 	for _, p := range c.Processes() {
