@@ -111,7 +111,7 @@ func (s *store) storeOptions(broken *breakage, readonly bool) *pebble.Options {
 		L0StopWritesThreshold:       1 << 20,
 		CacheSize:                   s.within(cacheBytes),
 		MaxOpenFiles:                256,
-		FormatMajorVersion:          pebble.FormatNewest,
+		FormatMajorVersion:          pebble.FormatValueSeparation, // a later one only with a feature level: other nodes read the images
 		Logger:                      storeLogger{s.options.Logger, broken},
 		EventListener: &pebble.EventListener{BackgroundError: func(err error) {
 			broken.because(fmt.Errorf("write the store of images: %w", err))

@@ -74,7 +74,7 @@ func openStorage(dir string, fs vfs.FS, initial *raftpb.Snapshot, logger *slog.L
 	}
 	options := &pebble.Options{
 		FS:                 fs,
-		FormatMajorVersion: pebble.FormatNewest,
+		FormatMajorVersion: pebble.FormatValueSeparation, // a later one only with a feature level: the way back to an older program stays open
 		Logger:             pebbleLogger{logger},
 		MemTableSize:       4 << 20,
 		CacheSize:          1 << 20,
