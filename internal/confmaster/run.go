@@ -96,6 +96,8 @@ func (n *node) serve(outer context.Context, listener net.Listener, sentinels []n
 	if err := n.replay(); err != nil {
 		cancel(err)
 		n.watch.wait()
+		n.calls.wait()
+		conns.close()
 		return err
 	}
 
