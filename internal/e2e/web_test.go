@@ -308,8 +308,12 @@ func (w *world) changesByPage(t *testing.T, b *browser) {
 		t.Fatal(err)
 	}
 	b.do(chromedp.Navigate(reply.GetPage()))
-	b.do(chromedp.Navigate(reply.GetPage() + "#login=" + reply.GetCode()))
+	b.truth("the page is there", shows("#account")+" === 'Log in'")
+	b.click("#account")
+	b.truth("the page asks for a code", "document.getElementById('dialog').open")
+	b.do(chromedp.Navigate(reply.GetPage() + "#login=" + reply.GetCode())) // the link in the same tab, while that is asked
 	b.truth("somebody is logged in", shows("#account")+" === 'Log out admin/admin'")
+	b.truth("a code is not asked for any more", "!document.getElementById('dialog').open")
 	b.truth("the code is not in the address any more", "location.hash === '#topology'")
 	b.truth("scripts cannot read the cookie", "document.cookie === ''")
 	b.view("log")

@@ -829,7 +829,9 @@ function showView() {
   const hash = location.hash.slice(1);
   if (hash.startsWith("login=")) { // from smrctl web login; the code is good once
     history.replaceState(null, "", "#topology");
-    loadSession().then(() => login({ code: hash.slice(6) })).catch((e) => notice(e.message, "bad"));
+    loadSession().then(() => login({ code: hash.slice(6) })).then(() => { // the link may be opened in a tab that asks for the code
+      if (find("dialog-title").textContent === "Log in") find("dialog").close();
+    }).catch((e) => notice(e.message, "bad"));
   }
   const name = views.includes(hash) ? hash : "topology";
   for (const one of views) find("view-" + one).hidden = one !== name;
