@@ -6,11 +6,16 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"lockstep/internal/local"
 )
 
 // schedule is what runs a drill again and again: files for systemd, or a line for cron.
@@ -39,8 +44,10 @@ func newDrillSchedule(s *screen) *cobra.Command {
 		Short: "Print, or install, what runs a drill again and again: a systemd timer, or a line for cron",
 		Long: `The scheduler of the machine runs drills, not a process of ours: it goes on after a restart, keeps the output (journalctl -u
 lockstep-drill-DRILL), and tells when one fails (exit code 3: it did not pass; 1: it was refused, because the group was not well).
-` + "`smrctl drill history`" + ` shows all of them. Choose a time at which somebody is there to look. For a test system ` + "`smrctl drill run --every 1h`" + ` may do.`,
-		Example: "  smrctl drill schedule kill-master --at 'Mon 10:00' --install /etc/systemd/system\n  smrctl drill schedule switchover --form cron --at '0 10 * * 1'",
+` + "`smrctl drill history`" + ` shows all of them that began. The units are of the system: they run as root, those of a cluster from ` + "`smrctl up`" + ` as
+its owner. --password-file is read each time: it must stay where it is, readable for that account only. Choose a time at which somebody is there
+to look. For a test system ` + "`smrctl drill run --every 1h`" + ` may do.`,
+		Example: "  smrctl drill schedule kill-master --at 'Mon 10:00' --install /etc/systemd/system --confmaster 10.0.0.1:7300 --password-file /etc/lockstep/drill-password\n  smrctl drill schedule switchover --form cron --at '0 10 * * 1'",
 		Args:    cobra.RangeArgs(1, 2),
 		RunE: work(func(_ context.Context, args []string) error {
 			if err := checkDrill(args[0]); err != nil {
@@ -96,14 +103,24 @@ func (p *drillPlace) schedule(args []string, when, form string) (*schedule, erro
 		return nil, fmt.Errorf("find out where smrctl stands: %w", err)
 	}
 	command := append([]string{self, "drill", "run"}, args...)
+	around := unitHome()
 	if len(p.confmasters) > 0 {
 		command = append(command, "--confmaster", strings.Join(p.confmasters, ","))
 	} else {
+		if _, err := local.Open(p.dir); err != nil {
+			return nil, err // a schedule of a cluster that is not there would fail each time, and nobody would look
+		}
 		dir, err := filepath.Abs(p.dir)
 		if err != nil {
 			return nil, fmt.Errorf("directory %s: %w", p.dir, err)
 		}
+		if around, err = unitOfLocal(dir); err != nil {
+			return nil, err
+		}
 		command = append(command, "--dir", dir)
+	}
+	if p.passwordFile == "-" {
+		return nil, usage("--password-file -: a scheduler has no standard input; name a file that only its account can read")
 	}
 	if p.user != "" {
 		command = append(command, "--user", p.user)
@@ -139,7 +156,7 @@ func (p *drillPlace) schedule(args []string, when, form string) (*schedule, erro
 	case "systemd":
 		name := "lockstep-drill-" + args[0]
 		plan.Files = append(plan.Files,
-			scheduleFile{name + ".service", fmt.Sprintf("[Unit]\nDescription=Lockstep drill %s\nAfter=network-online.target\n\n[Service]\nType=oneshot\n%sExecStart=%s\n", args[0], unitHome(), unitWords(command))},
+			scheduleFile{name + ".service", fmt.Sprintf("[Unit]\nDescription=Lockstep drill %s\nAfter=network-online.target\n\n[Service]\nType=oneshot\n%sExecStart=%s\n", args[0], around, unitWords(command))},
 			scheduleFile{name + ".timer", fmt.Sprintf("[Unit]\nDescription=Lockstep drill %s, again and again\n\n[Timer]\nOnCalendar=%s\nPersistent=false\n\n[Install]\nWantedBy=timers.target\n", args[0], when)})
 		plan.Next = append(plan.Next, fmt.Sprintf("check the time with `systemd-analyze calendar '%s'`", when),
 			fmt.Sprintf("`systemctl daemon-reload && systemctl enable --now %s.timer`", name))
@@ -155,6 +172,20 @@ func unitHome() string {
 		return "Environment=" + unitWords([]string{"XDG_STATE_HOME=" + state}) + "\n"
 	}
 	return "Environment=HOME=%h\n"
+}
+
+// unitOfLocal is what the unit needs for a cluster from `smrctl up` in dir, an absolute path. A drill starts what it has killed: that must belong to
+// whom the cluster belongs to, and must not end with the service, whose processes systemd kills otherwise. The history is in dir.
+func unitOfLocal(dir string) (string, error) {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return "", fmt.Errorf("find out whose cluster it is: %w", err)
+	}
+	owner := strconv.FormatUint(uint64(info.Sys().(*syscall.Stat_t).Uid), 10)
+	if known, err := user.LookupId(owner); err == nil {
+		owner = known.Username
+	}
+	return "User=" + owner + "\nKillMode=process\n", nil
 }
 
 // writeNew writes a file that must not exist.
