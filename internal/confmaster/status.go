@@ -112,7 +112,7 @@ func (n *node) confmasterStatus() []*lockstep.ConfmasterStatus {
 		case known:
 			out.Pid, out.SentinelAddr, out.Page = info.pid, info.sentinel, info.page
 			out.Version, out.HighestLevel = info.version, info.level
-			out.Up = time.Since(info.at) < n.config.Suspect+5*n.config.Probe
+			out.Up = time.Since(info.at) < n.config.Suspect+5*n.config.Probe+time.Duration(n.opineEvery())*tickLength // so often it says something
 		case c != nil:
 			out.Pid, out.SentinelAddr, out.Page = c.GetPid(), c.GetSentinelAddr(), c.GetPage()
 			out.Version, out.HighestLevel = c.GetVersion(), c.GetHighestLevel()

@@ -66,7 +66,10 @@ func openHistory(dir string) (*history, error) {
 	return &history{dir, lock}, nil
 }
 
-func (h *history) close() { _ = h.lock.Close() }
+func (h *history) close() {
+	_ = unix.Flock(int(h.lock.Fd()), unix.LOCK_UN) // a process that is just being begun has a copy of the file
+	_ = h.lock.Close()
+}
 
 // nextID names a run by its time.
 func (h *history) nextID(drill string, began time.Time) string {

@@ -22,8 +22,16 @@ const MinFree = 1 << 30
 // socket's path.
 const maxSocketDir = 107 - len("/local.sock") - len("/n9")
 
-// lockDir takes the directory's lock; the caller unlocks by closing the file.
-func lockDir(dir string) (*os.File, error) {
+// dirLock is the lock of a directory, until Close.
+type dirLock struct{ file *os.File }
+
+// Close gives the lock back. To close the file is not enough: a process that this one is just beginning has a copy of it until its program runs.
+func (l *dirLock) Close() error {
+	return errors.Join(unix.Flock(int(l.file.Fd()), unix.LOCK_UN), l.file.Close())
+}
+
+// lockDir takes the directory's lock.
+func lockDir(dir string) (*dirLock, error) {
 	path := filepath.Join(dir, "lock")
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
@@ -44,7 +52,7 @@ func lockDir(dir string) (*os.File, error) {
 		_ = file.Close()
 		return nil, fmt.Errorf("write %s: %w", path, err)
 	}
-	return file, nil
+	return &dirLock{file}, nil
 }
 
 func writeAt(file *os.File, text string) error {
