@@ -175,8 +175,16 @@ func (c *testCluster) oldAreRefused(t *testing.T) {
 	c.start(old)
 	eventually(t, "it has a snapshot of level 2", func() error {
 		setPolicies(t, c.members[c.leader()].node, 32)
-		if snapshot, err := c.members[old].node.store.Snapshot(); err != nil || !bytes.Contains(snapshot.GetData(), []byte(`"Level":2`)) {
-			return fmt.Errorf("%v", err)
+		node, has := c.members[old].node, make(chan bool, 1)
+		if err := node.send(context.Background(), func() error { // the store belongs to who steps raft
+			snapshot, err := node.store.Snapshot()
+			has <- err == nil && bytes.Contains(snapshot.GetData(), []byte(`"Level":2`))
+			return nil
+		}); err != nil {
+			return err
+		}
+		if !<-has {
+			return errors.New("it has none")
 		}
 		return nil
 	})
