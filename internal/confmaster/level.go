@@ -67,23 +67,7 @@ func (s *service) Levels(ctx context.Context, request *lockstep.LevelsRequest) (
 	if conn != nil {
 		return lockstep.NewConfmasterClient(conn).Levels(out, request)
 	}
-	return s.levels(ctx)
-}
-
-// levels asks the loop.
-func (s *service) levels(ctx context.Context) (*lockstep.LevelsReply, error) {
-	done := make(chan *lockstep.LevelsReply, 1)
-	if err := s.node.send(ctx, func() error { done <- s.node.levelsMessage(); return nil }); err != nil {
-		return nil, status.Error(codes.Unavailable, err.Error())
-	}
-	select {
-	case reply := <-done:
-		return reply, nil
-	case <-ctx.Done():
-		return nil, status.FromContextError(ctx.Err()).Err()
-	case <-s.node.stopped:
-		return nil, status.Error(codes.Unavailable, errStopped.Error())
-	}
+	return onLoop(ctx, s.node, s.node.levelsMessage)
 }
 
 // levelsMessage adds to what the driver knows the versions. Called on the loop.
@@ -141,7 +125,7 @@ func (s *service) raiseLevel(ctx context.Context, request *lockstep.RaiseLevelRe
 	case !answer.Done:
 		return nil, status.Error(codes.FailedPrecondition, strings.Join(append([]string{answer.Text}, answer.Checks...), "\n  "))
 	}
-	reply, err := s.levels(ctx)
+	reply, err := onLoop(ctx, s.node, s.node.levelsMessage)
 	if err != nil {
 		return nil, err
 	}

@@ -170,8 +170,7 @@ func (s *service) WorkLog(ctx context.Context, request *lockstep.WorkLogRequest)
 	if limit <= 0 || limit > maxEntries {
 		limit = maxEntries
 	}
-	done := make(chan *lockstep.WorkLogReply, 1)
-	err := s.node.send(ctx, func() error {
+	return onLoop(ctx, s.node, func() *lockstep.WorkLogReply {
 		reply := &lockstep.WorkLogReply{}
 		for i := len(s.node.state.Log) - 1; i >= 0 && len(reply.Entries) < limit; i-- {
 			if e := &s.node.state.Log[i]; request.GetGroup() == "" || e.Group == "" || e.Group == request.GetGroup() {
@@ -179,19 +178,23 @@ func (s *service) WorkLog(ctx context.Context, request *lockstep.WorkLogRequest)
 			}
 		}
 		slices.Reverse(reply.Entries)
-		done <- reply
-		return nil
+		return reply
 	})
-	if err != nil {
-		return nil, status.Error(codes.Unavailable, err.Error())
+}
+
+// onLoop returns what look sees of a node on its loop, to which all of it belongs. The error is one to answer a call with.
+func onLoop[T any](ctx context.Context, n *node, look func() T) (seen T, err error) {
+	looked := make(chan T, 1)
+	if err := n.send(ctx, func() error { looked <- look(); return nil }); err != nil {
+		return seen, status.Error(codes.Unavailable, err.Error())
 	}
 	select {
-	case reply := <-done:
-		return reply, nil
+	case seen = <-looked:
+		return seen, nil
 	case <-ctx.Done():
-		return nil, status.FromContextError(ctx.Err()).Err()
-	case <-s.node.stopped:
-		return nil, status.Error(codes.Unavailable, errStopped.Error())
+		return seen, status.FromContextError(ctx.Err()).Err()
+	case <-n.stopped:
+		return seen, status.Error(codes.Unavailable, errStopped.Error())
 	}
 }
 

@@ -227,31 +227,20 @@ func (s *service) Settings(ctx context.Context, request *lockstep.GroupSettingsR
 	if conn != nil {
 		return lockstep.NewConfmasterClient(conn).Settings(out, request)
 	}
-	replies := make(chan *lockstep.GroupSettings, 1)
-	err = s.node.send(ctx, func() error {
-		g := s.node.state.Group(request.GetGroup())
-		if g == nil {
-			replies <- nil
-			return nil
+	reply, err := onLoop(ctx, s.node, func() *lockstep.GroupSettings {
+		if g := s.node.state.Group(request.GetGroup()); g != nil {
+			return settingsMessage(g, request.GetHistory())
 		}
-		replies <- settingsMessage(g, request.GetHistory())
 		return nil
 	})
-	if err != nil {
-		return nil, status.Error(codes.Unavailable, err.Error())
+	switch {
+	case err != nil:
+		return nil, err
+	case reply == nil:
+		return nil, status.Errorf(codes.NotFound, "group %q is not known", request.GetGroup())
 	}
-	select {
-	case reply := <-replies:
-		if reply == nil {
-			return nil, status.Errorf(codes.NotFound, "group %q is not known", request.GetGroup())
-		}
-		reply.Problems = s.steward.problemsOf(request.GetGroup())
-		return reply, nil
-	case <-ctx.Done():
-		return nil, status.FromContextError(ctx.Err()).Err()
-	case <-s.node.stopped:
-		return nil, status.Error(codes.Unavailable, errStopped.Error())
-	}
+	reply.Problems = s.steward.problemsOf(request.GetGroup())
+	return reply, nil
 }
 
 func settingsMessage(g *failover.Group, history bool) *lockstep.GroupSettings {
