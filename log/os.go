@@ -9,6 +9,8 @@ import (
 	"sort"
 
 	"golang.org/x/sys/unix"
+
+	"lockstep/internal/filelock"
 )
 
 // OS is the file system of the operating system.
@@ -100,18 +102,14 @@ func (OS) SyncDir(label Label, dir string) error {
 
 // Lock implements FS with flock.
 func (OS) Lock(label Label, name string) (io.Closer, error) {
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
+	lock, err := filelock.Take(name)
+	switch {
+	case errors.Is(err, filelock.ErrHeld):
+		return nil, fmt.Errorf("%s: %s is locked: another process uses this directory", label, name)
+	case err != nil:
 		return nil, fmt.Errorf("%s: %w", label, err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		_ = f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("%s: %s is locked: another process uses this directory", label, name)
-		}
-		return nil, fmt.Errorf("%s: %s: %w", label, name, err)
-	}
-	return f, nil
+	return lock, nil
 }
 
 // osFile calls the system directly: an append and its sync allocate nothing.

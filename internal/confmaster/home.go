@@ -8,7 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"golang.org/x/sys/unix"
+	"lockstep/internal/filelock"
 )
 
 // identityVersion of the identity file. A later one is refused.
@@ -25,7 +25,7 @@ type identity struct {
 // home is the directory of a configuration master, locked for this process.
 type home struct {
 	dir  string
-	lock *os.File
+	lock *filelock.Lock
 }
 
 // openHome locks the directory and checks, or writes, its identity.
@@ -33,13 +33,12 @@ func openHome(c *Config) (*home, error) {
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("create directory: %w", err)
 	}
-	lock, err := os.OpenFile(filepath.Join(c.Dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("lock directory %s: %w", c.Dir, err)
-	}
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		_ = lock.Close()
+	lock, err := filelock.Take(filepath.Join(c.Dir, "lock"))
+	switch {
+	case errors.Is(err, filelock.ErrHeld):
 		return nil, fmt.Errorf("directory %s is in use by another process: stop it, or give another --dir", c.Dir)
+	case err != nil:
+		return nil, fmt.Errorf("lock directory %s: %w", c.Dir, err)
 	}
 	h := &home{dir: c.Dir, lock: lock}
 	if err := h.identify(identity{Version: identityVersion, Cluster: c.Cluster, ID: c.ID, Peers: len(c.Peers)}, c.New); err != nil {

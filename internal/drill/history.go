@@ -18,6 +18,7 @@ import (
 	"lockstep/internal/chaos"
 	"lockstep/internal/drill/plan"
 	"lockstep/internal/drill/report"
+	"lockstep/internal/filelock"
 	"lockstep/internal/local"
 	"lockstep/internal/wholefile"
 )
@@ -44,7 +45,7 @@ type unfinished struct {
 // history is the directory of all runs, locked.
 type history struct {
 	dir  string
-	lock *os.File
+	lock *filelock.Lock
 }
 
 // openHistory opens the directory, made if missing, and takes it for one drill.
@@ -52,24 +53,17 @@ func openHistory(dir string) (*history, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the directory of drills (--history names another one): %w", err)
 	}
-	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
+	lock, err := filelock.Take(filepath.Join(dir, "lock"))
+	switch {
+	case errors.Is(err, filelock.ErrHeld):
+		return nil, &Refusal{Drill: "", Group: "", Problems: []string{fmt.Sprintf("another smrctl runs a drill from %s", dir)}}
+	case err != nil:
 		return nil, fmt.Errorf("lock the directory of drills, which user %d must be allowed to write (--history names another one): %w", os.Getuid(), err)
-	}
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		_ = lock.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, &Refusal{Drill: "", Group: "", Problems: []string{fmt.Sprintf("another smrctl runs a drill from %s", dir)}}
-		}
-		return nil, fmt.Errorf("lock the directory of drills: %w", err)
 	}
 	return &history{dir, lock}, nil
 }
 
-func (h *history) close() {
-	_ = unix.Flock(int(h.lock.Fd()), unix.LOCK_UN) // a process that is just being begun has a copy of the file
-	_ = h.lock.Close()
-}
+func (h *history) close() { _ = h.lock.Close() }
 
 // nextID names a run by its time.
 func (h *history) nextID(drill string, began time.Time) string {

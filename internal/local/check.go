@@ -1,6 +1,7 @@
 package local
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,6 +14,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"lockstep/internal/filelock"
 )
 
 // MinFree is the free disk space in bytes that a cluster must find when it starts.
@@ -22,37 +25,22 @@ const MinFree = 1 << 30
 // socket's path.
 const maxSocketDir = 107 - len("/local.sock") - len("/n9")
 
-// dirLock is the lock of a directory, until Close.
-type dirLock struct{ file *os.File }
-
-// Close gives the lock back. To close the file is not enough: a process that this one is just beginning has a copy of it until its program runs.
-func (l *dirLock) Close() error {
-	return errors.Join(unix.Flock(int(l.file.Fd()), unix.LOCK_UN), l.file.Close())
-}
-
 // lockDir takes the directory's lock.
-func lockDir(dir string) (*dirLock, error) {
+func lockDir(dir string) (*filelock.Lock, error) {
 	path := filepath.Join(dir, "lock")
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	lock, err := filelock.Take(path)
+	if errors.Is(err, filelock.ErrHeld) {
+		holder, _ := os.ReadFile(path) // without it nobody is named
+		return nil, fmt.Errorf("%s is in use: another smrctl (pid %s) starts or stops processes there: wait for it", dir, bytes.TrimSpace(holder))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("lock directory: %w", err)
 	}
-	err = unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		holder := make([]byte, 32)
-		n, _ := file.Read(holder)
-		_ = file.Close()
-		return nil, fmt.Errorf("%s is in use: another smrctl (pid %s) starts or stops processes there: wait for it", dir, strings.TrimSpace(string(holder[:n])))
-	}
-	if err != nil {
-		_ = file.Close()
-		return nil, fmt.Errorf("lock %s: %w", path, err)
-	}
-	if err := errors.Join(file.Truncate(0), writeAt(file, fmt.Sprintf("%d\n", os.Getpid()))); err != nil {
-		_ = file.Close()
+	if err := errors.Join(lock.Truncate(0), writeAt(lock.File, fmt.Sprintf("%d\n", os.Getpid()))); err != nil {
+		_ = lock.Close()
 		return nil, fmt.Errorf("write %s: %w", path, err)
 	}
-	return &dirLock{file}, nil
+	return lock, nil
 }
 
 func writeAt(file *os.File, text string) error {
@@ -173,16 +161,17 @@ func ReservePorts(o Options) (port int, release func(), err error) {
 	begin := rand.IntN(blocks) // #nosec G404 -- which ports are tried first is no secret
 	for i := range blocks {
 		o.Port = reserveFirst + (begin+i)%blocks*reserveStep
-		file, lockErr := os.OpenFile(filepath.Join(dir, strconv.Itoa(o.Port)), os.O_CREATE|os.O_RDWR, 0o600)
+		lock, lockErr := filelock.Take(filepath.Join(dir, strconv.Itoa(o.Port)))
+		if errors.Is(lockErr, filelock.ErrHeld) {
+			continue
+		}
 		if lockErr != nil {
 			return 0, nil, fmt.Errorf("reserve ports: %w", lockErr)
 		}
-		if lockErr = unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); lockErr == nil {
-			if err = CheckPorts(o); err == nil {
-				return o.Port, func() { _ = file.Close() }, nil
-			}
+		if err = CheckPorts(o); err == nil {
+			return o.Port, func() { _ = lock.Close() }, nil
 		}
-		_ = file.Close()
+		_ = lock.Close()
 	}
 	if err == nil {
 		err = errors.New("all are reserved by others")

@@ -265,7 +265,7 @@ func TestLockIsGivenBackAtOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	begun, err := unix.Dup(int(lock.file.Fd()))
+	begun, err := unix.Dup(int(lock.Fd()))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -32,7 +32,7 @@ var arrows = map[string][]string{
 	"smr/wire":           {"smr", "internal/invariant", "internal/mutant"},
 	"smr/page":           {"smr", "internal/view"},
 	"smr/client":         {"smr", "smr/session", "smr/wire", "smr/page", "log", "internal/invariant", "internal/obs", "internal/speaker", "internal/turn"},
-	"log":                {"smr", "internal/invariant", "internal/mutant"},
+	"log":                {"smr", "internal/filelock", "internal/invariant", "internal/mutant"},
 	"proto":              {},
 	"internal/invariant": {},
 	"internal/resp":      {},
@@ -53,6 +53,7 @@ var arrows = map[string][]string{
 	"internal/apart":     {},
 	"internal/granter":   {},
 	"internal/wholefile": {},
+	"internal/filelock":  {},
 	"internal/obs":       {"smr"},
 	"internal/trust":     {"internal/wholefile"},
 	"internal/replicator": {
@@ -68,7 +69,7 @@ var arrows = map[string][]string{
 	"internal/backup":     {"smr", "log", "internal/archive", "internal/checkpoint", "internal/kv", "internal/mutant"},
 	"internal/transfer":   {"smr", "proto", "internal/trust", "internal/checkpoint", "internal/pause"},
 	"internal/rdb":        {"internal/kv", "internal/resp"},
-	"internal/confmaster": {"internal/trust", "smr", "proto", "internal/failover", "internal/granter", "internal/resp", "internal/fault", "internal/invariant", "internal/level", "internal/obs", "internal/pause", "internal/web"},
+	"internal/confmaster": {"internal/trust", "smr", "proto", "internal/failover", "internal/filelock", "internal/granter", "internal/resp", "internal/fault", "internal/invariant", "internal/level", "internal/obs", "internal/pause", "internal/web"},
 	"internal/fault":      {"proto"},
 
 	"internal/bytesize": {},
@@ -84,10 +85,10 @@ var arrows = map[string][]string{
 
 	// Tools around the running system.
 	"internal/admin":          {"internal/trust", "internal/locate", "proto", "internal/pause"},
-	"internal/local":          {"internal/trust", "smr", "proto", "internal/admin", "internal/wholefile"},
+	"internal/local":          {"internal/trust", "internal/filelock", "smr", "proto", "internal/admin", "internal/wholefile"},
 	"internal/bench":          {"internal/trust", "proto", "internal/admin", "internal/local", "internal/pause", "internal/bench/floor", "internal/bench/parts"},
 	"internal/ctl":            {"internal/trust", "internal/locate", "smr", "log", "proto", "internal/admin", "internal/bytesize", "internal/drift", "internal/logtext", "internal/nearest", "internal/pause", "internal/wholefile", "internal/acl", "internal/local", "internal/bench", "internal/bench/floor", "internal/chaos", "internal/drill", "internal/drill/plan", "internal/drill/report", "internal/release", "internal/archive", "internal/backup", "internal/checkpoint", "internal/kv", "internal/rdb", "internal/resp", "internal/transfer", "internal/archive/s3"},
-	"internal/drill":          {"internal/drill/plan", "internal/drill/report", "internal/trust", "proto", "internal/admin", "internal/local", "internal/chaos", "internal/fault", "internal/pause", "internal/wholefile", "internal/release"},
+	"internal/drill":          {"internal/drill/plan", "internal/drill/report", "internal/trust", "internal/filelock", "proto", "internal/admin", "internal/local", "internal/chaos", "internal/fault", "internal/pause", "internal/wholefile", "internal/release"},
 	"internal/drill/plan":     {"proto"},
 	"internal/drill/report":   {"internal/markup"},
 	"internal/bench/floor":    {"internal/slack"},
