@@ -171,8 +171,8 @@ func (c *Config) checkVoters(voters []uint64) error {
 	return nil
 }
 
-// restProbe is how long a replica in which nothing moves may wait with its next state: so that four of them fit into Suspect.
-func (c *Config) restProbe() time.Duration { return max(c.Probe, c.Suspect/4) }
+// restProbe is how long a replica in which nothing moves may wait with its next state: so that three of them fit into Suspect.
+func (c *Config) restProbe() time.Duration { return max(c.Probe, c.Suspect/3) }
 
 func (c *Config) self() *Peer { return c.peer(c.ID) }
 

@@ -36,7 +36,7 @@ const (
 	// statusEvery ticks the status that others see is made anew, at the latest; restingEvery while nothing is under way. Either may be lateTicks
 	// late, so that something else wakes the loop.
 	statusEvery  = 5
-	restingEvery = 25
+	restingEvery = 50
 	lateTicks    = 10
 	// contentEvery ticks own opinions go to the leader while all is well: it counts those who think that a replica is down, and hears at
 	// once that somebody begins to. In between it shows who is up.
@@ -77,7 +77,7 @@ type node struct {
 	ticks     int
 	planned   int // ticks after which the loop meant to wake up
 	rafted    int // ticks that raft knows of
-	quiet     int // ticks of raft since the leader was heard of
+	quiet     int // ticks of raft since the leader was heard of, or this one leads
 	opined    int // tick of the last opinions
 	published int // tick of the last status
 	requestID uint64
@@ -273,17 +273,24 @@ func (n *node) passTime() {
 // passRaft brings raft its ticks. A follower gets several only if it would not campaign with the last of them: its leader's heartbeat may
 // wait in the inbox. What is left comes when the loop has come round.
 func (n *node) passRaft() {
-	due := (n.ticks - n.rafted) / raftTicks
-	for range min(due, max(1, n.calmRaft()-1)) {
+	due, most := (n.ticks-n.rafted)/raftTicks, max(1, n.calmRaft()-1)
+	if n.role == raft.StateLeader {
+		most = n.calmRaft()
+	}
+	for range min(due, most) {
 		n.raft.Tick()
 		n.rafted += raftTicks
 		n.quiet++
 	}
 }
 
-// calmRaft returns which of the next ticks of raft is the first that matters. At the leader and at who looks for one, that is the next.
+// calmRaft returns which of the next ticks of raft is the first that matters. At who looks for a leader that is the next, at the leader
+// the one with heartbeats.
 func (n *node) calmRaft() int {
-	if n.role != raft.StateFollower || n.lead == 0 {
+	switch {
+	case n.role == raft.StateLeader:
+		return raftHeartbeat - n.quiet%raftHeartbeat
+	case n.role != raft.StateFollower || n.lead == 0:
 		return 1
 	}
 	return max(1, raftElection-n.quiet)
@@ -377,6 +384,9 @@ func (n *node) ready(rd raft.Ready) error {
 func (n *node) roleChanged(soft *raft.SoftState) {
 	if soft.Lead != n.lead || soft.RaftState != n.role {
 		n.logger.Info("raft", "role", soft.RaftState.String(), "leader", soft.Lead)
+	}
+	if soft.RaftState == raft.StateLeader && n.role != raft.StateLeader {
+		n.quiet = 0 // from now on raft counts ticks to its heartbeats
 	}
 	n.lead, n.role = soft.Lead, soft.RaftState
 	n.leader.Store(soft.Lead)

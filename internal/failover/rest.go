@@ -3,7 +3,7 @@ package failover
 import "slices"
 
 // longestRest bounds what Rest returns, in ticks.
-const longestRest = 25
+const longestRest = 50
 
 // Rest returns which of the next ticks is the first that matters: 1 is the next one. Nothing follows from those before it, so that the shell need not
 // wake up for each: it may bring those of a rest as one Tick, as long as it brings them before any other input. Where anything is

@@ -221,7 +221,7 @@ func watchMillis(asked uint32, otherwise int64) int64 {
 }
 
 // idleMillis is more than a loop that has nothing to do rests.
-const idleMillis = 400
+const idleMillis = 700
 
 // restsSince reports whether nothing has moved between two states, and nothing looks stuck.
 func restsSince(before, after *proto.ReplicaState) bool {

@@ -12,10 +12,10 @@ import (
 
 // maxTicks bounds the ticks that are made up for at once: a process that was stopped for long first hears what its
 // connections have to say.
-const maxTicks = 25
+const maxTicks = 50
 
 // idleTicks is how many ticks come together while nobody waits for anything; not more than maxTicks.
-const idleTicks = 25
+const idleTicks = 50
 
 // maxRounds is how many rounds a goroutine that brought something steps the session for others, before it leaves that to the session
 // loop's own goroutine.

@@ -8,11 +8,11 @@ import "lockstep/smr"
 
 const (
 	// longestRest bounds what Rest returns, in ticks: a shell that does not come round for a second counts as stuck.
-	longestRest = 25
+	longestRest = 50
 	// useTicks after the last request or question of a KV node a master is at rest: it asks for no lease, and sends heartbeats each restBeat
 	// ticks. Who then asks waits for one round, and the lease is asked for again.
 	useTicks = 500
-	restBeat = 25
+	restBeat = 50
 )
 
 // Rest returns which of the next ticks is the first that matters: 1 is the next one. Nothing follows from those before it, but that the log
@@ -69,7 +69,7 @@ func (r *Replica) unused() bool { return r.ticks-r.lead.lastUse >= useTicks }
 // fit into the patience of slaves.
 func (r *Replica) beatTicks() uint64 {
 	if r.unused() {
-		return uint64(max(r.o.HeartbeatTicks, min(restBeat, r.o.DeadTicks/4)))
+		return uint64(max(r.o.HeartbeatTicks, min(restBeat, r.o.DeadTicks/3)))
 	}
 	return uint64(r.o.HeartbeatTicks)
 }
