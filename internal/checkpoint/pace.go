@@ -13,9 +13,10 @@ const (
 	paceWork = 500 * time.Microsecond
 	paceRest = 10 * time.Millisecond
 	// paceMost and paceLeast are the parts of a processor that the work on an image takes: the most it ever takes, and what it takes of a machine that is
-	// busy otherwise.
-	paceMost  = 0.5
-	paceLeast = 0.1
+	// busy otherwise. paceOfIdle is the part of what nobody uses that it takes in between.
+	paceMost   = 0.5
+	paceLeast  = 0.05
+	paceOfIdle = 0.25
 	// paceSoon is how long an image may be written with paceLeast; behind that its least part grows with its age, so that it is done in the end.
 	paceSoon = 30 * time.Second
 )
@@ -35,14 +36,14 @@ func (c Courtesy) begin() *Courtesy {
 	return &c
 }
 
-// share returns the part of a processor to take now. It is a third of what everybody else leaves: half of what is left then.
+// share returns the part of a processor to take now. It comes to a fifth of what everybody else leaves, a quarter of what nobody uses then.
 func (c *Courtesy) share() float64 {
 	idle, known := c.Idle()
 	if !known {
 		return paceMost
 	}
 	least := max(paceLeast, paceLeast*float64(time.Since(c.begun))/float64(paceSoon))
-	return min(max(idle/2, least), paceMost)
+	return min(max(paceOfIdle*idle, least), paceMost)
 }
 
 // pace keeps the work on an image at half of a processor, or at less where it is courteous: what others wait for goes on beside it. Each goroutine that works has one

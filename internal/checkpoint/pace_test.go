@@ -61,12 +61,12 @@ func TestImagesTakeWhatIsLeft(t *testing.T) {
 		}{
 			{0, false, ms, ms, ms},
 			{2, true, ms, ms, ms},
-			{0.5, true, ms, ms, 3 * ms},
-			{0, true, ms, ms, 9 * ms},
+			{0.5, true, ms, ms, 7 * ms},
+			{0, true, ms, ms, 19 * ms},
 			{0, true, paceWork, paceWork - 1, 0}, // others worked
-			{0, true, 0, 1, 9 * paceWork},
-			{0, true, time.Second, ms, 9 * ms},
-			{0.5, true, time.Second, time.Second, 3 * paceRest},
+			{0, true, 0, 1, 19 * paceWork},
+			{0, true, time.Second, ms, 19 * ms},
+			{0.5, true, time.Second, time.Second, 7 * paceRest},
 		} {
 			idle, known = step.idle, step.known
 			if got := rested(step.wall, step.work); got != step.rest {
@@ -75,7 +75,7 @@ func TestImagesTakeWhatIsLeft(t *testing.T) {
 		}
 		idle = 0
 		time.Sleep(2*paceSoon - time.Since(courtesy.begun))
-		if got := rested(ms, ms); got.Round(ms/10) != 4*ms {
+		if got := rested(ms, ms); got.Round(ms/10) != 9*ms {
 			t.Errorf("after a minute: %v", got)
 		}
 		time.Sleep(time.Hour)
