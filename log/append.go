@@ -36,6 +36,8 @@ func (l *Log) Append(frames []byte) error {
 	if err := l.write(frames); err != nil {
 		return l.fail(fmt.Errorf("append at %d: %w", l.tip.next, err))
 	}
+	l.spares.refill()
+	l.spares.appended(len(frames))
 	l.tip = tip
 	l.end.Store(uint64(tip.next))
 	return nil
@@ -77,9 +79,22 @@ func (l *Log) write(frames []byte) error {
 		}
 		l.tally(part, lsn)
 		lsn += smr.LSN(len(part))
+		l.writeBack(int64(lsn - l.tail.base))
 		rest = rest[len(part):]
 	}
 	return nil
+}
+
+// writeBackEvery is how many bytes may be appended until the system is told to write them, in bytes: the sync that seals a file has as many left to wait for.
+const writeBackEvery = 256 << 10
+
+// writeBack keeps the bytes of the tail, which ends at end, on their way to the device where no sync follows the append: all of a file at once would hold up
+// appends for tens of milliseconds when it is sealed.
+func (l *Log) writeBack(end int64) {
+	if t := l.tail; l.options.Sync != smr.SyncAlways && end-t.written >= writeBackEvery {
+		t.file.WriteBack(LabelWriteBack, t.written, end-t.written)
+		t.written = end
+	}
 }
 
 // tally takes bytes of the tail at lsn into the page checksums and the digest.

@@ -92,6 +92,7 @@ func (l *Log) beginAt(base *Base, h *header) error {
 	l.end.Store(uint64(h.base))
 	l.durable.Store(uint64(h.base))
 	l.start.Store(uint64(h.base))
+	l.spares.refill()
 	return nil
 }
 

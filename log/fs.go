@@ -19,6 +19,7 @@ const (
 	LabelVerify        Label = "verify sealed log file"
 	LabelScan          Label = "scan last log file"
 	LabelAppend        Label = "append frames"
+	LabelWriteBack     Label = "write frames back"
 	LabelSync          Label = "sync frames"
 	LabelMark          Label = "write durable mark"
 	LabelSyncMark      Label = "sync durable mark"
@@ -98,6 +99,9 @@ type File interface {
 	// Sync makes all bytes and the length durable (fdatasync). After an error nothing is known about any byte
 	// written since the last good Sync, and it must not be called again.
 	Sync(label Label) error
+	// WriteBack has the system begin to bring size bytes at offset at to the device, so that a later Sync finds little left to do. It waits for none of them and
+	// promises nothing, not even that they were written: Sync alone does, and tells what went wrong meanwhile.
+	WriteBack(label Label, at, size int64)
 	// DropCache makes later reads come from the device as far as the system allows. Call after Sync.
 	DropCache(label Label) error
 	// Removed reports whether the file has no name any more.

@@ -154,6 +154,7 @@ type tail struct {
 	file     File
 	sequence uint64   // of the newest slot
 	pages    []uint32 // CRC32C of each page as far as it is written; the last one is partial
+	written  int64    // bytes of the file that the system was told to write back, in modes that do not sync what they append
 }
 
 // Open recovers the log in o.Dir, or begins an empty one. Damaged files are not an error: they are moved away, the

@@ -208,6 +208,10 @@ func (f *osFile) Sync(label Label) error {
 	}
 }
 
+func (f *osFile) WriteBack(_ Label, at, size int64) {
+	_ = unix.SyncFileRange(f.fd, at, size, unix.SYNC_FILE_RANGE_WRITE) // fdatasync tells of every error of writing, told here or not
+}
+
 func (f *osFile) DropCache(label Label) error {
 	if err := unix.Fadvise(f.fd, 0, 0, unix.FADV_DONTNEED); err != nil {
 		return f.failed(label, err)

@@ -3,8 +3,11 @@ package log_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"lockstep/log"
 	"lockstep/log/simfs"
@@ -191,6 +194,141 @@ func TestRelaxedModesDoNotOverstateTheMark(t *testing.T) {
 			t.Fatalf("%v: %+v", mode, report)
 		}
 	}
+}
+
+// What could go wrong: a file whose bytes nobody syncs is written to the device all at once when it is sealed, with everybody waiting; or what a
+// sync is about to write anyway is asked for twice.
+func TestRelaxedModesWriteBackAsTheyGo(t *testing.T) {
+	for _, mode := range []smr.SyncMode{smr.SyncAlways, smr.SyncInterval, smr.SyncOS} {
+		fs := &watchedFS{FS: simfs.New(), back: make(map[string]int64)}
+		o := optionsOf(fs, mode)
+		o.FileSize = 8 << 20
+		l, _, err := log.Open(o)
+		must(t, err)
+		w := &twin{}
+		must(t, l.Append(w.epoch()))
+		for l.End() < 20<<20 {
+			must(t, l.Append(w.frame(150<<10)))
+			must(t, l.Sync())
+		}
+		must(t, l.Close())
+		switch total := fs.total(); {
+		case mode == smr.SyncAlways && total > 0:
+			t.Errorf("%v: %d bytes are written back beside the syncs", mode, total)
+		case mode != smr.SyncAlways && total < 16<<20:
+			t.Errorf("%v: %d bytes of %d are written back", mode, total, l.End())
+		}
+		if fs.fault != "" {
+			t.Errorf("%v: %s", mode, fs.fault)
+		}
+	}
+}
+
+// watchedFS notes how far what was appended to each file was written back.
+type watchedFS struct {
+	log.FS
+	back  map[string]int64
+	fault string
+}
+
+func (fs *watchedFS) total() (bytes int64) {
+	for _, n := range fs.back {
+		bytes += n
+	}
+	return bytes
+}
+
+// Create implements log.FS.
+func (fs *watchedFS) Create(label log.Label, name string) (log.File, error) {
+	file, err := fs.FS.Create(label, name)
+	return &watchedFile{file, fs, name}, err
+}
+
+type watchedFile struct {
+	log.File
+	fs   *watchedFS
+	name string
+}
+
+// WriteBack implements log.File.
+func (f *watchedFile) WriteBack(label log.Label, at, size int64) {
+	if label != log.LabelWriteBack {
+		return // zeros of a spare file
+	}
+	if at != f.fs.back[f.name] || size < 256<<10 || size > 512<<10 {
+		f.fs.fault = fmt.Sprintf("%s is written back up to %d, then %d bytes from %d", f.name, f.fs.back[f.name], size, at)
+	}
+	f.fs.back[f.name] = at + size
+	f.File.WriteBack(label, at, size)
+}
+
+// What could go wrong: the next file is zeroed all at once, and the log's syncs wait for that; or it is not ready when it is needed; or Close waits
+// until it is.
+func TestNextFileIsMadeInStep(t *testing.T) {
+	fs := &zeroedFS{FS: simfs.New()}
+	o := options(fs)
+	o.FileSize, o.Synchronous = 16<<20, false
+	l, _, err := log.Open(o)
+	must(t, err)
+	w := &twin{}
+	must(t, l.Append(w.epoch())) // into the first, which was made at once
+	first := fs.zeroed.Load()
+	if first < o.FileSize {
+		t.Fatalf("%d bytes of the first file were zeroed", first)
+	}
+	for l.End() < 4<<20 {
+		must(t, l.Append(w.frame(100<<10)))
+		if ahead := fs.zeroed.Load() - first; ahead > 2*int64(l.End())+1<<20 {
+			t.Fatalf("%d bytes of the next file are zeroed, %d appended", ahead, l.End())
+		}
+	}
+	for deadline := time.Now().Add(time.Minute); fs.zeroed.Load()-first < 7<<20; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d bytes of the next file are zeroed, %d appended", fs.zeroed.Load()-first, l.End())
+		}
+	}
+	for l.End() < 40<<20 {
+		must(t, l.Append(w.frame(100<<10)))
+	}
+	must(t, l.Sync())
+	must(t, w.check(fs, l))
+	before := fs.zeroed.Load()
+	must(t, l.Close())
+	if done := fs.zeroed.Load() - before; done > 4<<20 {
+		t.Errorf("Close had %d bytes zeroed", done)
+	}
+	l, report, err := log.Open(o)
+	must(t, err)
+	if report.Damage != nil {
+		t.Fatal(report.Damage)
+	}
+	must(t, w.check(fs, l))
+	must(t, l.Close())
+}
+
+// zeroedFS counts the zeros that are written into spare files.
+type zeroedFS struct {
+	log.FS
+	zeroed atomic.Int64
+}
+
+// Create implements log.FS.
+func (fs *zeroedFS) Create(label log.Label, name string) (log.File, error) {
+	file, err := fs.FS.Create(label, name)
+	return &zeroedFile{file, fs}, err
+}
+
+type zeroedFile struct {
+	log.File
+	fs *zeroedFS
+}
+
+// WriteAt implements log.File.
+func (f *zeroedFile) WriteAt(label log.Label, p []byte, at int64) error {
+	if label == log.LabelSpareZero {
+		f.fs.zeroed.Add(int64(len(p)))
+	}
+	return f.File.WriteAt(label, p, at)
 }
 
 func optionsOf(fs log.FS, mode smr.SyncMode) log.Options {

@@ -1,11 +1,14 @@
 package log
 
 import (
+	"errors"
 	"fmt"
+	"math"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"lockstep/internal/mutant"
 	"lockstep/smr"
@@ -16,10 +19,11 @@ const (
 	sparePrefix = "spare-"
 	reserveName = "reserve"
 	reserveSize = 64 << 10
-	// Files are zeroed in pieces, with a sync after every so many bytes, so that the log's own syncs never wait for
-	// a whole file.
-	zeroPiece     = 256 << 10
-	zeroSyncEvery = 4 << 20
+	// Files are zeroed in pieces, and the device is given every zeroStep at once. For each byte that is appended zeroAhead are zeroed: the next file is
+	// ready when the tail is half full, and the log's own syncs never wait for a whole file.
+	zeroPiece = 128 << 10
+	zeroStep  = 128 << 10
+	zeroAhead = 2
 	// spareSpans is for how many further spans of History a spare file has room at least.
 	spareSpans = 64
 )
@@ -45,6 +49,57 @@ type spares struct {
 	results chan spareResult
 	ordered bool
 	helper  sync.WaitGroup
+	leave   leave
+}
+
+// leave is how many bytes of a file the helper may have zeroed by now. The zero value is no leave at all; a nil one is leave for everything.
+type leave struct {
+	bytes   atomic.Int64
+	wanted  atomic.Int64  // how many the helper waits for, 0 if it does not
+	refused atomic.Bool   // the file is not needed any more
+	changed chan struct{} // 1
+}
+
+const allBytes = math.MaxInt64 / 2
+
+// grant gives leave for more bytes.
+func (l *leave) grant(more int64) {
+	bytes := l.bytes.Add(more) // before wanted is looked at: either this sees who waits, or he sees this
+	if wanted := l.wanted.Load(); wanted > 0 && bytes >= wanted {
+		l.wake()
+	}
+}
+
+// hurry gives leave for the whole file.
+func (l *leave) hurry() {
+	l.bytes.Store(allBytes)
+	l.wake()
+}
+
+// refuse takes the order back.
+func (l *leave) refuse() {
+	l.refused.Store(true)
+	l.wake()
+}
+
+func (l *leave) wake() {
+	select {
+	case l.changed <- struct{}{}:
+	default:
+	}
+}
+
+// await waits for leave to have zeroed so many bytes. It reports false if that is refused.
+func (l *leave) await(bytes int64) bool {
+	if l == nil {
+		return true
+	}
+	l.wanted.Store(bytes)
+	for l.bytes.Load() < bytes && !l.refused.Load() {
+		<-l.changed
+	}
+	l.wanted.Store(0)
+	return !l.refused.Load()
 }
 
 // order is for a file of that name and size.
@@ -66,21 +121,24 @@ func (s *spares) begin(fs FS, o Options, spans int) {
 	}
 	s.orders = make(chan order, 1)
 	s.results = make(chan spareResult, 1)
+	s.leave.changed = make(chan struct{}, 1)
 	s.helper.Go(func() {
 		for o := range s.orders {
-			made, err := makeSpare(fs, o.name, o.size, s.fileSize)
+			made, err := makeSpare(fs, o.name, o.size, s.fileSize, &s.leave)
 			s.results <- spareResult{made, err}
 		}
 	})
 	s.order()
+	s.leave.hurry() // nobody knows how soon it is needed
 }
 
-// order asks the helper for a further file.
+// order asks the helper for a further file, which it makes in step with what is appended.
 func (s *spares) order() {
 	if s.orders == nil || s.ordered {
 		return
 	}
 	s.ordered = true
+	s.leave.bytes.Store(0)
 	s.orders <- order{s.nextName(), s.spareSize()}
 }
 
@@ -108,6 +166,7 @@ func (s *spares) provide(count, spans int) error {
 				return err
 			}
 		case s.ordered:
+			s.leave.hurry()
 			result := <-s.results
 			s.ordered = false
 			if result.err != nil && !isFull(result.err) {
@@ -117,7 +176,7 @@ func (s *spares) provide(count, spans int) error {
 				s.ready = append(s.ready, result.spare)
 			} // else the device may have room again by now: a full one is asked once more below
 		default:
-			made, err := makeSpare(s.fs, s.nextName(), s.spareSize(), s.fileSize)
+			made, err := makeSpare(s.fs, s.nextName(), s.spareSize(), s.fileSize, nil)
 			if err != nil {
 				return err
 			}
@@ -140,15 +199,27 @@ func (s *spares) take() (spare, error) {
 	assert(len(s.ready) > 0, "provide was called before take")
 	taken := s.ready[0]
 	s.ready = append(s.ready[:0], s.ready[1:]...)
+	return taken, nil
+}
+
+// appended takes note of what was appended.
+func (s *spares) appended(bytes int) {
+	if s.ordered {
+		s.leave.grant(zeroAhead * int64(bytes))
+	}
+}
+
+// refill has the next file prepared if none is ready: behind the syncs that take a file into use, so that they do not wait for its zeros.
+func (s *spares) refill() {
 	if len(s.ready) == 0 {
 		s.order()
 	}
-	return taken, nil
 }
 
 // end stops the helper and removes what was not used.
 func (s *spares) end() error {
 	if s.orders != nil {
+		s.leave.refuse()
 		close(s.orders)
 		s.helper.Wait()
 		if s.ordered {
@@ -168,13 +239,13 @@ func (s *spares) end() error {
 }
 
 // makeSpare allocates a file, writes zeros over all of it (an extent that was only reserved would have to be converted
-// by each first write, a change of file-system metadata that fdatasync waits for) and syncs it.
-func makeSpare(fs FS, name string, size, dataSize int64) (spare, error) {
+// by each first write, a change of file-system metadata that fdatasync waits for) and syncs it, all as far as it has leave.
+func makeSpare(fs FS, name string, size, dataSize int64, leave *leave) (spare, error) {
 	file, err := fs.Create(LabelSpareCreate, name)
 	if err != nil {
 		return spare{}, err
 	}
-	if err = zeroFile(file, size); err != nil {
+	if err = zeroFile(file, size, leave); err != nil {
 		_ = file.Close()
 		_ = fs.Remove(LabelSpareRemove, name) // gives the space back; a leftover is removed by the next Open
 		return spare{}, err
@@ -217,18 +288,22 @@ func recycle(fs FS, file File, dir string, dataSize int64) error {
 // zeros is never written.
 var zeros [zeroPiece]byte
 
-func zeroFile(file File, size int64) error {
+// errRefused: the file is not needed any more.
+var errRefused = errors.New("the log is closed")
+
+func zeroFile(file File, size int64, leave *leave) error {
 	if err := file.Allocate(LabelSpareAllocate, size); err != nil {
 		return err
 	}
 	for at := int64(0); at < size; at += zeroPiece {
+		if at%zeroStep == 0 && !leave.await(at) {
+			return errRefused
+		}
 		if err := file.WriteAt(LabelSpareZero, zeros[:min(size-at, zeroPiece)], at); err != nil {
 			return err
 		}
-		if (at+zeroPiece)%zeroSyncEvery == 0 {
-			if err := file.Sync(LabelSpareSync); err != nil {
-				return err
-			}
+		if (at+zeroPiece)%zeroStep == 0 {
+			file.WriteBack(LabelSpareZero, at+zeroPiece-zeroStep, zeroStep)
 		}
 	}
 	return file.Sync(LabelSpareSync)
