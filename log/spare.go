@@ -19,10 +19,9 @@ const (
 	sparePrefix = "spare-"
 	reserveName = "reserve"
 	reserveSize = 64 << 10
-	// Files are zeroed in pieces, and the device is given every zeroStep at once. For each byte that is appended zeroAhead are zeroed: the next file is
+	// Files are zeroed in pieces, each given to the device at once. For each byte that is appended zeroAhead are zeroed: the next file is
 	// ready when the tail is half full, and the log's own syncs never wait for a whole file.
 	zeroPiece = 128 << 10
-	zeroStep  = 128 << 10
 	zeroAhead = 2
 	// spareSpans is for how many further spans of History a spare file has room at least.
 	spareSpans = 64
@@ -296,15 +295,14 @@ func zeroFile(file File, size int64, leave *leave) error {
 		return err
 	}
 	for at := int64(0); at < size; at += zeroPiece {
-		if at%zeroStep == 0 && !leave.await(at) {
+		if !leave.await(at) {
 			return errRefused
 		}
-		if err := file.WriteAt(LabelSpareZero, zeros[:min(size-at, zeroPiece)], at); err != nil {
+		piece := zeros[:min(size-at, zeroPiece)]
+		if err := file.WriteAt(LabelSpareZero, piece, at); err != nil {
 			return err
 		}
-		if (at+zeroPiece)%zeroStep == 0 {
-			file.WriteBack(LabelSpareZero, at+zeroPiece-zeroStep, zeroStep)
-		}
+		file.WriteBack(LabelSpareZero, at, int64(len(piece)))
 	}
 	return file.Sync(LabelSpareSync)
 }

@@ -243,8 +243,7 @@ func TestNewCertificateIsTakenWithoutRestart(t *testing.T) {
 func TestSIGHUPRenews(t *testing.T) {
 	defer goleak.VerifyNone(t)
 	safety := make(chan os.Signal, 1)
-	signal.Notify(safety, syscall.SIGHUP) // should Run not take it, the test must not die of it
-	defer signal.Stop(safety)
+	signal.Notify(safety, syscall.SIGHUP) // should Run not take it, the test must not die of it; nor behind the test, of the last one sent
 	home := newAuthority(t, "prod")
 	request := Request{Roles: []Role{Replicator}, Name: "n1"}
 	files := home.issue("n1", request)
