@@ -131,10 +131,7 @@ func (l *Log) rotate(base smr.LSN, frames []byte) error {
 		}
 		l.markUnsynced = false
 	}
-	file, err := l.spares.take()
-	if err != nil {
-		return err
-	}
+	file := l.spares.take()
 	next, err := l.activate(file, h)
 	if err != nil {
 		_ = file.file.Close()

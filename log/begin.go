@@ -48,10 +48,7 @@ func (l *Log) beginAt(base *Base, h *header) error {
 	}
 	digest, err := unmarshalDigest(base.digest)
 	assert(err == nil, "the base was checked")
-	file, err := l.spares.take()
-	if err != nil {
-		return err
-	}
+	file := l.spares.take()
 	kept := false
 	defer func() {
 		if !kept {

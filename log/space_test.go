@@ -200,7 +200,7 @@ func TestRelaxedModesDoNotOverstateTheMark(t *testing.T) {
 // sync is about to write anyway is asked for twice.
 func TestRelaxedModesWriteBackAsTheyGo(t *testing.T) {
 	for _, mode := range []smr.SyncMode{smr.SyncAlways, smr.SyncInterval, smr.SyncOS} {
-		fs := &watchedFS{FS: simfs.New(), back: make(map[string]int64)}
+		fs := watched()
 		o := optionsOf(fs, mode)
 		o.FileSize = 8 << 20
 		l, _, err := log.Open(o)
@@ -224,48 +224,10 @@ func TestRelaxedModesWriteBackAsTheyGo(t *testing.T) {
 	}
 }
 
-// watchedFS notes how far what was appended to each file was written back.
-type watchedFS struct {
-	log.FS
-	back  map[string]int64
-	fault string
-}
-
-func (fs *watchedFS) total() (bytes int64) {
-	for _, n := range fs.back {
-		bytes += n
-	}
-	return bytes
-}
-
-// Create implements log.FS.
-func (fs *watchedFS) Create(label log.Label, name string) (log.File, error) {
-	file, err := fs.FS.Create(label, name)
-	return &watchedFile{file, fs, name}, err
-}
-
-type watchedFile struct {
-	log.File
-	fs   *watchedFS
-	name string
-}
-
-// WriteBack implements log.File.
-func (f *watchedFile) WriteBack(label log.Label, at, size int64) {
-	if label != log.LabelWriteBack {
-		return // zeros of a spare file
-	}
-	if at != f.fs.back[f.name] || size < 256<<10 || size > 512<<10 {
-		f.fs.fault = fmt.Sprintf("%s is written back up to %d, then %d bytes from %d", f.name, f.fs.back[f.name], size, at)
-	}
-	f.fs.back[f.name] = at + size
-	f.File.WriteBack(label, at, size)
-}
-
 // What could go wrong: the next file is zeroed all at once, and the log's syncs wait for that; or it is not ready when it is needed; or Close waits
 // until it is.
 func TestNextFileIsMadeInStep(t *testing.T) {
-	fs := &zeroedFS{FS: simfs.New()}
+	fs := watched()
 	o := options(fs)
 	o.FileSize, o.Synchronous = 16<<20, false
 	l, _, err := log.Open(o)
@@ -306,25 +268,48 @@ func TestNextFileIsMadeInStep(t *testing.T) {
 	must(t, l.Close())
 }
 
-// zeroedFS counts the zeros that are written into spare files.
-type zeroedFS struct {
+// watchedFS notes how far what was appended to each file was written back, and counts the zeros that are written into spare files.
+type watchedFS struct {
 	log.FS
+	back   map[string]int64
+	fault  string
 	zeroed atomic.Int64
 }
 
-// Create implements log.FS.
-func (fs *zeroedFS) Create(label log.Label, name string) (log.File, error) {
-	file, err := fs.FS.Create(label, name)
-	return &zeroedFile{file, fs}, err
+func watched() *watchedFS { return &watchedFS{FS: simfs.New(), back: make(map[string]int64)} }
+
+func (fs *watchedFS) total() (bytes int64) {
+	for _, n := range fs.back {
+		bytes += n
+	}
+	return bytes
 }
 
-type zeroedFile struct {
+// Create implements log.FS.
+func (fs *watchedFS) Create(label log.Label, name string) (log.File, error) {
+	file, err := fs.FS.Create(label, name)
+	return &watchedFile{file, fs, name}, err
+}
+
+type watchedFile struct {
 	log.File
-	fs *zeroedFS
+	fs   *watchedFS
+	name string
+}
+
+// WriteBack implements log.File.
+func (f *watchedFile) WriteBack(label log.Label, at, size int64) {
+	if label == log.LabelWriteBack {
+		if at != f.fs.back[f.name] || size < 256<<10 || size > 512<<10 {
+			f.fs.fault = fmt.Sprintf("%s is written back up to %d, then %d bytes from %d", f.name, f.fs.back[f.name], size, at)
+		}
+		f.fs.back[f.name] = at + size
+	}
+	f.File.WriteBack(label, at, size)
 }
 
 // WriteAt implements log.File.
-func (f *zeroedFile) WriteAt(label log.Label, p []byte, at int64) error {
+func (f *watchedFile) WriteAt(label log.Label, p []byte, at int64) error {
 	if label == log.LabelSpareZero {
 		f.fs.zeroed.Add(int64(len(p)))
 	}

@@ -194,11 +194,11 @@ func (s *spares) discard(i int) error {
 }
 
 // take hands a file out that provide has got ready.
-func (s *spares) take() (spare, error) {
+func (s *spares) take() spare {
 	assert(len(s.ready) > 0, "provide was called before take")
 	taken := s.ready[0]
 	s.ready = append(s.ready[:0], s.ready[1:]...)
-	return taken, nil
+	return taken
 }
 
 // appended takes note of what was appended.

@@ -69,18 +69,9 @@ func (s *service) record(ctx context.Context, group, text string) bool {
 		return false
 	}
 	for ctx.Err() == nil {
-		found := make(chan bool, 1)
-		if s.node.send(ctx, func() error { found <- s.node.recorded(text); return nil }) != nil {
-			return false
-		}
-		select {
-		case there := <-found:
-			if there {
-				return true
-			}
-		case <-ctx.Done():
-		case <-s.node.stopped:
-			return false
+		there, err := onLoop(ctx, s.node, func() bool { return s.node.recorded(text) })
+		if err != nil || there {
+			return there
 		}
 		pause.For(ctx, tickLength)
 	}

@@ -175,18 +175,15 @@ func (c *testCluster) oldAreRefused(t *testing.T) {
 	c.start(old)
 	eventually(t, "it has a snapshot of level 2", func() error {
 		setPolicies(t, c.members[c.leader()].node, 32)
-		node, has := c.members[old].node, make(chan bool, 1)
-		if err := node.send(context.Background(), func() error { // the store belongs to who steps raft
+		node := c.members[old].node
+		has, err := onLoop(context.Background(), node, func() bool { // the store belongs to who steps raft
 			snapshot, err := node.store.Snapshot()
-			has <- err == nil && bytes.Contains(snapshot.GetData(), []byte(`"Level":2`))
-			return nil
-		}); err != nil {
-			return err
+			return err == nil && bytes.Contains(snapshot.GetData(), []byte(`"Level":2`))
+		})
+		if err == nil && !has {
+			err = errors.New("it has none")
 		}
-		if !<-has {
-			return errors.New("it has none")
-		}
-		return nil
+		return err
 	})
 	c.stop(old)
 	c.members[old].config.highest = 1

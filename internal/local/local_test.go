@@ -12,8 +12,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // What could go wrong: two processes are given one port. All ports of every possible cluster must differ and be possible.
@@ -255,30 +253,6 @@ func TestStartThatNobodyAnswersEndsWithItsContext(t *testing.T) {
 		if p.Pid != 0 {
 			t.Errorf("%s still runs", p.Name)
 		}
-	}
-}
-
-// What could go wrong: a process that was just begun has a copy of the file of the lock, so that the directory stays locked for a moment.
-func TestLockIsGivenBackAtOnce(t *testing.T) {
-	dir := t.TempDir()
-	lock, err := lockDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	begun, err := unix.Dup(int(lock.Fd()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(begun)
-	if err := lock.Close(); err != nil {
-		t.Fatal(err)
-	}
-	again, err := lockDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := again.Close(); err != nil {
-		t.Error(err)
 	}
 }
 
