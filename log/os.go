@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"lockstep/internal/atonce"
 	"lockstep/internal/filelock"
 )
 
@@ -138,7 +139,7 @@ func (f *osFile) failed(label Label, err error) error {
 func (f *osFile) ReadAt(label Label, p []byte, at int64) (int, error) {
 	done := 0
 	for done < len(p) {
-		n, err := unix.Pread(f.fd, p[done:], at+int64(done))
+		n, err := f.readSome(p[done:], at+int64(done))
 		switch {
 		case err == unix.EINTR:
 			continue
@@ -152,6 +153,14 @@ func (f *osFile) ReadAt(label Label, p []byte, at int64) (int, error) {
 		done += n
 	}
 	return done, nil
+}
+
+// readSome is pread. What is in memory, as the end of the log is, is read without a thought that it might take long.
+func (f *osFile) readSome(p []byte, at int64) (int, error) {
+	if n, err := atonce.ReadCached(f.fd, p, at); err == nil {
+		return n, nil
+	}
+	return unix.Pread(f.fd, p, at)
 }
 
 func (f *osFile) WriteAt(label Label, p []byte, at int64) error {
@@ -220,11 +229,11 @@ func (f *osFile) DropCache(label Label) error {
 }
 
 func (f *osFile) Removed(label Label) (bool, error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(f.fd, &st); err != nil {
+	names, err := atonce.Links(f.fd)
+	if err != nil {
 		return false, f.failed(label, err)
 	}
-	return st.Nlink == 0, nil
+	return names == 0, nil
 }
 
 func (f *osFile) Close() error { return unix.Close(f.fd) }

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"lockstep/internal/atonce"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -132,7 +134,7 @@ func (l *Loop) Run() error {
 			handler.Posted()
 			l.called()
 		}
-		count, err := unix.EpollWait(l.epoll, events, 0)
+		count, err := atonce.Poll(l.epoll, events)
 		if count == 0 && err == nil {
 			l.calls = 0
 			l.after()

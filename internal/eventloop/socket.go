@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"time"
 
+	"lockstep/internal/atonce"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -116,7 +118,7 @@ func (s *Socket) Rest() bool {
 // TryRead reads what has arrived, without waiting: ErrAgain if there is nothing, io.EOF at the end.
 func (s *Socket) TryRead(b []byte) (int, error) {
 	for {
-		n, err := syscall.Read(s.fd, b)
+		n, err := atonce.Read(s.fd, b)
 		switch {
 		case n > 0:
 			return n, nil
@@ -138,7 +140,7 @@ func (s *Socket) TryWrite(b []byte) (written int, err error) {
 	}
 	defer s.leave()
 	for written < len(b) {
-		n, err := syscall.Write(s.fd, b[written:])
+		n, err := atonce.Write(s.fd, b[written:])
 		switch {
 		case err == nil:
 			written += n

@@ -1,6 +1,10 @@
 package kv
 
-import "lockstep/internal/resp"
+import (
+	"bytes"
+
+	"lockstep/internal/resp"
+)
 
 const (
 	// briefBytes is how large the values may be of a command that Brief lets pass: some ten microseconds to read.
@@ -19,6 +23,34 @@ var (
 		"zrevrange", "zrevrangebylex", "zrevrangebyscore")
 	ranged = setOf("lrange", "zrange", "zrevrange")
 )
+
+// promptWrites are commands that change something and take little time, though Fast does not say so of them.
+var promptWrites = setOf("del", "geoadd", "lmove", "mset", "msetnx", "psetex", "rename", "rpoplpush", "set", "setex")
+
+// Promptness judges payloads, of which many may name the same command one behind the other. The zero value is ready.
+type Promptness struct{ known []byte }
+
+// Prompt reports whether a request with that payload takes little time whatever the values are: some microseconds, and as long as it takes to copy what
+// the payload holds. It says no of what it does not know.
+func (p *Promptness) Prompt(payload []byte) bool {
+	r := payloadReader{rest: payload}
+	if format, _ := r.format(); format != formatCommand || r.count("arguments", 1) == 0 {
+		return false
+	}
+	name := r.bytes()
+	if r.err != nil {
+		return false
+	}
+	if p.known != nil && bytes.Equal(name, p.known) {
+		return true
+	}
+	c := Lookup(name)
+	if c == nil || c.Flags&Write == 0 || c.Flags&Fast == 0 && !promptWrites[c.Name] {
+		return false
+	}
+	p.known = name
+	return true
+}
 
 // Brief reports whether a command that only reads, and that Fast does not say of, would nevertheless take little time: some ten microseconds. It takes 0.1 to 0.2 us for
 // each key. args must have passed CheckArity. Whoever calls it holds the machine as for a read; the values may have grown when the command is executed.

@@ -22,6 +22,39 @@ func TestBriefCommandsRead(t *testing.T) {
 	}
 }
 
+// What could go wrong: the event loop, which serves all connections, executes a script, or a command that walks through large values.
+func TestPromptWritesTakeLittleTime(t *testing.T) {
+	t.Parallel()
+	for name := range promptWrites {
+		if c := Lookup([]byte(name)); c == nil || c.Flags&Write == 0 || c.Flags&(Fast|Blocking|Movable|Local) != 0 {
+			t.Errorf("%s: %+v", name, c)
+		}
+	}
+	var p Promptness
+	prompt := func(payload []byte) bool { return p.Prompt(payload) }
+	for words, want := range map[string]bool{
+		"set k v": true, "SET k v": true, "incr n": true, "hset h f v": true, "mset a b c d": true,
+		"eval script 0": false, "sunionstore d a b": false, "lrem l 0 x": false, "flushall": false, "nosuchcommand": false, "sort k store d": false,
+	} {
+		var args [][]byte
+		for word := range strings.SplitSeq(words, " ") {
+			args = append(args, []byte(word))
+		}
+		if got := prompt(AppendCommand(nil, args)); got != want {
+			t.Errorf("%s: %v", words, got)
+		}
+		if got := prompt(Envelope{Database: 3, User: "somebody"}.AppendCommand(nil, args)); got != want {
+			t.Errorf("%s in an envelope: %v", words, got)
+		}
+		if prompt(AppendTransaction(nil, nil, [][][]byte{args})) {
+			t.Errorf("%s in a transaction is called prompt", words)
+		}
+	}
+	if prompt(nil) || prompt([]byte{formatCommand}) || prompt([]byte{formatCommand, 9, 200}) {
+		t.Error("a payload that is cut short is called prompt")
+	}
+}
+
 func TestBriefLooksAtSizes(t *testing.T) {
 	t.Parallel()
 	r := newRunner()

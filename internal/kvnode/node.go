@@ -114,6 +114,40 @@ func (n *Node) ApplyFrame(frame smr.Frame) error {
 	return err
 }
 
+// Prompt implements client.Machine. A node that keeps its memory near a bound may have to wait for that, or to read values from its image; who looks
+// at the state may do so for long.
+func (n *Node) Prompt(frame smr.Frame) bool {
+	if n.keeper != nil && n.keeper.tier != nil || !n.isUnused() {
+		return false
+	}
+	if frame.Kind != smr.KindRequests {
+		return true
+	}
+	var promptness kv.Promptness
+	rest := frame.Body
+	for range frame.Count {
+		request, behind, err := smr.CutRequest(rest)
+		if err != nil || !promptness.Prompt(request.Payload) {
+			return false
+		}
+		rest = behind
+	}
+	return true
+}
+
+// isUnused reports whether nobody looks at the state at this moment.
+func (n *Node) isUnused() bool {
+	if !n.frame.TryLock() {
+		return false
+	}
+	defer n.frame.Unlock()
+	if !n.lock.TryLock() {
+		return false
+	}
+	n.lock.Unlock()
+	return true
+}
+
 func (n *Node) applyFrame(frame smr.Frame) error {
 	n.frame.Lock()
 	defer n.frame.Unlock()

@@ -56,6 +56,34 @@ func TestPurePackagesAreFunctions(t *testing.T) {
 	}
 }
 
+// unsafePackages are those that may use package unsafe, apart from tests and generated files.
+var unsafePackages = []string{"internal/view", "internal/atonce"}
+
+// What could go wrong: memory is misread by some package that nobody has looked at for that.
+func TestUnsafeStandsInFewPlaces(t *testing.T) {
+	found := make(map[string]bool)
+	for _, p := range loadModule(t) {
+		for _, f := range p.files {
+			if f.isTest || f.generated {
+				continue
+			}
+			for _, spec := range f.syntax.Imports {
+				if name, err := strconv.Unquote(spec.Path.Value); err != nil || name == "unsafe" {
+					found[p.path] = true
+				}
+			}
+		}
+	}
+	for path := range found {
+		if !slices.Contains(unsafePackages, path) {
+			t.Errorf("%s imports unsafe", path)
+		}
+	}
+	if len(found) != len(unsafePackages) {
+		t.Errorf("unsafe is imported by %v, and may be by %v", found, unsafePackages)
+	}
+}
+
 func checkPurity(p *sourcePackage, info *types.Info) []string {
 	var problems []string
 	for _, f := range p.files {

@@ -16,9 +16,17 @@ import (
 // chunkSize is about how many bytes of the log are read at once.
 const chunkSize = 1 << 20
 
-// applyLoop reads committed frames and has the Machine execute them.
+// hereBytes is how much of the log is executed at most by who hears the replicator.
+const hereBytes = 16 << 10
+
+// applyLoop reads committed frames and has the Machine execute them. Whoever hears that a little more of the log is safe does that at once, if the
+// apply loop's own goroutine is not at it, so that a request needs no change of goroutines between the socket and its reply.
 type applyLoop struct {
 	client *Client
+
+	mu     sync.Mutex // held by who executes; guards what is below
+	ended  bool       // nothing is executed any more
+	failed error      // of the Machine, where the apply loop does not see it
 	reader *log.Reader
 	opened place // what reader reads
 	buffer []byte
@@ -32,8 +40,7 @@ type applyLoop struct {
 	tasks  sync.WaitGroup
 }
 
-// runApply is the apply loop. The errors it returns come from the Machine.
-func (c *Client) runApply(ctx context.Context) error {
+func newApplyLoop(c *Client) *applyLoop {
 	a := &applyLoop{client: c, buffer: make([]byte, chunkSize)}
 	switch base := c.config.Base; {
 	case base != nil:
@@ -43,17 +50,19 @@ func (c *Client) runApply(ctx context.Context) error {
 	}
 	a.images.done = make(chan fetched, 1)
 	a.images.again = pause{least: imagePauseMin, most: imagePauseMax}
+	return a
+}
+
+// run is the apply loop. The errors it returns come from the Machine.
+func (a *applyLoop) run(ctx context.Context) error {
+	c := a.client
 	defer a.tasks.Wait()
-	defer a.close()
+	defer a.end()
 	again := pause{least: readPauseMin, most: readPauseMax}
 	late := time.NewTimer(progressEvery)
 	defer late.Stop()
 	for {
-		if err := a.takeImage(); err != nil {
-			return err
-		}
-		a.seekImage(ctx)
-		tried, err := a.advance(ctx)
+		tried, pace, err := a.turn(ctx)
 		if err != nil {
 			return err
 		}
@@ -62,12 +71,11 @@ func (c *Client) runApply(ctx context.Context) error {
 				c.config.Logger.Warn("log unreadable", "group", c.config.Group, "node", string(c.config.Node),
 					"lsn", uint64(c.Applied()), "why", text)
 			}
-			a.close() // the next try looks at the files anew
 			again.wait(ctx, nil)
 		} else {
 			c.view.note("")
 			again.reset()
-			late.Reset(a.pace())
+			late.Reset(pace)
 			select {
 			case <-c.view.statusChanged:
 			case <-late.C:
@@ -80,6 +88,62 @@ func (c *Client) runApply(ctx context.Context) error {
 		}
 	}
 }
+
+// turn does all that there is to be done at present. tried is why the log cannot be read; otherwise pace is for how long to wait for news. err comes
+// from the Machine.
+func (a *applyLoop) turn(ctx context.Context) (tried error, pace time.Duration, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.failed != nil {
+		return nil, 0, a.failed
+	}
+	if err := a.takeImage(); err != nil {
+		return nil, 0, err
+	}
+	a.seekImage(ctx)
+	if tried, err = a.advance(ctx); tried != nil {
+		a.close() // the next try looks at the files anew
+	}
+	return tried, a.pace(), err
+}
+
+// end closes what reads the log. Nothing is executed afterwards.
+func (a *applyLoop) end() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.ended = true
+	a.close()
+}
+
+// here executes what the newest status makes safe, if that is little and nothing else is to be done. It reports whether nothing is left for the
+// apply loop. Called by who hears the replicator.
+func (a *applyLoop) here() (done bool) {
+	if !a.mu.TryLock() {
+		return false
+	}
+	defer a.mu.Unlock()
+	c := a.client
+	status, where := c.view.load()
+	from := c.Applied()
+	switch {
+	case a.ended, a.failed != nil, a.reader == nil, a.opened != where, a.proved != where.attachments, a.images.running, needed(status, from) != 0, a.isNews(status):
+		return false
+	case from >= status.Safe:
+		return true
+	case status.Safe-from > hereBytes:
+		return false
+	}
+	next, tried, err := a.chunk(from, status.Safe, true)
+	a.reached(next)
+	if errors.Is(err, errNotPrompt) {
+		return false
+	}
+	a.failed = err
+	return err == nil && tried == nil && next == status.Safe
+}
+
+// errNotPrompt ends a chunk of prompt frames in front of one that is not.
+var errNotPrompt = errors.New("a frame may take long")
 
 // pace returns for how long the apply loop may wait for news: the images that it needs, a log that is to be proved and those who wait for an
 // LSN are looked after every so often.
@@ -113,13 +177,8 @@ func (a *applyLoop) advance(ctx context.Context) (tried, err error) {
 		if tried := a.open(where); tried != nil {
 			return tried, nil
 		}
-		next, tried, err := a.chunk(from, status.Safe)
-		c.applied.advance(next)
-		signal(c.moved)
-		c.applied.answerLate(time.Now())
-		if c.inbox.isBlocked() {
-			c.knock() // there may be room
-		}
+		next, tried, err := a.chunk(from, status.Safe, false)
+		a.reached(next)
 		switch {
 		case err != nil:
 			return nil, err
@@ -132,14 +191,30 @@ func (a *applyLoop) advance(ctx context.Context) (tried, err error) {
 	return nil, nil
 }
 
+// reached notes that everything below an LSN is executed.
+func (a *applyLoop) reached(lsn smr.LSN) {
+	c := a.client
+	c.applied.advance(lsn)
+	signal(c.moved)
+	c.applied.answerLate(time.Now())
+	if c.inbox.isBlocked() {
+		c.knock() // there may be room
+	}
+}
+
 // tell passes a status to the Machine if more than positions in the log has changed.
 func (a *applyLoop) tell(status smr.Status) {
-	told := a.told
-	told.Start, told.Safe, told.Commit = status.Start, status.Safe, status.Commit
-	if told != status {
+	if a.isNews(status) {
 		a.client.machine.StatusChanged(status)
 	}
 	a.told = status
+}
+
+// isNews reports whether the Machine is to be told of a status.
+func (a *applyLoop) isNews(status smr.Status) bool {
+	told := a.told
+	told.Start, told.Safe, told.Commit = status.Start, status.Safe, status.Commit
+	return told != status
 }
 
 // open makes the reader read the log that was named last.
@@ -210,10 +285,12 @@ func (a *applyLoop) accept(where place) {
 	signal(a.client.moved) // the checkpoint counts from now on
 }
 
-// chunk executes some frames of [from, limit) and returns where it stopped.
-func (a *applyLoop) chunk(from, limit smr.LSN) (next smr.LSN, tried, err error) {
+// chunk executes some frames of [from, limit) and returns where it stopped; with prompt, in front of one that may take long at the latest.
+func (a *applyLoop) chunk(from, limit smr.LSN, prompt bool) (next smr.LSN, tried, err error) {
 	next, a.buffer, tried = a.reader.Frames(a.buffer, from, limit, func(f smr.Frame, raw []byte) error {
-		if err = a.client.machine.ApplyFrame(f); err == nil {
+		if prompt && !a.client.machine.Prompt(f) {
+			err = errNotPrompt
+		} else if err = a.client.machine.ApplyFrame(f); err == nil {
 			a.trail.Follow(f, raw)
 		}
 		return err

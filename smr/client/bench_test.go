@@ -65,6 +65,8 @@ type reel struct {
 	table  smr.SessionTable
 }
 
+func (m *reel) Prompt(smr.Frame) bool { return true }
+
 func (m *reel) ApplyFrame(f smr.Frame) error {
 	rest := f.Body
 	for range f.Count {

@@ -47,13 +47,16 @@ var (
 	ErrSessionLost = errors.New("the session of this node is no longer known to the group")
 )
 
-// Machine is the deterministic program. The client calls it from one goroutine, the apply loop, while Run runs.
+// Machine is the deterministic program. The client calls it from one goroutine at a time while Run runs: the apply loop, or who hears the replicator.
 type Machine interface {
 	// ApplyFrame executes the next frame of the committed log; every kind of frame is passed, in order, without gaps but
 	// those that an image has closed (Config.FetchImage), once. The implementation walks the requests (smr.CutRequest), judges each (smr.SessionTable.Admit), and for each
 	// of its own session that it executes calls Client.Take exactly once, in order. The frame's memory may not be kept.
 	// An error ends Run, which returns it.
 	ApplyFrame(f smr.Frame) error
+	// Prompt reports whether ApplyFrame with that frame, which is the next, would take little time and wait for nothing. Who hears the replicator asks
+	// before it executes the frame, and leaves it to the apply loop if not.
+	Prompt(f smr.Frame) bool
 	// StatusChanged tells what the replicator beside this node says of itself, whenever anything but Start, Safe
 	// and Commit has changed (see Client.Status for these). While there is no connection to it, Role is RoleNone and Writable
 	// false; the rest is what was said last. It must not block.
@@ -75,6 +78,7 @@ type Client struct {
 	machine Machine
 
 	session    *sessionLoop
+	apply      *applyLoop
 	inbox      inbox
 	owners     owners
 	applied    applied
@@ -97,7 +101,7 @@ func New(config Config, machine Machine) (*Client, error) {
 		return nil, err
 	}
 	c := &Client{config: config.withDefaults(), machine: machine, saved: make(chan struct{}, 1), moved: make(chan struct{}, 1)}
-	c.session = newSessionLoop(c)
+	c.session, c.apply = newSessionLoop(c), newApplyLoop(c)
 	c.inbox.init(c.config, c.knock)
 	c.owners.base = 1
 	c.applied.init(config.Applied, c.config)
@@ -113,7 +117,7 @@ func (c *Client) Run(ctx context.Context) error {
 	group.Go(func() error { c.session.run(inner); return nil })
 	group.Go(func() error { return c.runLocal(inner) })
 	group.Go(func() error { c.runMaster(inner); return nil })
-	group.Go(func() error { return c.runApply(inner) })
+	group.Go(func() error { return c.apply.run(inner) })
 	err := group.Wait()
 	c.applied.close()
 	if err != nil && ctx.Err() != nil && errors.Is(err, ctx.Err()) {

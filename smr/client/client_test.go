@@ -403,6 +403,67 @@ func TestRunEndsWithTheMachinesError(t *testing.T) {
 	}
 }
 
+// A little that has become safe is executed by who hears of it, much is left to the apply loop, and the Machine's error ends Run from either.
+func TestLittleIsExecutedByWhoHearsOfIt(t *testing.T) {
+	g := newGroup(t)
+	g.serveLocal()
+	g.lead("n2", 1)
+	r := startTape(t, testConfig(g), &tape{own: 7, stacks: true})
+	n := uint64(0)
+	submit := func() *call {
+		call := newCall()
+		r.Submit(5, 1, number(n), call)
+		n++
+		return call
+	}
+	until(t, "who hears of a frame executes it", func() bool { // behind the proof of the log, which is the apply loop's
+		if outcome := submit().wait(t); outcome != session.Success {
+			t.Fatal(outcome)
+		}
+		heard, _ := r.tape.executors()
+		return heard >= 3
+	})
+	g.hold.Store(true)
+	before := g.logEnd()
+	var calls []*call
+	for g.logEnd()-before <= hereBytes {
+		calls = append(calls, submit())
+	}
+	_, looped := r.tape.executors()
+	g.hold.Store(false)
+	calls = append(calls, submit())
+	for i, call := range calls {
+		if outcome := call.wait(t); outcome != session.Success {
+			t.Fatal(i, outcome)
+		}
+	}
+	if _, now := r.tape.executors(); now == looped {
+		t.Error("the apply loop has executed nothing of more than it is left for")
+	}
+	r.tape.mu.Lock()
+	r.tape.slow = true
+	r.tape.mu.Unlock()
+	heard, _ := r.tape.executors()
+	for range 5 {
+		submit().wait(t)
+	}
+	if now, _ := r.tape.executors(); now != heard {
+		t.Error("who hears the replicator has executed what may take long")
+	}
+	r.tape.mu.Lock()
+	r.tape.slow = false
+	r.tape.mu.Unlock()
+	checkTape(t, r.tape.executed(), 1, int(n))
+	broken := errors.New("broken")
+	r.tape.mu.Lock()
+	r.tape.fail = broken
+	r.tape.mu.Unlock()
+	submit()
+	if err := r.end(t); !errors.Is(err, broken) {
+		t.Errorf("Run: %v", err)
+	}
+}
+
 // When Run ends, everybody who waits is answered, and whoever comes later is turned away.
 func TestEverybodyIsAnsweredAtTheEnd(t *testing.T) {
 	g := newGroup(t)

@@ -1,11 +1,13 @@
 package client
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"log/slog"
 	"net"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -312,18 +314,35 @@ func (g *group) end() smr.LSN {
 	return g.status.Commit
 }
 
+// logEnd returns where the log ends, safe or not.
+func (g *group) logEnd() smr.LSN {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.log.End()
+}
+
 // tape is a Machine that remembers what it executed. A request's payload is 8 bytes of a number.
 type tape struct {
 	client *Client
 	own    smr.SessionID
 	table  smr.SessionTable
-	fail   error // of the next ApplyFrame
 	delay  chan struct{}
+	stacks bool // count who executes
 
 	mu       sync.Mutex
+	slow     bool  // no frame is prompt
+	fail     error // of the next ApplyFrame
+	heard    int   // frames that were executed by who hears the replicator
+	looped   int   // by the apply loop
 	numbers  []uint64
 	statuses []smr.Status
 	next     smr.LSN
+}
+
+func (m *tape) Prompt(smr.Frame) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return !m.slow
 }
 
 func (m *tape) ApplyFrame(f smr.Frame) error {
@@ -334,6 +353,13 @@ func (m *tape) ApplyFrame(f smr.Frame) error {
 	defer m.mu.Unlock()
 	if m.fail != nil {
 		return m.fail
+	}
+	switch {
+	case !m.stacks:
+	case bytes.Contains(debug.Stack(), []byte("hearStatus")):
+		m.heard++
+	default:
+		m.looped++
 	}
 	if f.LSN != m.next {
 		return fmt.Errorf("frame at %d after %d", f.LSN, m.next)
@@ -373,6 +399,13 @@ func (m *tape) executed() []uint64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return append([]uint64(nil), m.numbers...)
+}
+
+// executors returns how many frames who has executed.
+func (m *tape) executors() (heard, looped int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.heard, m.looped
 }
 
 // call is a Waiter that a goroutine waits on.

@@ -7,6 +7,7 @@ import (
 	"net"
 	"time"
 
+	"lockstep/internal/atonce"
 	"lockstep/smr"
 	"lockstep/smr/page"
 	"lockstep/smr/session"
@@ -79,7 +80,7 @@ func (c *Client) attachOnce(ctx context.Context) (welcomed bool, err error) {
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	reader := wire.NewReader(conn, wire.HelloLimit)
+	reader := wire.NewReader(atonce.NewReader(conn), wire.HelloLimit)
 	welcome, err := c.greetReplicator(conn, reader)
 	if err != nil {
 		return false, fmt.Errorf("attach to the replicator: %w", err)
@@ -171,8 +172,12 @@ func (c *Client) hearStatus(conn net.Conn, reader *wire.Reader) error {
 			return fmt.Errorf("%w: it begins at LSN %d, and this node has executed up to %d; start it from a checkpoint at %d or later",
 				ErrTrimmed, status.Start, applied, status.Start)
 		}
-		if c.view.show(*status) {
+		changed, writable := c.view.show(*status)
+		if writable {
 			c.post(event{input: &session.Writable{Writable: status.Writable}})
+		}
+		if changed && !c.apply.here() {
+			signal(c.view.statusChanged)
 		}
 	}
 }

@@ -73,19 +73,16 @@ func (v *view) detach() (wasWritable bool) {
 	return wasWritable
 }
 
-// show notes a status and reports whether Writable differs from before.
-func (v *view) show(status smr.Status) (writableChanged bool) {
+// show notes a status and reports whether it differs from the one before, and Writable in it. Whoever executes is told by the caller.
+func (v *view) show(status smr.Status) (changed, writableChanged bool) {
 	v.mu.Lock()
 	before := v.status
 	v.status = status
 	v.mu.Unlock()
-	if before != status {
-		signal(v.statusChanged)
-	}
 	if before.Master != status.Master || before.MasterAddr != status.MasterAddr || before.Epoch != status.Epoch {
 		signal(v.targetChanged)
 	}
-	return before.Writable != status.Writable
+	return before != status, before.Writable != status.Writable
 }
 
 // showSources notes whom to ask for an image.
