@@ -45,6 +45,8 @@ const (
 type Share int
 
 const (
+	// All, but at least two, is for programs in which an event loop waits: it holds one of them meanwhile, and the others have to do with what is left. With
+	// one processor in all, each message for another goroutine waits up to 2 ms until the scheduler's monitor takes it away from the loop.
 	All Share = iota
 	// Half of them, but at least one, is for programs whose time goes into system calls, not into Go code: waking a second processor for a moment
 	// costs more than it brings, most of all on virtual machines (docs/performance-notes.md).
@@ -57,14 +59,23 @@ func Main(share Share, run func(ctx context.Context, arguments []string, stdout,
 	fault.Helper() // does not return in a helper
 	slack.Take()
 	limitMemory(memlimit.FromCgroup)
-	if share == Half && os.Getenv("GOMAXPROCS") == "" {
-		runtime.GOMAXPROCS(max(1, runtime.GOMAXPROCS(0)/2))
-	}
+	share.take(os.Getenv("GOMAXPROCS") != "")
 	syscall.Umask(0o077) // what it writes is nobody else's, whatever a library asks for
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
+}
+
+// take sets the share, unless it was chosen.
+func (s Share) take(chosen bool) {
+	switch have := runtime.GOMAXPROCS(0); {
+	case chosen:
+	case s == Half:
+		runtime.GOMAXPROCS(max(1, have/2))
+	case have < 2:
+		runtime.GOMAXPROCS(2)
+	}
 }
 
 // memoryShare is how much of the memory that this process and those that it begins may take (a container's, a unit's) Go's runtime may have: the rest is for

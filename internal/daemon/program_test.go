@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -265,6 +266,26 @@ func TestTooOldAProgramIsNotStartedAgain(t *testing.T) {
 	for _, part := range []string{"too old", "level is 7", "supports 2 at most", "install"} {
 		if !strings.Contains(text, part) {
 			t.Errorf("%q does not say %q", text, part)
+		}
+	}
+}
+
+// What could go wrong: on one processor an event loop that waits holds the only one that Go's code may run on.
+func TestSharesOfProcessors(t *testing.T) {
+	before := runtime.GOMAXPROCS(0)
+	defer runtime.GOMAXPROCS(before)
+	for _, test := range []struct {
+		share      Share
+		have, want int
+		chosen     bool
+	}{
+		{All, 1, 2, false}, {All, 2, 2, false}, {All, 8, 8, false}, {All, 1, 1, true},
+		{Half, 1, 1, false}, {Half, 2, 1, false}, {Half, 9, 4, false}, {Half, 4, 4, true},
+	} {
+		runtime.GOMAXPROCS(test.have)
+		test.share.take(test.chosen)
+		if got := runtime.GOMAXPROCS(0); got != test.want {
+			t.Errorf("share %d of %d, chosen %v: %d, not %d", test.share, test.have, test.chosen, got, test.want)
 		}
 	}
 }

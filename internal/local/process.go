@@ -174,7 +174,7 @@ func (c *Cluster) spawn(p Process) (*child, error) {
 		cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	}
 	fmt.Fprintf(out, "--- %s smrctl starts %s\n", time.Now().Format(time.RFC3339), strings.Join(cmd.Args, " "))
-	if err := cmd.Start(); err != nil {
+	if err := c.startAt(cmd, p.Node); err != nil {
 		return nil, fmt.Errorf("start %s: %w", p.Name, err)
 	}
 	kid := &child{name: p.Name, done: make(chan struct{})}

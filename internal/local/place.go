@@ -1,0 +1,72 @@
+package local
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// place returns the processor, of those that this process may use, that the processes of a node share where there are fewer processors than nodes; ok is
+// false where there are enough, or only one.
+//
+// The processes of a node wake each other for every request. On one processor that is a change of threads; on two it is an interrupt to a processor that
+// sleeps, which on virtual machines costs several times as much (docs/performance-notes.md). Nodes, on the other hand, work at the same time.
+func place(allowed *unix.CPUSet, nodes, index int) (processor int, ok bool) {
+	count := allowed.Count()
+	if count <= 1 || count >= nodes {
+		return 0, false
+	}
+	skip := index % count
+	for processor = 0; ; processor++ {
+		if !allowed.IsSet(processor) {
+			continue
+		}
+		if skip == 0 {
+			return processor, true
+		}
+		skip--
+	}
+}
+
+// indexOf returns the place of a node, or of the configuration master that stands beside it, in the plan.
+func (c *Cluster) indexOf(node string) int {
+	for i, m := range c.Plan.Confmasters {
+		if m.Name() == node {
+			return i
+		}
+	}
+	for i, r := range c.Plan.Replicas {
+		if r.Node == node {
+			return i
+		}
+	}
+	return 0
+}
+
+// startAt starts a process of a node, on its node's processor.
+func (c *Cluster) startAt(cmd *exec.Cmd, node string) error {
+	// What a process may use it has from the thread that starts it.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var allowed unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &allowed); err != nil {
+		return fmt.Errorf("look which processors may be used: %w", os.NewSyscallError("sched_getaffinity", err))
+	}
+	processor, ok := place(&allowed, len(c.Plan.Replicas), c.indexOf(node))
+	if !ok {
+		return cmd.Start()
+	}
+	var own unix.CPUSet
+	own.Set(processor)
+	if err := unix.SchedSetaffinity(0, &own); err != nil {
+		return cmd.Start() // it may not be chosen here: then the system chooses
+	}
+	err := cmd.Start()
+	if back := unix.SchedSetaffinity(0, &allowed); back != nil && err == nil {
+		err = fmt.Errorf("use all processors again: %w", os.NewSyscallError("sched_setaffinity", back))
+	}
+	return err
+}
