@@ -143,3 +143,37 @@ func TestProcessDoesNotOutliveWhoBeganIt(t *testing.T) {
 		}
 	}
 }
+
+// What is begun uses the processors that the environment names, whatever this process itself may use, and all that it may where nothing sound is named.
+func TestProcessRoams(t *testing.T) {
+	var allowed, one unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &allowed); err != nil {
+		t.Fatal(err)
+	}
+	last := 0
+	for processor, left := 0, allowed.Count(); left > 0; processor++ {
+		if allowed.IsSet(processor) {
+			last = processor
+			left--
+		}
+	}
+	one.Set(last)
+	if got := RoamingOver(&one); got != strconv.Itoa(last) {
+		t.Fatalf("processor %d is written %q", last, got)
+	}
+	for list, want := range map[string]unix.CPUSet{
+		RoamingOver(&one): one, RoamingOver(&allowed): allowed, "": allowed, "0,x": allowed, "-1": allowed, "1000000": allowed,
+	} {
+		t.Setenv(Roaming, list)
+		p, err := Start("apart", "sleep")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got unix.CPUSet
+		if err := unix.SchedGetaffinity(p.ID(), &got); err != nil || got != want {
+			t.Errorf("%q: %v, %v, not %v", list, err, RoamingOver(&got), RoamingOver(&want))
+		}
+		p.Kill()
+		_ = p.Wait()
+	}
+}

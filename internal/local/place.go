@@ -6,6 +6,8 @@ import (
 	"os/exec"
 	"runtime"
 
+	"lockstep/internal/apart"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -46,7 +48,7 @@ func (c *Cluster) indexOf(node string) int {
 	return 0
 }
 
-// startAt starts a process of a node, on its node's processor.
+// startAt starts a process of a node, on its node's processor. What it begins to give way to all others may use any.
 func (c *Cluster) startAt(cmd *exec.Cmd, node string) error {
 	// What a process may use it has from the thread that starts it.
 	runtime.LockOSThread()
@@ -64,6 +66,7 @@ func (c *Cluster) startAt(cmd *exec.Cmd, node string) error {
 	if err := unix.SchedSetaffinity(0, &own); err != nil {
 		return cmd.Start() // it may not be chosen here: then the system chooses
 	}
+	cmd.Env = append(cmd.Environ(), apart.Roaming+"="+apart.RoamingOver(&allowed))
 	err := cmd.Start()
 	if back := unix.SchedSetaffinity(0, &allowed); back != nil && err == nil {
 		err = fmt.Errorf("use all processors again: %w", os.NewSyscallError("sched_setaffinity", back))

@@ -86,7 +86,7 @@ var arrows = map[string][]string{
 
 	// Tools around the running system.
 	"internal/admin":          {"internal/trust", "internal/locate", "proto", "internal/pause"},
-	"internal/local":          {"internal/trust", "internal/filelock", "smr", "proto", "internal/admin", "internal/wholefile"},
+	"internal/local":          {"internal/trust", "internal/apart", "internal/filelock", "smr", "proto", "internal/admin", "internal/wholefile"},
 	"internal/bench":          {"internal/trust", "proto", "internal/admin", "internal/local", "internal/pause", "internal/bench/floor", "internal/bench/parts"},
 	"internal/ctl":            {"internal/trust", "internal/locate", "smr", "log", "proto", "internal/admin", "internal/bytesize", "internal/drift", "internal/logtext", "internal/nearest", "internal/pause", "internal/wholefile", "internal/acl", "internal/local", "internal/bench", "internal/bench/floor", "internal/chaos", "internal/drill", "internal/drill/plan", "internal/drill/report", "internal/release", "internal/archive", "internal/backup", "internal/checkpoint", "internal/kv", "internal/rdb", "internal/resp", "internal/transfer", "internal/archive/s3"},
 	"internal/drill":          {"internal/drill/plan", "internal/drill/report", "internal/trust", "internal/filelock", "proto", "internal/admin", "internal/local", "internal/chaos", "internal/fault", "internal/pause", "internal/wholefile", "internal/release"},

@@ -17,17 +17,22 @@
 //	session loop    ticks; session.Session    inbox, ticks                   inbox: requests, reads, what masters say
 //	                and waiters with the turn
 //	apply loop      log.Reader, the Machine   a new status, retries          status, by the local reader
+//	                while it has mu
 //	local           local connection          the replicator (3 s)           status messages
 //	  local writer  writes of it              news, 1.5 s, a checkpoint      -
 //	master          dialling                  a new master, the connection   target, by the local reader
 //	  reader        reads of it               the master                     ReadReady, CopiesCounted
 //	  writer        what it takes not at once link queue                     messages, by who steps the session
 //
+// What a status makes safe is executed by the local reader itself if it is little and prompt (applyLoop.here, Machine.Prompt): so a request changes goroutines
+// nowhere between the replicator's socket and its reply. Much, what may take long, and all that is not the rule (a log to be proved, an image, an error) is left to the
+// apply loop; a reader that does not hear is hung up on.
+//
 // The session is stepped by one goroutine at a time, which writes what follows from it to the master at once (internal/turn, internal/speaker): its own;
 // that of Flush; those that hear the replicator and the master.
 //
 // All are started by Run and end before it returns. Machine methods and the callbacks of WaitApplied and Read run on the
-// apply loop; Finish and the callbacks of ReadIndex and CountCopies run on whichever goroutine steps the session, or on the one that
+// apply loop or the local reader; Finish and the callbacks of ReadIndex and CountCopies run on whichever goroutine steps the session, or on the one that
 // called; FetchImage has a goroutine of its own, which the apply loop starts and waits for. None may block, and none may call Run.
 //
 // # Queues
