@@ -557,6 +557,10 @@ func (n *node) stepRaft(m *raftpb.Message) {
 	if m.GetFrom() == n.lead {
 		n.quiet = 0
 	}
+	if info, known := n.peers[m.GetFrom()]; known {
+		info.at = time.Now() // an answer to a heartbeat is a sign of life as good as an opinion, and comes sooner to a new leader
+		n.peers[m.GetFrom()] = info
+	}
 	if err := n.raft.Step(m); err != nil && !errors.Is(err, raft.ErrStepPeerNotFound) {
 		n.logger.Debug("raft message refused", "from", m.GetFrom(), "error", err)
 	}

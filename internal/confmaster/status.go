@@ -109,7 +109,7 @@ func (n *node) confmasterStatus() []*lockstep.ConfmasterStatus {
 		case p.ID == n.config.ID:
 			out.Pid, out.SentinelAddr, out.Page = pid(), n.config.announced(), n.config.page()
 			out.Version, out.HighestLevel = n.config.version(), uint32(n.config.highestLevel())
-		case known:
+		case known && (n.role == raft.StateLeader || c == nil): // what a follower has heard itself is from when it led
 			out.Pid, out.SentinelAddr, out.Page = info.pid, info.sentinel, info.page
 			out.Version, out.HighestLevel = info.version, info.level
 			out.Up = time.Since(info.at) < n.config.Suspect+5*n.config.Probe+time.Duration(n.opineEvery())*tickLength // so often it says something
