@@ -84,15 +84,23 @@ func Start(arguments ...string) (*Process, error) {
 const Roaming = "LOCKSTEP_ROAMING"
 
 // RoamingOver returns the value of Roaming that stands for these processors.
-func RoamingOver(processors *unix.CPUSet) string {
-	var list []string
-	for processor, left := 0, processors.Count(); left > 0; processor++ {
-		if processors.IsSet(processor) {
-			list = append(list, strconv.Itoa(processor))
+func RoamingOver(processors []int) string {
+	words := make([]string, len(processors))
+	for i, processor := range processors {
+		words[i] = strconv.Itoa(processor)
+	}
+	return strings.Join(words, ",")
+}
+
+// Members lists the processors of a set, the lowest first.
+func Members(set *unix.CPUSet) (processors []int) {
+	for processor, left := 0, set.Count(); left > 0; processor++ {
+		if set.IsSet(processor) {
+			processors = append(processors, processor)
 			left--
 		}
 	}
-	return strings.Join(list, ",")
+	return processors
 }
 
 // roam lets the calling thread, and what it begins, use the processors of a list. Where that is forbidden, or the list is none, nothing changes.

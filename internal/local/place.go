@@ -16,21 +16,12 @@ import (
 //
 // The processes of a node wake each other for every request. On one processor that is a change of threads; on two it is an interrupt to a processor that
 // sleeps, which on virtual machines costs several times as much (docs/performance-notes.md). Nodes, on the other hand, work at the same time.
-func place(allowed *unix.CPUSet, nodes, index int) (processor int, ok bool) {
-	count := allowed.Count()
+func place(allowed []int, nodes, index int) (processor int, ok bool) {
+	count := len(allowed)
 	if count <= 1 || count >= nodes {
 		return 0, false
 	}
-	skip := index % count
-	for processor = 0; ; processor++ {
-		if !allowed.IsSet(processor) {
-			continue
-		}
-		if skip == 0 {
-			return processor, true
-		}
-		skip--
-	}
+	return allowed[index%count], true
 }
 
 // indexOf returns the place of a node, or of the configuration master that stands beside it, in the plan.
@@ -57,7 +48,8 @@ func (c *Cluster) startAt(cmd *exec.Cmd, node string) error {
 	if err := unix.SchedGetaffinity(0, &allowed); err != nil {
 		return fmt.Errorf("look which processors may be used: %w", os.NewSyscallError("sched_getaffinity", err))
 	}
-	processor, ok := place(&allowed, len(c.Plan.Replicas), c.indexOf(node))
+	processors := apart.Members(&allowed)
+	processor, ok := place(processors, len(c.Plan.Replicas), c.indexOf(node))
 	if !ok {
 		return cmd.Start()
 	}
@@ -66,10 +58,7 @@ func (c *Cluster) startAt(cmd *exec.Cmd, node string) error {
 	if err := unix.SchedSetaffinity(0, &own); err != nil {
 		return cmd.Start() // it may not be chosen here: then the system chooses
 	}
-	cmd.Env = append(cmd.Environ(), apart.Roaming+"="+apart.RoamingOver(&allowed))
-	err := cmd.Start()
-	if back := unix.SchedSetaffinity(0, &allowed); back != nil && err == nil {
-		err = fmt.Errorf("use all processors again: %w", os.NewSyscallError("sched_setaffinity", back))
-	}
-	return err
+	cmd.Env = append(cmd.Environ(), apart.Roaming+"="+apart.RoamingOver(processors))
+	defer func() { _ = unix.SchedSetaffinity(0, &allowed) }() // what the thread had it may have; an error now would leave a process that nobody knows of
+	return cmd.Start()
 }

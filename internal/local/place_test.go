@@ -24,17 +24,17 @@ func TestNodesShareProcessorsWhereThereAreFewer(t *testing.T) {
 		{"0", 3, "- - -"},
 		{"0 1", 1, "-"},
 	} {
-		var allowed unix.CPUSet
+		var allowed []int
 		for word := range strings.FieldsSeq(test.allowed) {
 			processor, err := strconv.Atoi(word)
 			if err != nil {
 				t.Fatal(err)
 			}
-			allowed.Set(processor)
+			allowed = append(allowed, processor)
 		}
 		var got []string
 		for index := range test.nodes {
-			if processor, ok := place(&allowed, test.nodes, index); ok {
+			if processor, ok := place(allowed, test.nodes, index); ok {
 				got = append(got, strconv.Itoa(processor))
 			} else {
 				got = append(got, "-")
