@@ -19,6 +19,7 @@ const (
 	whatDialMaster
 	whatAttach
 	whatOperate
+	whatUnwelcome
 )
 
 const (
@@ -675,7 +676,21 @@ func (k *kvnode) dialMaster() {
 		k.master, k.to = e, to
 		e.port = (*toMaster)(k)
 		e.send(&smr.ClientHello{Handshake: k.w.handshake(k.h.id), Session: k.id}, 64)
+		k.w.after(dialPatience, later(func() { k.unwelcome(e) }), whatUnwelcome)
 	})
+}
+
+// unwelcome gives up a connection on which nobody has said a word: who accepted it may have lost power since.
+func (k *kvnode) unwelcome(e *end) {
+	switch {
+	case k.dead || e != k.master || k.masterID != 0:
+	case k.paused:
+		k.stalled = append(k.stalled, later(func() { k.unwelcome(e) }))
+	default:
+		k.w.hit(probeUnwelcome)
+		k.leaveMaster()
+		k.dialSoon()
+	}
 }
 
 // toMaster is a KV node's side of the connection to the master.
