@@ -172,7 +172,7 @@ func (d *Driver) follow(g *Group, p *plan, r, master *replica, out *Effects) {
 		epoch = master.view.Epoch // the slave must not promise an epoch that its master has not yet taken
 	}
 	o := p.orderOf(r.node, CallFollow)
-	follows := !view.Leading && view.Master == g.Reign.Master && view.Epoch >= g.Reign.Epoch
+	follows := g.followed(view)
 	switch {
 	case follows && view.Joined && !view.NeedImage: // its KV node may need an image though its log has all
 		return
@@ -183,6 +183,11 @@ func (d *Driver) follow(g *Group, p *plan, r, master *replica, out *Effects) {
 	}
 	d.order(g, p, Call{Node: r.node, Kind: CallFollow, Epoch: epoch, Master: g.Reign.Master, MasterAddr: g.Replica(g.Reign.Master).DataAddr,
 		Sources: d.sources(g, p, r, master)}, out)
+}
+
+// followed reports whether a replica is a slave of the present reign, whose master it streams from or dials.
+func (g *Group) followed(view *ReplicaView) bool {
+	return !view.Leading && view.Master == g.Reign.Master && view.Epoch >= g.Reign.Epoch
 }
 
 func (g *Group) addresses() []Address {

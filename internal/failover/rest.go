@@ -80,7 +80,7 @@ func (d *Driver) planSettled(g *Group, p *plan) bool {
 	}
 	for i := range g.Replicas {
 		r := d.replica(g.Name, g.Replicas[i].Node)
-		if r == nil || !r.seen || r.view.Stopped || r.view.NeedImage || r.view.Blank || r.node != g.Reign.Master && !r.view.Joined {
+		if r == nil || !r.seen || r.view.Stopped || r.view.NeedImage || r.view.Blank || r.node != g.Reign.Master && !(g.followed(&r.view) && r.view.Joined) {
 			return false
 		}
 	}
