@@ -375,6 +375,7 @@ func (w *world) strikeDisk(f *Fault, h *host, draw *rand.Rand) {
 		h.crashKV()
 		if len(h.drive.images) > 0 {
 			h.drive.images[0].damaged = true
+			w.lostOnly = w.lostOnly || w.oneCopy()
 		}
 		w.unless(f, h.startKV)
 		return

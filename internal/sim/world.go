@@ -65,7 +65,7 @@ type world struct {
 	work            workload
 	faults          []Fault
 	healing         bool // the second phase
-	lostOnly        bool // a node lost its images while one copy was all that was asked for: they may have been the only ones that reach into a log
+	lostOnly        bool // a node lost images while one copy was all that was asked for: they may have been the only ones that reach into a log
 	tendedAt        int64
 
 	archive  *archiving // nil: nothing is archived
