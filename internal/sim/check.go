@@ -90,7 +90,7 @@ func (c *checker) recovered(h *host, m *home) ([]byte, error) {
 		w.violate("durable bytes have changed", "%s below %d", h.id, known)
 	}
 	c.agree(s, h, shadow, 0, min(m.log.LastCommit(), end))
-	d.harmed, d.durable, d.judged = false, end, min(d.judged, end) // what Open has found is durable
+	d.harmed, d.durable, d.judged, d.promised = false, end, min(d.judged, end), m.saved.Promise // what was found is durable
 	h.lineage = s
 	return shadow, nil
 }
