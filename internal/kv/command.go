@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"lockstep/internal/anycase"
 	"lockstep/internal/resp"
 	"lockstep/smr"
 )
@@ -145,9 +146,6 @@ func (c *Command) Slot(args [][]byte) uint16 {
 	return slot
 }
 
-// maxName is the length in bytes of the longest name that Lookup knows.
-const maxName = 32
-
 // commands holds every command, sorted by name; byName finds one.
 var commands, byName = assemble(keyCommands, databaseCommands, expireCommands, stringCommands, listCommands, blockingCommands, hashCommands, setCommands,
 	zsetCommands, zsetRangeCommands, streamCommands, pubsubCommands, shellCommands, bitCommands, hyperLogLogCommands, geoCommands, sortCommands, dumpCommands, scriptCommands, functionCommands, localCommands)
@@ -171,18 +169,11 @@ func Commands() []*Command { return slices.Clone(commands) }
 
 // Lookup returns the command of that name, in any case, or nil.
 func Lookup(name []byte) *Command {
-	if len(name) > maxName {
-		return nil
-	}
-	var lower [maxName]byte
-	for i, c := range name {
-		if c >= 'A' && c <= 'Z' {
-			c += 'a' - 'A'
-		}
-		lower[i] = c
-	}
-	return byName[string(lower[:len(name)])]
+	command, _ := inAnyCase.Find(name)
+	return command
 }
+
+var inAnyCase = anycase.New(byName)
 
 // UnknownCommandError returns the text with which Redis refuses a command that it does not know: it quotes the first
 // 128 bytes of the name and of the arguments.

@@ -99,6 +99,9 @@ func (d *digester) users(users *acl.Users) {
 	}
 }
 
+// longestName is more than the length in bytes of any name of a subcommand: what is longer is not looked at.
+const longestName = 32
+
 // FullName returns the name by which access control knows the command that args name: "get", "config|get"; empty if
 // there is none.
 func FullName(args [][]byte) string {
@@ -106,7 +109,7 @@ func FullName(args [][]byte) string {
 	if command == nil {
 		return ""
 	}
-	if len(args) > 1 && len(args[1]) <= maxName {
+	if len(args) > 1 && len(args[1]) <= longestName {
 		name := command.Name + "|" + strings.ToLower(string(args[1]))
 		if accessTable.Lookup(name) != nil {
 			return name

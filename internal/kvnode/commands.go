@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"lockstep/internal/acl"
+	"lockstep/internal/anycase"
 	"lockstep/internal/kv"
 )
 
@@ -39,8 +40,9 @@ type command struct {
 	quick          bool         // of the shell, and an event loop may execute it: it never waits
 	pushes         bool         // its replies are messages: CLIENT REPLY OFF does not hold them back
 
-	sub   map[string]*command // subcommands by name; nil if there are none
-	stats commandStats
+	sub        map[string]*command // subcommands by name; nil if there are none
+	subAnyCase *anycase.Table[*command]
+	stats      commandStats
 }
 
 func (c *command) acceptsArgs(count int) bool {
@@ -50,13 +52,11 @@ func (c *command) acceptsArgs(count int) bool {
 // writes reports whether the command with these arguments goes through the log.
 func (c *command) writes(args [][]byte) bool { return c.write && c.machine.Writes(args) }
 
-// maxCommandName is the length in bytes of the longest name of a command or subcommand.
-const maxCommandName = 32
-
 // commandTable finds commands.
 type commandTable struct {
-	byName map[string]*command
-	all    []*command // in the order of kv.Commands, then those of the shell; subcommands behind their command
+	byName  map[string]*command
+	anyCase *anycase.Table[*command]
+	all     []*command // in the order of kv.Commands, then those of the shell; subcommands behind their command
 }
 
 // localCommand is an entry of the shell's own table.
@@ -106,7 +106,9 @@ func newCommandTable() *commandTable {
 	}
 	for _, c := range t.all {
 		c.describe()
+		c.subAnyCase = anycase.New(c.sub)
 	}
+	t.anyCase = anycase.New(t.byName)
 	return t
 }
 
@@ -158,13 +160,13 @@ func (t *commandTable) add(c *command) {
 // find returns the command that args begin with, or the error with which Redis refuses them; both if the command is
 // known and cannot take these arguments.
 func (t *commandTable) find(args [][]byte) (*command, string) {
-	c := lookup(t.byName, args[0])
-	if c == nil {
+	c, found := t.anyCase.Find(args[0])
+	if !found {
 		return nil, kv.UnknownCommandError(args)
 	}
 	if c.sub != nil && len(args) > 1 {
-		sub := lookup(c.sub, args[1])
-		if sub == nil {
+		sub, found := c.subAnyCase.Find(args[1])
+		if !found {
 			return nil, fmt.Sprintf("ERR unknown subcommand '%.128s'. Try %s HELP.", args[1], strings.ToUpper(c.name))
 		}
 		c = sub
@@ -173,21 +175,6 @@ func (t *commandTable) find(args [][]byte) (*command, string) {
 		return c, kv.WrongArityError(c.name)
 	}
 	return c, ""
-}
-
-// lookup finds a name in any case without taking memory.
-func lookup(commands map[string]*command, name []byte) *command {
-	if len(name) > maxCommandName {
-		return nil
-	}
-	var lower [maxCommandName]byte
-	for i, b := range name {
-		if b >= 'A' && b <= 'Z' {
-			b += 'a' - 'A'
-		}
-		lower[i] = b
-	}
-	return commands[string(lower[:len(name)])]
 }
 
 // localCommands returns the table of the shell. Arities of subcommands are those of Redis 7.

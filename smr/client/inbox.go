@@ -246,16 +246,18 @@ type owners struct {
 	through uint64 // highest sequence that was taken
 }
 
-// add notes the waiter of the next sequence.
-func (o *owners) add(waiter Waiter) {
+// add notes the waiters of the next sequences.
+func (o *owners) add(sent []ticketed[Waiter]) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if len(o.waiting) == cap(o.waiting) && o.head > len(o.waiting)/2 {
+	if len(o.waiting)+len(sent) > cap(o.waiting) && o.head > len(o.waiting)/2 {
 		n := copy(o.waiting, o.waiting[o.head:])
 		clear(o.waiting[n:])
 		o.waiting, o.head = o.waiting[:n], 0
 	}
-	o.waiting = append(o.waiting, waiter)
+	for i := range sent {
+		o.waiting = append(o.waiting, sent[i].who)
+	}
 }
 
 // take removes and returns the waiter of that sequence; those before it are gone too.

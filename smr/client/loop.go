@@ -282,11 +282,17 @@ func (l *sessionLoop) carryOut() {
 
 // number notes who waits for a sequence before it is sent, so that the Machine finds it.
 func (l *sessionLoop) number() {
-	for i, n := range l.effects.Numbered {
-		invariant.Assert(l.unsent[i].ticket == n.Ticket, "requests are sent in the order of submission", n.Ticket, n.Sequence)
-		l.client.owners.add(l.unsent[i].who)
+	count := len(l.effects.Numbered)
+	if count == 0 {
+		return
 	}
-	l.unsent = cut(l.unsent, len(l.effects.Numbered))
+	for i, n := range l.effects.Numbered {
+		if l.unsent[i].ticket != n.Ticket {
+			invariant.Fail("requests are sent in the order of submission", n.Ticket, n.Sequence)
+		}
+	}
+	l.client.owners.add(l.unsent[:count])
+	l.unsent = cut(l.unsent, count)
 }
 
 // answer tells a waiter what became of its request.

@@ -254,7 +254,9 @@ func (s *Session) dropExecuted(through uint64) {
 		return
 	}
 	executed := int(through - s.executed)
-	invariant.Assert(executed <= s.sent.len(), "only what was sent is executed", through, s.executed, s.sent.len())
+	if executed > s.sent.len() {
+		invariant.Fail("only what was sent is executed", through, s.executed, s.sent.len())
+	}
 	for range executed {
 		s.bytes -= len(s.sent.pop().encoded)
 	}
