@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"lockstep/internal/place"
 	"lockstep/internal/wholefile"
 )
 
@@ -174,7 +175,7 @@ func (c *Cluster) spawn(p Process) (*child, error) {
 		cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	}
 	fmt.Fprintf(out, "--- %s smrctl starts %s\n", time.Now().Format(time.RFC3339), strings.Join(cmd.Args, " "))
-	if err := c.startAt(cmd, p.Node); err != nil {
+	if err := place.Start(cmd, len(c.Plan.Replicas), c.indexOf(p.Node)); err != nil {
 		return nil, fmt.Errorf("start %s: %w", p.Name, err)
 	}
 	kid := &child{name: p.Name, done: make(chan struct{})}
@@ -271,4 +272,19 @@ func waitEnd(list []identity, limit time.Duration) {
 			<-poll.C
 		}
 	}
+}
+
+// indexOf returns the place of a node, or of the configuration master that stands beside it, in the plan.
+func (c *Cluster) indexOf(node string) int {
+	for i, m := range c.Plan.Confmasters {
+		if m.Name() == node {
+			return i
+		}
+	}
+	for i, r := range c.Plan.Replicas {
+		if r.Node == node {
+			return i
+		}
+	}
+	return 0
 }

@@ -10,10 +10,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"lockstep/internal/place"
 )
 
 // Options say which skeleton is to be started.
@@ -102,7 +105,7 @@ func (s *Skeleton) start(ctx context.Context, o Options, c Config) (port int, er
 	command.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
 	out, err := command.StdoutPipe()
 	if err == nil {
-		err = command.Start()
+		err = place.Start(command, len(nodes), slices.Index(nodes, c.Node))
 	}
 	if err != nil {
 		return 0, fmt.Errorf("start %s of the floor: %w", name, err)

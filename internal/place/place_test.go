@@ -1,4 +1,4 @@
-package local
+package place
 
 import (
 	"os/exec"
@@ -34,7 +34,7 @@ func TestNodesShareProcessorsWhereThereAreFewer(t *testing.T) {
 		}
 		var got []string
 		for index := range test.nodes {
-			if processor, ok := place(allowed, test.nodes, index); ok {
+			if processor, ok := of(allowed, test.nodes, index); ok {
 				got = append(got, strconv.Itoa(processor))
 			} else {
 				got = append(got, "-")
@@ -52,27 +52,23 @@ func TestProcessesOfANodeStartOnItsProcessor(t *testing.T) {
 	if err := unix.SchedGetaffinity(0, &before); err != nil {
 		t.Fatal(err)
 	}
-	c := &Cluster{Plan: Plan{Confmasters: []Confmaster{{ID: 1}, {ID: 2}, {ID: 3}}, Replicas: []Replica{{Node: "n1"}, {Node: "n2"}, {Node: "n3"}}}}
-	allowed := make(map[string]string)
-	for _, node := range []string{"n1", "n2", "n3", "c2", "n2"} {
+	allowed := make(map[int]string)
+	for _, node := range []int{0, 1, 2, 1} {
 		cmd := exec.Command("grep", "Cpus_allowed_list", "/proc/self/status")
 		var out strings.Builder
 		cmd.Stdout = &out
-		if err := c.startAt(cmd, node); err != nil {
+		if err := Start(cmd, 3, node); err != nil {
 			t.Fatal(err)
 		}
 		if err := cmd.Wait(); err != nil {
 			t.Fatal(err)
 		}
 		if was := allowed[node]; was != "" && was != out.String() {
-			t.Errorf("%s: first %s, then %s", node, was, out.String())
+			t.Errorf("node %d: first %s, then %s", node, was, out.String())
 		}
 		allowed[node] = out.String()
 	}
-	if allowed["c2"] != allowed["n2"] {
-		t.Errorf("n2 has %s, its configuration master %s", allowed["n2"], allowed["c2"])
-	}
-	if shares := before.Count() > 1 && before.Count() < 3; shares != (allowed["n1"] != allowed["n2"]) {
+	if shares := before.Count() > 1 && before.Count() < 3; shares != (allowed[0] != allowed[1]) {
 		t.Errorf("%d processors: %v", before.Count(), allowed)
 	}
 	var after unix.CPUSet

@@ -1,4 +1,5 @@
-package local
+// Package place deals the nodes of a cluster on one machine to its processors.
+package place
 
 import (
 	"fmt"
@@ -11,12 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// place returns the processor, of those that this process may use, that the processes of a node share where there are fewer processors than nodes; ok is
+// of returns the processor, of those that this process may use, that the processes of a node share where there are fewer processors than nodes; ok is
 // false where there are enough, or only one.
 //
 // The processes of a node wake each other for every request. On one processor that is a change of threads; on two it is an interrupt to a processor that
 // sleeps, which on virtual machines costs several times as much (docs/performance-notes.md). Nodes, on the other hand, work at the same time.
-func place(allowed []int, nodes, index int) (processor int, ok bool) {
+func of(allowed []int, nodes, index int) (processor int, ok bool) {
 	count := len(allowed)
 	if count <= 1 || count >= nodes {
 		return 0, false
@@ -24,23 +25,9 @@ func place(allowed []int, nodes, index int) (processor int, ok bool) {
 	return allowed[index%count], true
 }
 
-// indexOf returns the place of a node, or of the configuration master that stands beside it, in the plan.
-func (c *Cluster) indexOf(node string) int {
-	for i, m := range c.Plan.Confmasters {
-		if m.Name() == node {
-			return i
-		}
-	}
-	for i, r := range c.Plan.Replicas {
-		if r.Node == node {
-			return i
-		}
-	}
-	return 0
-}
-
-// startAt starts a process of a node, on its node's processor. What it begins to give way to all others may use any.
-func (c *Cluster) startAt(cmd *exec.Cmd, node string) error {
+// Start starts a process of a node, of which there are so many, on its node's processor. Where there are enough processors it is started as usual. What the
+// process begins to give way to all others may use any processor (apart.Roaming). index is that of the node, from 0.
+func Start(cmd *exec.Cmd, nodes, index int) error {
 	// What a process may use it has from the thread that starts it.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -49,7 +36,7 @@ func (c *Cluster) startAt(cmd *exec.Cmd, node string) error {
 		return fmt.Errorf("look which processors may be used: %w", os.NewSyscallError("sched_getaffinity", err))
 	}
 	processors := apart.Members(&allowed)
-	processor, ok := place(processors, len(c.Plan.Replicas), c.indexOf(node))
+	processor, ok := of(processors, nodes, index)
 	if !ok {
 		return cmd.Start()
 	}
