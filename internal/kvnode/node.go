@@ -69,6 +69,7 @@ type Node struct {
 	fresh     freshness
 	blocked   blockedCommands
 	executed  []*conn       // whose last write was executed in this frame; of the goroutine that applies the log
+	requests  []smr.Request // of the frame, cut; of the same
 	lastEnd   time.Duration // node time at which the request before ended, if it was one of this node; else 0; of the same
 	executing smr.LSN       // end of the frame that is being executed; of the goroutine that applies the log
 }
@@ -156,19 +157,18 @@ func (n *Node) applyFrame(frame smr.Frame) error {
 	end := frame.End()
 	n.executing, n.lastEnd = end, 0
 	if frame.Kind == smr.KindRequests {
-		rest := frame.Body
+		rest, next := frame.Body, []smr.Request(nil)
 		for i := range frame.Count {
-			if i%kv.WarmKeys == 0 {
-				n.warmRequests(rest, frame.Count-i)
+			if len(next) == 0 {
+				var err error
+				if next, rest, err = n.nextRequests(rest, frame.Count-i); err != nil {
+					return fmt.Errorf("execute frame at %d: %w", frame.LSN, err)
+				}
 			}
-			request, behind, err := smr.CutRequest(rest)
-			if err != nil {
+			if err := n.apply(kv.Instant{LSN: frame.LSN, Index: i, Stamp: frame.Stamp}, next[0], end); err != nil {
 				return fmt.Errorf("execute frame at %d: %w", frame.LSN, err)
 			}
-			rest = behind
-			if err := n.apply(kv.Instant{LSN: frame.LSN, Index: i, Stamp: frame.Stamp}, request, end); err != nil {
-				return fmt.Errorf("execute frame at %d: %w", frame.LSN, err)
-			}
+			next = next[1:]
 			if i%lockRequests == lockRequests-1 {
 				n.lock.Unlock()
 				n.lock.Lock()
@@ -189,21 +189,25 @@ func (n *Node) applyFrame(frame smr.Frame) error {
 	return nil
 }
 
-// warmRequests fetches the memory of the keys of the requests that come next. The caller holds the machine.
-func (n *Node) warmRequests(rest []byte, count int) {
-	if count < kv.LeastWarm {
-		return
-	}
+// nextRequests returns requests that come next, of so many, and what is behind them, and fetches the memory of their keys. They are valid until the next
+// call. The caller holds the machine.
+func (n *Node) nextRequests(rest []byte, count int) ([]smr.Request, []byte, error) {
 	var w kv.Warmth
+	requests := n.requests[:0]
 	for range min(count, kv.WarmKeys) {
 		request, behind, err := smr.CutRequest(rest)
 		if err != nil {
-			return // told by who executes it
+			return nil, nil, err
 		}
 		rest = behind
-		w.Request(n.machine, request.Payload)
+		requests = append(requests, request)
+		if count >= kv.LeastWarm {
+			w.Request(n.machine, request.Payload)
+		}
 	}
+	n.requests = requests
 	w.Fetch()
+	return requests, rest, nil
 }
 
 // apply executes one request, through its submission if somebody here waits for the reply.
