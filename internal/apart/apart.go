@@ -12,6 +12,8 @@ import (
 	"sync"
 	"syscall"
 
+	"lockstep/internal/place"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -60,7 +62,7 @@ func Start(arguments ...string) (*Process, error) {
 		if nice, err := unix.Getpriority(unix.PRIO_PROCESS, 0); err == nil {
 			_ = unix.Setpriority(unix.PRIO_PROCESS, 0, min(20-nice+Nice, 19))
 		}
-		roam(os.Getenv(Roaming))
+		place.Roam()
 		err := process.command.Start()
 		_, _ = in.Close(), told.Close()
 		begun <- err
@@ -77,43 +79,6 @@ func Start(arguments ...string) (*Process, error) {
 		return nil, fmt.Errorf("begin %s once more: %w", os.Args[0], err)
 	}
 	return process, nil
-}
-
-// Roaming in the environment of a program names the processors that what it begins here may use, as "0,1,5", though the program itself may use fewer of
-// them: what gives way to all others is to take what is free anywhere. Whoever binds a program to processors sets it, or does not.
-const Roaming = "LOCKSTEP_ROAMING"
-
-// RoamingOver returns the value of Roaming that stands for these processors.
-func RoamingOver(processors []int) string {
-	words := make([]string, len(processors))
-	for i, processor := range processors {
-		words[i] = strconv.Itoa(processor)
-	}
-	return strings.Join(words, ",")
-}
-
-// Members lists the processors of a set, the lowest first.
-func Members(set *unix.CPUSet) (processors []int) {
-	for processor, left := 0, set.Count(); left > 0; processor++ {
-		if set.IsSet(processor) {
-			processors = append(processors, processor)
-			left--
-		}
-	}
-	return processors
-}
-
-// roam lets the calling thread, and what it begins, use the processors of a list. Where that is forbidden, or the list is none, nothing changes.
-func roam(list string) {
-	var processors unix.CPUSet
-	for word := range strings.SplitSeq(list, ",") {
-		processor, err := strconv.Atoi(word)
-		if err != nil {
-			return
-		}
-		processors.Set(processor)
-	}
-	_ = unix.SchedSetaffinity(0, &processors)
 }
 
 // onThread calls do on a thread of its own, which ends with it. It is not the main thread, which would go on.

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"lockstep/internal/place"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -144,29 +146,28 @@ func TestProcessDoesNotOutliveWhoBeganIt(t *testing.T) {
 	}
 }
 
-// What is begun uses the processors that the environment names, whatever this process itself may use, and all that it may where nothing sound is named.
+// What is begun uses the processors that the environment names, whatever this process itself may use.
 func TestProcessRoams(t *testing.T) {
-	var allowed, one unix.CPUSet
+	var allowed, last unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &allowed); err != nil {
 		t.Fatal(err)
 	}
-	processors := Members(&allowed)
-	last := processors[len(processors)-1]
-	one.Set(last)
-	if got := RoamingOver(Members(&one)); got != strconv.Itoa(last) {
-		t.Fatalf("processor %d is written %q", last, got)
+	processor := 0
+	for left := allowed.Count(); left > 0; processor++ {
+		if allowed.IsSet(processor) {
+			left--
+		}
 	}
-	for list, want := range map[string]unix.CPUSet{
-		RoamingOver([]int{last}): one, RoamingOver(processors): allowed, "": allowed, "0,x": allowed, "-1": allowed, "1000000": allowed,
-	} {
-		t.Setenv(Roaming, list)
+	last.Set(processor - 1)
+	for list, want := range map[string]unix.CPUSet{strconv.Itoa(processor - 1): last, "": allowed} {
+		t.Setenv(place.Roaming, list)
 		p, err := Start("apart", "sleep")
 		if err != nil {
 			t.Fatal(err)
 		}
 		var got unix.CPUSet
 		if err := unix.SchedGetaffinity(p.ID(), &got); err != nil || got != want {
-			t.Errorf("%q: %v, %v, not %v", list, err, Members(&got), Members(&want))
+			t.Errorf("%q: %v, %v, not %v", list, err, got, want)
 		}
 		p.Kill()
 		_ = p.Wait()

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"sync"
 
+	"lockstep/internal/place"
+
 	"github.com/cockroachdb/pebble/v2"
 )
 
@@ -43,7 +45,7 @@ func (b *rowBatch) reset() { b.bytes, b.ends, b.digest = b.bytes[:0], b.ends[:0]
 var errGivenUp = errors.New("given up")
 
 // readAhead gives visit all rows of a store in the order of their keys, in batches that are valid during the call, until visit returns an
-// error. They are read and hashed by a goroutine that has ended when readAhead returns.
+// error. They are read and hashed by a goroutine that has ended when readAhead returns, on any processor (place.Roam).
 func readAhead(db *pebble.DB, visit func(b *rowBatch) error) error {
 	read, free, stop := make(chan *rowBatch, aheadBatches), make(chan *rowBatch, aheadBatches), make(chan struct{})
 	for range aheadBatches {
@@ -53,6 +55,7 @@ func readAhead(db *pebble.DB, visit func(b *rowBatch) error) error {
 	var reader sync.WaitGroup
 	reader.Go(func() {
 		defer close(read)
+		defer place.Roam()()
 		readErr = readBatches(db, read, free, stop)
 	})
 	var err error

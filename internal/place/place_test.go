@@ -2,6 +2,7 @@ package place
 
 import (
 	"os/exec"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -74,5 +75,40 @@ func TestProcessesOfANodeStartOnItsProcessor(t *testing.T) {
 	var after unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &after); err != nil || after != before {
 		t.Errorf("%v: %v before, %v now", err, before, after)
+	}
+}
+
+// A goroutine roams over what the environment names, alone, and has afterwards what it had.
+func TestGoroutineRoams(t *testing.T) {
+	var allowed, one unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &allowed); err != nil {
+		t.Fatal(err)
+	}
+	processors := members(&allowed)
+	last := processors[len(processors)-1]
+	one.Set(last)
+	if got := list(members(&one)); got != strconv.Itoa(last) {
+		t.Fatalf("processor %d is written %q", last, got)
+	}
+	for value, want := range map[string]unix.CPUSet{
+		list([]int{last}): one, list(processors): allowed, "": allowed, "0,x": allowed, "-1": allowed, "1000000": allowed,
+	} {
+		t.Setenv(Roaming, value)
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			var during, after unix.CPUSet
+			back := Roam()
+			if err := unix.SchedGetaffinity(0, &during); err != nil || during != want {
+				t.Errorf("%q: %v, %v, not %v", value, err, members(&during), members(&want))
+			}
+			back()
+			if err := unix.SchedGetaffinity(0, &after); err != nil || after != allowed {
+				t.Errorf("behind %q: %v, %v, not %v", value, err, members(&after), processors)
+			}
+		}()
+		<-ended
 	}
 }
