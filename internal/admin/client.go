@@ -197,13 +197,15 @@ func (c *Client) Events(ctx context.Context, group string, after uint64, report 
 	return ctx.Err()
 }
 
-// each tries call at every address, beginning with the one that answered last.
+// each tries call at every address, beginning with the one that answered last. Once one of them could not tell what becomes of the request, a refusal by the next
+// may be for what the first has done, and is no answer.
 func (c *Client) each(ctx context.Context, timeout time.Duration, call func(context.Context, proto.ConfmasterClient) error) error {
 	masters, first, err := c.masters(ctx)
 	if err != nil {
 		return err
 	}
 	var problems []string
+	unsure := false
 	for i := range masters {
 		at := (first + i) % len(masters)
 		attempt, cancel := context.WithTimeout(ctx, timeout)
@@ -215,6 +217,9 @@ func (c *Client) each(ctx context.Context, timeout time.Duration, call func(cont
 		switch {
 		case err == nil:
 			return nil
+		case unsure && isAnswer(err):
+			problems = append(problems, fmt.Sprintf("%s: %s", masters[at].addr, status.Convert(err).Message()))
+			return fmt.Errorf("%w for sure: %s", ErrNoAnswer, strings.Join(problems, "; then "))
 		case status.Code(err) == codes.Aborted:
 			return fmt.Errorf("%w: %s", ErrOvertaken, status.Convert(err).Message())
 		case isAnswer(err):
@@ -222,6 +227,7 @@ func (c *Client) each(ctx context.Context, timeout time.Duration, call func(cont
 		case ctx.Err() != nil:
 			return fmt.Errorf("configuration master %s: %w", masters[at].addr, ctx.Err())
 		}
+		unsure = unsure || status.Code(err) == codes.Unknown
 		text := status.Convert(err).Message()
 		if c.Login.Keeper == nil && strings.Contains(text, "server preface") {
 			text += ": if the cluster speaks TLS, give --tls-ca, --tls-cert and --tls-key, or a context that has them"

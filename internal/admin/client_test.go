@@ -2,11 +2,14 @@ package admin
 
 import (
 	"context"
+	"errors"
 	"net"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"lockstep/proto"
 )
@@ -15,6 +18,8 @@ import (
 type fakeConfmaster struct {
 	proto.UnimplementedConfmasterServer
 	events []*proto.Event
+	change error // of Change
+	asked  int   // so often
 }
 
 func (f *fakeConfmaster) Events(in *proto.EventsRequest, out grpc.ServerStreamingServer[proto.Event]) error {
@@ -63,5 +68,51 @@ func TestEventsWithoutNumberAreTold(t *testing.T) {
 		if names[i] != want[i] {
 			t.Errorf("told: %v, want %v", names, want)
 		}
+	}
+}
+
+func (f *fakeConfmaster) Change(context.Context, *proto.ChangeRequest) (*proto.ChangePlan, error) {
+	f.asked++
+	return &proto.ChangePlan{}, f.change
+}
+
+// What could go wrong: a leader that is deposed does not know what becomes of a change, the next one has carried it out and refuses the repetition, and the operator hears
+// that it was refused.
+func TestRefusalBehindAnUnsureAnswerIsNone(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name           string
+		first, second  error
+		asked          int // of the second
+		unsure, failed bool
+	}{
+		{"unsure, then refused", status.Error(codes.Unknown, "leads no longer"), status.Error(codes.FailedPrecondition, "n1 is no replica"), 1, true, true},
+		{"unsure, then overtaken", status.Error(codes.Unknown, "leads no longer"), status.Error(codes.Aborted, "version 4"), 1, true, true},
+		{"unsure, then done", status.Error(codes.Unknown, "leads no longer"), nil, 1, false, false},
+		{"away, then refused", status.Error(codes.Unavailable, "no leader"), status.Error(codes.FailedPrecondition, "n1 is no replica"), 1, false, true},
+		{"refused", status.Error(codes.FailedPrecondition, "n1 is no replica"), nil, 0, false, true},
+	} {
+		var addresses []string
+		fakes := []*fakeConfmaster{{change: test.first}, {change: test.second}}
+		for _, fake := range fakes {
+			listener, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			server := grpc.NewServer()
+			proto.RegisterConfmasterServer(server, fake)
+			go server.Serve(listener)
+			defer server.Stop()
+			addresses = append(addresses, listener.Addr().String())
+		}
+		client, err := New(addresses, Login{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = client.Change(context.Background(), &proto.ChangeRequest{})
+		if unsure := errors.Is(err, ErrNoAnswer); (err != nil) != test.failed || unsure != test.unsure || fakes[1].asked != test.asked {
+			t.Errorf("%s: %v, the second was asked %d times", test.name, err, fakes[1].asked)
+		}
+		client.Close()
 	}
 }

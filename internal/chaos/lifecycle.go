@@ -43,6 +43,12 @@ func (c *cluster) smrctl(ctx context.Context, args ...string) (string, error) {
 	return c.tool(ctx, args...)
 }
 
+// isUnanswered reports whether smrctl could not tell what becomes of what it was to do (smrctl help exit-codes).
+func isUnanswered(err error) bool {
+	var ended *exec.ExitError
+	return errors.As(err, &ended) && ended.ExitCode() == 4
+}
+
 // tool runs smrctl with these arguments alone.
 func (c *cluster) tool(ctx context.Context, args ...string) (string, error) {
 	command := exec.CommandContext(ctx, filepath.Join(c.binaries, "smrctl"), args...)
@@ -156,10 +162,16 @@ func (t *turn) order(args ...string) bool {
 		t.idle("the version of the group: %s", err)
 		return false
 	}
-	if _, err = t.smrctl(ctx, append(args, "--yes", "--no-wait")...); err == nil {
+	// Without an answer it may yet be taken on, until somebody who leads has answered, if only with a refusal of the repetition.
+	_ = pause.Until(ctx, untilPause, func() error {
+		if _, err = t.smrctl(ctx, append(args, "--yes", "--no-wait")...); err == nil || !isUnanswered(err) {
+			return nil
+		}
+		return err
+	})
+	if err == nil {
 		return true
 	}
-	// Without an answer it may have been taken on.
 	if now, unclear := version(); unclear == nil && now > before {
 		return true
 	}

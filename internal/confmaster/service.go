@@ -147,6 +147,9 @@ func (s *service) await(ctx context.Context, request *failover.Request) (*failov
 	}
 	select {
 	case reply := <-answers:
+		if reply.Unsure {
+			return nil, status.Error(codes.Unknown, reply.Text)
+		}
 		return &reply, nil
 	case <-unheard: // no decision: the caller may ask again, here or elsewhere
 		return nil, status.Error(codes.Unavailable, "this configuration master does not lead; try again")

@@ -552,10 +552,11 @@ type FenceAnswer struct {
 
 // Reply answers a Request.
 type Reply struct {
-	ID    uint64
-	Done  bool      // false: refused or given up; Text says why
-	Epoch smr.Epoch // of the group, if it is known
-	Text  string
+	ID     uint64
+	Done   bool      // false: refused or given up; Text says why
+	Unsure bool      // not Done, and it may be carried out all the same
+	Epoch  smr.Epoch // of the group, if it is known
+	Text   string
 
 	// Of a Change; Stale and Checks also of a Raise:
 	Version  uint64 // of the group (of its settings, if it is about them), before a dry run, after a change

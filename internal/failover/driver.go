@@ -197,7 +197,7 @@ func (d *Driver) deposed(out *Effects) {
 		r.agreedDown = false
 	}
 	for _, q := range d.requests {
-		q.reply(out, Reply{Text: "this confmaster leads no longer; the next leader goes on with what was decided: ask for the status"})
+		q.reply(out, Reply{Unsure: true, Text: "this confmaster leads no longer; the next leader goes on with what was decided: ask for the status"})
 	}
 	d.requests = nil
 }

@@ -195,7 +195,7 @@ func TestRequestsAreAnsweredOnce(t *testing.T) {
 		t.Fatalf("%+v", out.Replies)
 	}
 	for i, r := range out.Replies {
-		if r.ID != uint64(i+1) || r.Done || !strings.Contains(r.Text, want[i]) {
+		if r.ID != uint64(i+1) || r.Done || !strings.Contains(r.Text, want[i]) || r.Unsure != (i >= 4) {
 			t.Errorf("reply %d: %+v, want %q", i, r, want[i])
 		}
 	}

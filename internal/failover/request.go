@@ -142,7 +142,7 @@ func (d *Driver) expireRequests(out *Effects) {
 	kept := d.requests[:0]
 	for _, q := range d.requests {
 		if !q.switchover && !q.answered && d.ticks-q.began >= uint64(3*d.o.ProposeTicks) {
-			q.reply(out, Reply{Text: "raft has not committed it: too few confmasters; it may yet be done"})
+			q.reply(out, Reply{Unsure: true, Text: "raft has not committed it: too few confmasters; it may yet be done"})
 		}
 		if !q.answered {
 			kept = append(kept, q)
