@@ -20,7 +20,8 @@ import (
 )
 
 const (
-	format = 1
+	// format 2 has the checksum of an object in its name.
+	format = 2
 	// MaxRange bounds the bytes of one range before compression.
 	MaxRange = 16<<20 + smr.MaxFrame
 	// maxManifest bounds a manifest in bytes.
@@ -91,19 +92,40 @@ func spanName(s Span) string { return fmt.Sprintf("%020d-%020d", uint64(s.From),
 
 func (l *Log) manifestName(s Span) string { return l.folder() + "/" + spanName(s) + ".json" }
 
-func (l *Log) objectName(s Span, coding string) string {
-	name := l.folder() + "/" + spanName(s) + ".log"
-	if coding == codingZstd {
+// objectName returns where the bytes of a range are. Two nodes may write the same range in other bytes, if one has a newer packer: each has an object of its own.
+func (l *Log) objectName(r *Range) string {
+	name := l.folder() + "/" + spanName(Span{r.From, r.End})
+	if r.Format > 1 {
+		name += fmt.Sprintf("-%08x", r.CRC32C)
+	}
+	name += ".log"
+	if r.Coding == codingZstd {
 		name += ".zst"
 	}
 	return name
 }
 
-// parseSpan reads the name of an object or manifest that ends so.
-func parseSpan(name, suffix string) (Span, bool) {
-	text, fits := strings.CutSuffix(name, suffix)
+// parseObject reads the name of an object.
+func parseObject(name string) (Span, bool) {
+	text, fits := strings.CutSuffix(strings.TrimSuffix(name, ".zst"), ".log")
+	if len(text) == 20+1+20+1+8 && text[41] == '-' && strings.Trim(text[42:], "0123456789abcdef") == "" {
+		text = text[:41]
+	}
+	span, ok := parseSpan(text)
+	return span, ok && fits
+}
+
+// parseManifest reads the name of a manifest.
+func parseManifest(name string) (Span, bool) {
+	text, fits := strings.CutSuffix(name, ".json")
+	span, ok := parseSpan(text)
+	return span, ok && fits
+}
+
+// parseSpan is the inverse of spanName.
+func parseSpan(text string) (Span, bool) {
 	from, end, ok := strings.Cut(text, "-")
-	if !fits || !ok || len(from) != 20 || len(end) != 20 {
+	if !ok || len(from) != 20 || len(end) != 20 {
 		return Span{}, false
 	}
 	low, err1 := strconv.ParseUint(from, 10, 64)
@@ -124,8 +146,8 @@ func (l *Log) Spans(ctx context.Context) ([]Span, error) {
 // Stored is a range, or what is there of one.
 type Stored struct {
 	Span
-	Bytes int64  // of the object as stored
-	Name  string // of the object in the store
+	Bytes int64    // of its objects as stored
+	Names []string // of its objects in the store: more than one if it was written again in other bytes
 }
 
 // Stored lists the ranges that are there, by From and then by End, and the objects that have no manifest: they are being written, or
@@ -135,29 +157,25 @@ func (l *Log) Stored(ctx context.Context) (ranges, loose []Stored, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	known := make(map[Span]bool)
+	known := make(map[Span]*Stored)
 	for _, object := range objects {
-		if span, ok := parseSpan(object.Name, ".json"); ok {
-			known[span] = true
+		if span, ok := parseManifest(object.Name); ok {
+			known[span] = &Stored{Span: span} // if it stays without an object, who reads it says so
 		}
 	}
 	for _, object := range objects {
-		span, ok := parseSpan(strings.TrimSuffix(object.Name, ".zst"), ".log")
-		stored := Stored{span, object.Size, l.folder() + "/" + object.Name}
-		switch {
-		case ok && known[span]:
-			ranges = append(ranges, stored)
-			known[span] = false // it may be there in both codings
+		span, ok := parseObject(object.Name)
+		name := l.folder() + "/" + object.Name
+		switch r := known[span]; {
+		case ok && r != nil:
+			r.Bytes += object.Size
+			r.Names = append(r.Names, name)
 		case ok:
-			if _, again := known[span]; !again {
-				loose = append(loose, stored)
-			}
+			loose = append(loose, Stored{span, object.Size, []string{name}})
 		}
 	}
-	for span, missing := range known {
-		if missing { // who reads it says so
-			ranges = append(ranges, Stored{Span: span})
-		}
+	for _, r := range known {
+		ranges = append(ranges, *r)
 	}
 	slices.SortFunc(ranges, func(a, b Stored) int { return a.compare(b.Span) })
 	return ranges, loose, nil
@@ -233,12 +251,16 @@ func (l *Log) Append(ctx context.Context, c Content, compress bool) (Range, erro
 			return r, fmt.Errorf("archive the log from %d on: %w", c.From, err)
 		}
 	}
+	return l.put(ctx, r, stored)
+}
+
+// put stores the bytes of a range, and then what describes them.
+func (l *Log) put(ctx context.Context, r Range, stored []byte) (Range, error) {
 	r.Size, r.CRC32C = int64(len(stored)), crc32.Checksum(stored, castagnoli)
-	span := Span{r.From, r.End}
-	if err := putBytes(ctx, l.store, l.objectName(span, r.Coding), stored); err != nil {
+	if err := putBytes(ctx, l.store, l.objectName(&r), stored); err != nil {
 		return r, err
 	}
-	return r, WriteManifest(ctx, l.store, l.manifestName(span), &r)
+	return r, WriteManifest(ctx, l.store, l.manifestName(Span{r.From, r.End}), &r)
 }
 
 func putBytes(ctx context.Context, store Store, name string, content []byte) error {
@@ -269,7 +291,7 @@ func (l *Log) Read(ctx context.Context, s Span) (Range, []byte, error) {
 	if err != nil {
 		return r, nil, err
 	}
-	name := l.objectName(s, r.Coding)
+	name := l.objectName(&r)
 	stored, err := readObject(ctx, l.store, name, r.Size)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -310,9 +332,13 @@ func readObject(ctx context.Context, store Store, name string, limit int64) ([]b
 	return content, nil
 }
 
-// Remove removes a range: its manifest first, so that it is not there without its bytes.
-func (l *Log) Remove(ctx context.Context, s Span) error {
-	return errors.Join(l.store.Remove(ctx, l.manifestName(s)), l.store.Remove(ctx, l.objectName(s, "")), l.store.Remove(ctx, l.objectName(s, codingZstd)))
+// Remove removes a range, as Stored lists it: its manifest first, so that it is not there without its bytes.
+func (l *Log) Remove(ctx context.Context, r Stored) error {
+	err := l.store.Remove(ctx, l.manifestName(r.Span))
+	for _, name := range r.Names {
+		err = errors.Join(err, l.store.Remove(ctx, name))
+	}
+	return err
 }
 
 // Identity names a group whose archive this is.

@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,12 +21,16 @@ import (
 )
 
 const (
-	// format 2 has Node.
-	format = 2
+	// format 2 has Node, 3 has Folder.
+	format = 3
 	// maxManifest bounds a backup's manifest in bytes.
 	maxManifest = 128 << 20
 	// maxLabel bounds a label in bytes.
 	maxLabel = 200
+	// folderTime is how a folder's name has the second in which it was begun, in UTC.
+	folderTime = "20060102T150405Z"
+	// tidyTime bounds how long is tried to remove what a failure would leave behind.
+	tidyTime = 10 * time.Second
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -41,8 +46,11 @@ type Backup struct {
 	Label   string    `json:"label,omitempty"`
 	Node    string    `json:"node,omitempty"` // whose image it is; unknown of format 1
 	Bytes   int64     `json:"bytes"`
-	Image   []byte    `json:"image"` // image.json
-	Check   uint32    `json:"check"`
+	// Folder is where the files are, beside the manifest. Nobody else writes there: images of the same LSN have other files on each node. Of formats 1 and 2 it
+	// is empty, and means the LSN.
+	Folder string `json:"folder,omitempty"`
+	Image  []byte `json:"image"` // image.json
+	Check  uint32 `json:"check"`
 }
 
 // Head implements archive.Manifest.
@@ -69,8 +77,35 @@ func (a Archive) manifestName(lsn smr.LSN) string {
 	return a.folder() + "/" + checkpoint.Name(lsn) + ".json"
 }
 
-func (a Archive) fileName(lsn smr.LSN, file string) string {
-	return a.folder() + "/" + checkpoint.Name(lsn) + "/" + file
+// newFolder returns the name of a folder for the files of an image that nobody else has.
+func newFolder(lsn smr.LSN, now time.Time) string {
+	return fmt.Sprintf("%s-%s-%016x", checkpoint.Name(lsn), now.UTC().Format(folderTime), rand.Uint64()) // #nosec G404 -- drawn by the runtime, and no secret
+}
+
+// parseFolder reads the name of a folder that holds the files of an image. begun is zero of formats 1 and 2.
+func parseFolder(name string) (lsn smr.LSN, begun time.Time, ok bool) {
+	text, rest, own := strings.Cut(name, "-")
+	lsn, ok = checkpoint.ParseName(text)
+	if !ok || !own {
+		return lsn, begun, ok
+	}
+	at, token, ok := strings.Cut(rest, "-")
+	if begun, err := time.Parse(folderTime, at); ok && err == nil && len(token) == 16 && strings.Trim(token, "0123456789abcdef") == "" {
+		return lsn, begun, true
+	}
+	return 0, time.Time{}, false
+}
+
+// place returns the name of the folder where the files are.
+func (b *Backup) place() string {
+	if b.Folder != "" {
+		return b.Folder
+	}
+	return checkpoint.Name(b.LSN)
+}
+
+func (a Archive) fileName(b *Backup, file string) string {
+	return a.folder() + "/" + b.place() + "/" + file
 }
 
 // Log returns the archived stream of the group.
@@ -105,32 +140,51 @@ func (a Archive) Create(ctx context.Context, from Source) (Backup, error) {
 	if err != nil {
 		return Backup{}, fmt.Errorf("back up: %w", err)
 	}
-	done := int64(0)
-	for _, file := range manifest.Files {
-		if err := a.putFile(ctx, from, manifest.LSN, file); err != nil {
-			return Backup{}, fmt.Errorf("back up the image of LSN %d: %w", manifest.LSN, err)
-		}
-		done += file.Size
-		a.progress("copying into the archive", done, manifest.Bytes)
-	}
+	now := time.Now().UTC().Round(0)
 	b := Backup{
-		Format: format, Cluster: a.Cluster, Group: a.Group, LSN: manifest.LSN, Stamp: manifest.Stamp, Created: time.Now().UTC().Round(0), Label: label, Node: from.Node,
-		Bytes: manifest.Bytes, Image: raw,
+		Format: format, Cluster: a.Cluster, Group: a.Group, LSN: manifest.LSN, Stamp: manifest.Stamp, Created: now, Label: label, Node: from.Node,
+		Bytes: manifest.Bytes, Folder: newFolder(manifest.LSN, now), Image: raw,
 	}
-	if err := a.whole(ctx, manifest); err != nil { // somebody may have taken a file of an image without a manifest for a leftover
+	if err := a.putFiles(ctx, from, &b, manifest); err != nil {
 		return b, fmt.Errorf("back up the image of LSN %d: %w", manifest.LSN, err)
 	}
-	return b, archive.WriteManifest(ctx, a.Store, a.manifestName(b.LSN), &b)
+	b.Created = time.Now().UTC().Round(0)
+	return b, archive.WriteManifest(ctx, a.Store, a.manifestName(b.LSN), &b) // if that fails nobody knows whether it is there: the files stay
+}
+
+// putFiles copies the files of an image into the archive, or leaves none there.
+func (a Archive) putFiles(ctx context.Context, from Source, b *Backup, m *checkpoint.Manifest) (err error) {
+	defer func() {
+		if err == nil {
+			return
+		}
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tidyTime)
+		defer cancel()
+		for _, file := range m.Files {
+			if a.Store.Remove(ctx, a.fileName(b, file.Name)) != nil {
+				return // Plan will find them
+			}
+		}
+	}()
+	done := int64(0)
+	for _, file := range m.Files {
+		if err := a.putFile(ctx, from, b, file); err != nil {
+			return err
+		}
+		done += file.Size
+		a.progress("copying into the archive", done, m.Bytes)
+	}
+	return a.whole(ctx, b, m) // somebody may have taken a file of an image without a manifest for a leftover
 }
 
 // putFile copies a file into the archive, unless it is not what the image says.
-func (a Archive) putFile(ctx context.Context, from Source, lsn smr.LSN, file checkpoint.File) error {
+func (a Archive) putFile(ctx context.Context, from Source, b *Backup, file checkpoint.File) error {
 	in, err := os.Open(filepath.Join(from.Dir, file.Name))
 	if err != nil {
 		return err
 	}
 	defer in.Close()
-	return a.Store.Put(ctx, a.fileName(lsn, file.Name), func(w io.Writer) error {
+	return a.Store.Put(ctx, a.fileName(b, file.Name), func(w io.Writer) error {
 		return copyChecked(w, &waitingReader{in, ctx, from.Wait}, file)
 	})
 }
@@ -157,8 +211,8 @@ func (r *waitingReader) Read(b []byte) (int, error) {
 }
 
 // whole reports what of an image is not in the archive, by name and size.
-func (a Archive) whole(ctx context.Context, m *checkpoint.Manifest) error {
-	objects, err := a.Store.List(ctx, a.folder()+"/"+checkpoint.Name(m.LSN))
+func (a Archive) whole(ctx context.Context, b *Backup, m *checkpoint.Manifest) error {
+	objects, err := a.Store.List(ctx, a.folder()+"/"+b.place())
 	if err != nil {
 		return err
 	}
@@ -204,7 +258,7 @@ func (a Archive) Get(ctx context.Context, lsn smr.LSN) (Backup, *checkpoint.Mani
 	if err != nil {
 		return b, nil, fmt.Errorf("%s: %w", name, err)
 	}
-	if b.LSN != lsn || manifest.LSN != lsn {
+	if place, _, ok := parseFolder(b.place()); b.LSN != lsn || manifest.LSN != lsn || place != lsn || !ok {
 		return b, nil, fmt.Errorf("%w: %s describes LSN %d", archive.ErrDamaged, name, manifest.LSN)
 	}
 	return b, manifest, nil
@@ -283,7 +337,7 @@ func (a Archive) fetch(ctx context.Context, lsn smr.LSN, dir string, create func
 	}
 	done := int64(0)
 	for _, file := range manifest.Files {
-		if err := a.getFile(ctx, lsn, file, func() (io.WriteCloser, error) { return create(filepath.Join(dir, file.Name)) }); err != nil {
+		if err := a.getFile(ctx, &b, file, func() (io.WriteCloser, error) { return create(filepath.Join(dir, file.Name)) }); err != nil {
 			return nil, fmt.Errorf("fetch the backup of LSN %d: %w", lsn, err)
 		}
 		done += file.Size
@@ -295,8 +349,8 @@ func (a Archive) fetch(ctx context.Context, lsn smr.LSN, dir string, create func
 	return checkpoint.Verify(dir)
 }
 
-func (a Archive) getFile(ctx context.Context, lsn smr.LSN, file checkpoint.File, create func() (io.WriteCloser, error)) error {
-	in, err := a.open(ctx, lsn, file)
+func (a Archive) getFile(ctx context.Context, b *Backup, file checkpoint.File, create func() (io.WriteCloser, error)) error {
+	in, err := a.open(ctx, b, file)
 	if err != nil {
 		return err
 	}
@@ -308,8 +362,8 @@ func (a Archive) getFile(ctx context.Context, lsn smr.LSN, file checkpoint.File,
 	return errors.Join(copyChecked(out, in, file), out.Close())
 }
 
-func (a Archive) open(ctx context.Context, lsn smr.LSN, file checkpoint.File) (io.ReadCloser, error) {
-	in, err := a.Store.Open(ctx, a.fileName(lsn, file.Name))
+func (a Archive) open(ctx context.Context, b *Backup, file checkpoint.File) (io.ReadCloser, error) {
+	in, err := a.Store.Open(ctx, a.fileName(b, file.Name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w: file %s of the image is missing", archive.ErrDamaged, file.Name)
 	}
@@ -318,13 +372,39 @@ func (a Archive) open(ctx context.Context, lsn smr.LSN, file checkpoint.File) (i
 
 // Delete removes a backup: its manifest first, so that it is never there in part.
 func (a Archive) Delete(ctx context.Context, lsn smr.LSN) error {
-	if _, _, err := a.Get(ctx, lsn); errors.Is(err, fs.ErrNotExist) {
+	b, _, err := a.Get(ctx, lsn)
+	if errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	err := a.Store.Remove(ctx, a.manifestName(lsn)) // a damaged one goes too
-	folder := a.folder() + "/" + checkpoint.Name(lsn)
-	objects, listErr := a.Store.List(ctx, folder)
-	err = errors.Join(err, listErr)
+	places := []string{b.place()}
+	if err != nil { // a damaged one goes too, with all that may be its
+		if places, err = a.places(ctx, lsn); err != nil {
+			return err
+		}
+	}
+	err = a.Store.Remove(ctx, a.manifestName(lsn))
+	for _, place := range places {
+		err = errors.Join(err, a.empty(ctx, place))
+	}
+	return err
+}
+
+// places returns the folders of images of an LSN.
+func (a Archive) places(ctx context.Context, lsn smr.LSN) (places []string, err error) {
+	objects, err := a.Store.List(ctx, a.folder())
+	for _, object := range objects {
+		name, isFolder := strings.CutSuffix(object.Name, "/")
+		if of, _, ok := parseFolder(name); ok && isFolder && of == lsn {
+			places = append(places, name)
+		}
+	}
+	return places, err
+}
+
+// empty removes the files of a folder.
+func (a Archive) empty(ctx context.Context, place string) error {
+	folder := a.folder() + "/" + place
+	objects, err := a.Store.List(ctx, folder)
 	for _, object := range objects {
 		err = errors.Join(err, a.Store.Remove(ctx, folder+"/"+object.Name))
 	}
@@ -353,7 +433,7 @@ func (a Archive) Verify(ctx context.Context, lsn smr.LSN) (Verified, error) {
 	}
 	v := Verified{Backup: b, LogEnd: lsn, LogStamp: b.Stamp}
 	for _, file := range manifest.Files {
-		in, err := a.open(ctx, lsn, file)
+		in, err := a.open(ctx, &b, file)
 		if err != nil {
 			return v, fmt.Errorf("backup of LSN %d: %w", lsn, err)
 		}

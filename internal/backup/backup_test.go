@@ -48,23 +48,26 @@ func newWorld(t *testing.T) *world {
 	w.archive = Archive{Store: store, Cluster: "old", Group: "g1"}
 	w.log, _, err = log.Open(log.Options{Dir: filepath.Join(dir, "log"), Cluster: "old", Group: "g1", FileSize: 64 << 10})
 	w.check(err)
-	w.engine, err = checkpoint.Open(checkpoint.Options{Dir: filepath.Join(dir, "kv"), Cluster: "old", Group: "g1", Base: func(lsn smr.LSN) ([]byte, error) {
-		w.check(w.log.Sync())
-		reader, err := log.OpenReader(nil, filepath.Join(dir, "log"))
-		w.check(err)
-		defer reader.Close()
-		base, err := reader.BaseAt(lsn)
-		if err != nil {
-			return nil, err
-		}
-		return base.AppendBinary(nil)
-	}})
+	w.engine, err = checkpoint.Open(checkpoint.Options{Dir: filepath.Join(dir, "kv"), Cluster: "old", Group: "g1", Base: w.base})
 	w.check(err)
 	t.Cleanup(func() {
 		w.check(errors.Join(w.engine.Close(), w.log.Close()))
 	})
 	w.frame(smr.KindEpochStart, 0, smr.AppendConfig(nil, smr.Config{Epoch: 7, Reign: 7, Master: "n1", Copies: 1, Members: []smr.Member{{Node: "n1", Incarnation: 5}}}))
 	return w
+}
+
+// base is for checkpoint.Options.
+func (w *world) base(lsn smr.LSN) ([]byte, error) {
+	w.check(w.log.Sync())
+	reader, err := log.OpenReader(nil, filepath.Join(w.dir, "log"))
+	w.check(err)
+	defer reader.Close()
+	base, err := reader.BaseAt(lsn)
+	if err != nil {
+		return nil, err
+	}
+	return base.AppendBinary(nil)
 }
 
 func (w *world) check(err error) {
@@ -325,7 +328,7 @@ func TestImpossibleRestoresAreRefused(t *testing.T) {
 		t.Errorf("verify: %+v, %v", v, err)
 	}
 
-	image := file(fmt.Sprintf("old/g1/images/%020d/*.sst", uint64(b.LSN)))
+	image := file(fmt.Sprintf("old/g1/images/%020d-*/*.sst", uint64(b.LSN)))
 	content, err = os.ReadFile(image)
 	w.check(err)
 	content[len(content)/2] ^= 1

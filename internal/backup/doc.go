@@ -4,16 +4,17 @@
 //
 // # A backup
 //
-// is an image in the archive: its files under CLUSTER/GROUP/images/LSN/, and CLUSTER/GROUP/images/LSN.json, written last:
+// is an image in the archive: its files in a folder that nobody else writes into, CLUSTER/GROUP/images/LSN-TIME-TOKEN/, and
+// CLUSTER/GROUP/images/LSN.json, written last:
 //
-//	format, cluster, group, lsn, stamp, created, label, bytes, node
+//	format, cluster, group, lsn, stamp, created, label, bytes, node, folder
 //	image   the image's own image.json, base64: it has size and checksum of every file
 //	check   CRC32C of this object as encoding/json writes it, with check 0
 //
 // # What is kept
 //
 // Keep says how much; Plan says what that removes, and Remove does it: first the manifest of each image that goes, then its files, then ranges of
-// the log that end at or below the oldest image that stays, then objects below it that have no manifest, which a crash left behind. Whenever it is
+// the log that end at or below the oldest image that stays, then what no manifest names and is old enough to be what a crash left behind. Whenever it is
 // cut short, each image that is listed is whole and has its log. Several may do it at once.
 //
 // # Restoring

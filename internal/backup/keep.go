@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"lockstep/internal/archive"
-	"lockstep/internal/checkpoint"
 	"lockstep/smr"
 )
 
@@ -97,10 +96,10 @@ func (a Archive) Plan(ctx context.Context, k Keep, now time.Time) (p Plan, err e
 	}
 	for _, r := range loose { // what is being written ends where the archive does
 		if r.End <= oldest {
-			p.Leftover = append(p.Leftover, r.Name)
+			p.Leftover = append(p.Leftover, r.Names...)
 		}
 	}
-	files, err := a.leftovers(ctx, list, oldest)
+	files, err := a.leftovers(ctx, list, oldest, now.Add(-SweepAge))
 	p.Leftover = append(p.Leftover, files...)
 	return p, err
 }
@@ -136,11 +135,12 @@ func stored(images []Backup, ranges []archive.Stored) (bytes int64) {
 	return bytes
 }
 
-// leftovers lists the files of images below an LSN that have no manifest.
-func (a Archive) leftovers(ctx context.Context, list []Backup, below smr.LSN) (names []string, err error) {
-	complete := make(map[smr.LSN]bool)
-	for _, b := range list {
-		complete[b.LSN] = true
+// leftovers lists the files of images that no manifest names, if they were begun before a moment: those of later ones are being written, perhaps. Of formats 1 and 2
+// nobody knows when that was: theirs are listed if they lie below an LSN.
+func (a Archive) leftovers(ctx context.Context, list []Backup, below smr.LSN, before time.Time) (names []string, err error) {
+	named := make(map[string]bool)
+	for i := range list {
+		named[list[i].place()] = true
 	}
 	objects, err := a.Store.List(ctx, a.folder())
 	if err != nil {
@@ -148,8 +148,8 @@ func (a Archive) leftovers(ctx context.Context, list []Backup, below smr.LSN) (n
 	}
 	for _, object := range objects {
 		name, isFolder := strings.CutSuffix(object.Name, "/")
-		lsn, ok := checkpoint.ParseName(name)
-		if !isFolder || !ok || complete[lsn] || lsn >= below {
+		lsn, begun, ok := parseFolder(name)
+		if !isFolder || !ok || named[name] || begun.IsZero() && lsn >= below || !begun.Before(before) {
 			continue
 		}
 		files, err := a.Store.List(ctx, a.folder()+"/"+name)
@@ -163,7 +163,7 @@ func (a Archive) leftovers(ctx context.Context, list []Backup, below smr.LSN) (n
 	return names, nil
 }
 
-// SweepAge is how old what is left of an object must be that was never completed until it counts as a dead writer's.
+// SweepAge is how old what is left of an object or an image must be that was never completed until it counts as a dead writer's.
 const SweepAge = 24 * time.Hour
 
 // Sweep removes what writers left behind that died while they wrote an object of this group, and returns how many parts that was.
@@ -180,9 +180,9 @@ func (a Archive) Remove(ctx context.Context, p Plan) error {
 		return errors.New("a plan that keeps no image: this is an error of the program")
 	}
 	for _, b := range []Backup{p.Kept[0], p.Kept[len(p.Kept)-1]} {
-		_, manifest, err := a.Get(ctx, b.LSN)
+		found, manifest, err := a.Get(ctx, b.LSN)
 		if err == nil {
-			err = a.whole(ctx, manifest)
+			err = a.whole(ctx, &found, manifest)
 		}
 		if err != nil {
 			return fmt.Errorf("nothing is removed from the archive, because an image that would stay is not good; `smrctl backup delete %d` removes it: %w", b.LSN, err)
@@ -195,7 +195,7 @@ func (a Archive) Remove(ctx context.Context, p Plan) error {
 	}
 	l := a.Log()
 	for _, r := range p.Log {
-		if err := l.Remove(ctx, r.Span); err != nil {
+		if err := l.Remove(ctx, r); err != nil {
 			return err
 		}
 	}

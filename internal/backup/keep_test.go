@@ -123,7 +123,7 @@ func TestNothingGoesWhileSomethingIsWrong(t *testing.T) {
 	w.check(err)
 	images := filepath.Join(w.root, "old/g1/images")
 	file := func(b Backup) string {
-		found, err := filepath.Glob(filepath.Join(images, checkpoint.Name(b.LSN), "*.sst"))
+		found, err := filepath.Glob(filepath.Join(images, checkpoint.Name(b.LSN)+"-*", "*.sst"))
 		if err != nil || len(found) == 0 {
 			t.Fatalf("%v, %v", found, err)
 		}
@@ -147,14 +147,15 @@ func TestNothingGoesWhileSomethingIsWrong(t *testing.T) {
 	w.check(os.WriteFile(manifest, sealed, 0o644))
 	w.good(ctx)
 
-	left := []string{"images/" + checkpoint.Name(1) + "/000007.sst", "log/00000000000000000001-00000000000000000002.log.zst"}
-	busy := []string{"images/" + checkpoint.Name(list[2].LSN+1) + "/000007.sst", fmt.Sprintf("log/%020d-%020d.log", uint64(w.log.End()), uint64(w.log.End()+10))}
+	old := newFolder(list[2].LSN, time.Now().Add(-SweepAge-time.Minute)) // of another node, that was slower
+	left := []string{"images/" + checkpoint.Name(1) + "/000007.sst", "images/" + old + "/000007.sst", "log/00000000000000000001-00000000000000000002.log.zst"}
+	busy := []string{"images/" + checkpoint.Name(list[2].LSN+1) + "/000007.sst", "images/" + newFolder(1, time.Now()) + "/000007.sst", fmt.Sprintf("log/%020d-%020d.log", uint64(w.log.End()), uint64(w.log.End()+10))}
 	for _, name := range slices.Concat(left, busy) {
 		w.check(w.archive.Store.Put(ctx, "old/g1/"+name, func(out io.Writer) error { _, err := out.Write([]byte("part")); return err }))
 	}
 	p, err = w.archive.Plan(ctx, Keep{}, time.Now())
 	w.check(err)
-	if len(p.Leftover) != 2 {
+	if len(p.Leftover) != len(left) {
 		t.Errorf("left behind: %v", p.Leftover)
 	}
 	w.check(w.archive.Remove(ctx, p))
@@ -180,11 +181,13 @@ func TestAnImageIsAnnouncedWhole(t *testing.T) {
 	w.flush()
 	m, err := w.engine.Take(ctx, still{w.machine})
 	w.check(err)
-	gone := false
+	gone, put := false, ""
 	store := &fallible{Store: w.archive.Store, before: func(_, name string) error {
-		if !gone && strings.Contains(name, checkpoint.Name(m.LSN)+"/") && !strings.Contains(name, m.Files[0].Name) {
+		if put == "" {
+			put = name
+		} else if !gone {
 			gone = true
-			return w.archive.Store.Remove(ctx, w.archive.fileName(m.LSN, m.Files[0].Name))
+			return w.archive.Store.Remove(ctx, put)
 		}
 		return nil
 	}}
@@ -195,6 +198,9 @@ func TestAnImageIsAnnouncedWhole(t *testing.T) {
 	}
 	if list := w.good(ctx); len(list) != 1 {
 		t.Errorf("%d backups", len(list))
+	}
+	if entries, err := filepath.Glob(filepath.Join(w.root, "old/g1/images/*")); err != nil || len(entries) != 2 {
+		t.Errorf("left: %v, %v", entries, err)
 	}
 }
 
@@ -245,7 +251,7 @@ func TestCrashesLeaveAGoodArchive(t *testing.T) {
 			if _, err := a.Create(ctx, Source{Dir: filepath.Join(w.engine.Images(), checkpoint.Name(m.LSN))}); err != nil {
 				return err
 			}
-			p, err := a.Plan(ctx, Keep{Images: 2}, time.Now())
+			p, err := a.Plan(ctx, Keep{Images: 2}, time.Now().Add(2*SweepAge))
 			if err != nil {
 				return err
 			}
