@@ -93,8 +93,12 @@ func (m *model) expect(op *operation, reply []byte, want int64) {
 	}
 }
 
-// take notes that what an operation brought was taken by another: once.
+// take notes that what an operation brought was taken by another: once. Operations know this of the stream that the group has now, not of those that were given
+// up: a node that kept one of them may execute more of it.
 func (m *model) take(op *operation, brought kind, id int64) {
+	if m != &m.w.check.lineage.model {
+		return
+	}
 	all := m.w.work.all
 	if id < 1 || id > int64(len(all)) || all[id-1].kind != brought || !all[id-1].executed {
 		m.w.violate("an element that nobody has pushed", "operation %d took %d", op.id, id)
