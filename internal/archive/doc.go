@@ -38,4 +38,5 @@
 //
 //   - What is in the archive is committed: nobody appends a range above the Commit that it knows.
 //   - A manifest is written after its object is durable.
+//   - All ranges are of one history: who leads appends nothing behind what its log does not have.
 package archive

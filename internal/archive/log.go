@@ -214,12 +214,19 @@ func Chain(spans []Span, from, end smr.LSN) ([]Span, error) {
 
 // End returns the LSN up to which the newest part of the archive reaches; 0 if it is empty.
 func (l *Log) End(ctx context.Context) (smr.LSN, error) {
+	newest, err := l.Newest(ctx)
+	return newest.End, err
+}
+
+// Newest returns the range that reaches farthest, zero if there is none.
+func (l *Log) Newest(ctx context.Context) (newest Span, err error) {
 	spans, err := l.Spans(ctx)
-	end := smr.LSN(0)
 	for _, s := range spans {
-		end = max(end, s.End)
+		if s.End > newest.End {
+			newest = s
+		}
 	}
-	return end, err
+	return newest, err
 }
 
 // Content is what is appended: whole frames that follow each other, all committed.

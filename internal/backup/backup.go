@@ -502,7 +502,7 @@ func (w *logWalk) each(ctx context.Context, visit func(f smr.Frame, raw []byte) 
 			}
 			raw := content[:f.Size()]
 			content, lsn = content[f.Size():], f.End()
-			if f.LSN < at { // ranges may overlap, and the first may begin before the image
+			if f.End() <= at { // ranges may overlap, and the first may begin before the image
 				continue
 			}
 			if f.LSN != at {

@@ -12,6 +12,7 @@ import (
 
 	"lockstep/internal/archive"
 	"lockstep/internal/checkpoint"
+	"lockstep/smr"
 )
 
 // twin is an engine beside that of the world, as another node has one: its images of the same LSN have other files.
@@ -150,5 +151,34 @@ func TestBackupsOfOlderFormats(t *testing.T) {
 		if _, _, err := w.archive.Get(ctx, b.LSN); !errors.Is(err, archive.ErrDamaged) {
 			t.Errorf("its files are in %q: %v", folder, err)
 		}
+	}
+}
+
+// What could go wrong: the archived log is that of a history that was given up, an image is not, and because no frame of that log begins where the image ends, a restore
+// ends there as if that was all (simulation seed 921005561).
+func TestNoFrameBeginsInsideOfAnother(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	w := newWorld(t)
+	inside := w.run("set k 1") - 1
+	r := w.flush()
+	for at := smr.LSN(0); at <= r.End; at++ {
+		walk, err := w.archive.walkFrom(ctx, at)
+		w.check(err)
+		first := smr.LSN(0)
+		err = walk.each(ctx, func(f smr.Frame, _ []byte) error {
+			first = f.LSN
+			return errReached
+		})
+		switch {
+		case at == r.End && err == nil:
+		case errors.Is(err, errReached) && first == at:
+		case errors.Is(err, archive.ErrDamaged) && strings.Contains(err.Error(), fmt.Sprintf("no frame begins at %d", at)):
+		default:
+			t.Errorf("from %d: frame at %d, %v", at, first, err)
+		}
+	}
+	if walk, err := w.archive.walkFrom(ctx, inside); err != nil || walk.each(ctx, func(smr.Frame, []byte) error { return nil }) == nil {
+		t.Errorf("a frame begins at %d: %v", inside, err)
 	}
 }

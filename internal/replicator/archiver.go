@@ -1,6 +1,7 @@
 package replicator
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"lockstep/internal/archive/s3"
 	"lockstep/log"
 	"lockstep/smr"
+	"lockstep/smr/replica"
 )
 
 const (
@@ -85,8 +87,10 @@ type archiver struct {
 	gaps     atomic.Uint64
 	proven   atomic.Int64 // Unix milliseconds: everything that was committed then is archived
 
-	pending    mark // everything below was committed then; zero: nothing is waited for
-	known      bool // archived was looked up
+	pending    mark         // everything below was committed then; zero: nothing is waited for
+	known      bool         // archived was looked up
+	fits       archive.Span // the newest range that is known to be a part of this log; zero: none
+	doubts     int          // rounds, one behind the other, in which the archive had what this log does not have
 	rounds     int
 	began      time.Time // when the oldest byte that is not archived was first seen
 	complained time.Time
@@ -189,12 +193,12 @@ func (a *archiver) round(ctx context.Context, all bool) error {
 	}
 	defer a.prove()
 	if !a.known || !status.Leading || a.rounds%archiveListRounds == 0 {
-		end, err := a.log.End(ctx)
-		if err != nil {
+		switch err := a.list(ctx, &status); {
+		case errors.Is(err, errDoubt):
+			return nil
+		case err != nil:
 			return err
 		}
-		a.archived.Store(max(uint64(end), a.archived.Load()))
-		a.known = true
 	}
 	a.rounds++
 	if !status.Leading {
@@ -207,6 +211,72 @@ func (a *archiver) round(ctx context.Context, all bool) error {
 			return err
 		}
 	}
+}
+
+// errDoubt: the archive has more than this log, perhaps because another replica leads and this one has not heard of it yet. The next round tells.
+var errDoubt = errors.New("the archive has what this log does not have")
+
+// list looks how far the archive is.
+func (a *archiver) list(ctx context.Context, status *replica.Status) error {
+	newest, err := a.log.Newest(ctx)
+	if err != nil {
+		return err
+	}
+	if !status.Leading {
+		a.archived.Store(uint64(newest.End))
+		a.known = true
+		return nil
+	}
+	if err := a.belongs(ctx, status, newest); err != nil {
+		a.known = false
+		if a.doubts++; a.doubts == 1 {
+			return errDoubt
+		}
+		a.archived.Store(0)
+		return err
+	}
+	a.doubts = 0
+	a.archived.Store(max(uint64(newest.End), a.archived.Load()))
+	a.known = true
+	return nil
+}
+
+// belongs says so if the archive has what this log, whose replica leads, does not have: then another history was archived there, which a recovery by force has
+// given up. One archive keeps one history: what follows would not fit behind it, and what was committed instead would never be archived.
+func (a *archiver) belongs(ctx context.Context, status *replica.Status, newest archive.Span) error {
+	if newest == a.fits || newest.End > status.Safe && newest.End <= status.End {
+		return nil // in the second case nothing is archived until more is known to be committed
+	}
+	if newest.End <= status.End {
+		same, err := a.same(ctx, status.Start, newest)
+		if err != nil {
+			return err
+		}
+		if same {
+			a.fits = newest
+			return nil
+		}
+	}
+	return fmt.Errorf("the archive reaches LSN %d and holds what this group's log does not have: a recovery by force has given it up, or it was another group of that name. "+
+		"Nothing is archived, so that the two do not mix: move the folder %s of the archive away (it is all that is left of lost writes), or name another archive",
+		newest.End, archive.Folder(a.node.cfg.Cluster, a.node.cfg.Group))
+}
+
+// same reports whether the log has the same bytes as a range of the archive, as far as it still has them. A range that cannot be read tells nothing; `smrctl backup verify` says so.
+func (a *archiver) same(ctx context.Context, start smr.LSN, span archive.Span) (bool, error) {
+	_, archived, err := a.log.Read(ctx, span)
+	from := max(span.From, start)
+	if errors.Is(err, archive.ErrDamaged) || err == nil && from >= span.End {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	own := make([]byte, span.End-from)
+	if _, err := a.reader.ReadAt(own, from, span.End); err != nil {
+		return false, fmt.Errorf("compare the log with the archive: %w", err)
+	}
+	return bytes.Equal(own, archived[from-span.From:]), nil
 }
 
 // prove notes up to when everything that was committed is archived.
@@ -258,6 +328,7 @@ func (a *archiver) append(ctx context.Context, start, safe smr.LSN, all bool) (m
 		return false, err
 	}
 	a.archived.Store(uint64(r.End))
+	a.fits = archive.Span{From: r.From, End: r.End}
 	a.began = time.Time{}
 	return r.End < safe, ctx.Err()
 }

@@ -166,3 +166,81 @@ func TestReplicaOutlivesItsArchive(t *testing.T) {
 		return nil
 	})
 }
+
+// What could go wrong: a group whose log was given up by force goes on in the archive where the old one ended: what was committed instead is never archived, and
+// nobody is told. Or the two are mixed.
+func TestArchiveKeepsOneHistory(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	store, err := archive.OpenDir(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	archived := archive.OpenLog(store, testCluster, testGroup)
+	ctx := context.Background()
+	life := func(session smr.SessionID, requests uint64) (x *tester, stop func()) {
+		cfg := testConfig(tempDir(t), "n1") // an empty one: nothing is left of the life before
+		cfg.Archive = Archive{Dir: root, Every: 10 * time.Millisecond}
+		x = start(t, cfg)
+		k := attachKV(x)
+		master := create(t, 1, x).elect(x)
+		client, err := dialClient(master, session)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := client.propose(1, requests, []byte(strings.Repeat("value", 50))); err != nil {
+			t.Fatal(err)
+		}
+		if err := k.awaitExecuted(session, requests); err != nil {
+			t.Fatal(err)
+		}
+		return x, func() {
+			client.conn.Close()
+			if err := x.stop(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	reaches := func(x *tester) {
+		t.Helper()
+		commit := x.state().Commit
+		eventually(t, func() error {
+			if end, err := archived.End(ctx); err != nil || uint64(end) < commit {
+				return fmt.Errorf("the archive ends at %d, committed are %d, %v", end, commit, err)
+			}
+			return nil
+		})
+	}
+	x, stop := life(7, 20)
+	reaches(x)
+	stop()
+	before, err := archived.Spans(ctx)
+	if err != nil || len(before) == 0 {
+		t.Fatalf("%v, %v", before, err)
+	}
+	for _, requests := range []uint64{3, 200} { // the log is shorter than the archive, and longer
+		x, stop = life(8+smr.SessionID(requests), requests)
+		eventually(t, func() error {
+			if text := x.logged.String(); !strings.Contains(text, "a recovery by force has given it up") {
+				return fmt.Errorf("the log says nothing of the archive:\n%s", text)
+			}
+			return nil
+		})
+		if requests < 200 {
+			stop()
+		}
+	}
+	if spans, err := archived.Spans(ctx); err != nil || !slices.Equal(spans, before) {
+		t.Errorf("%v in place of %v, %v", spans, before, err)
+	}
+	folder := root + "/" + archive.Folder(testCluster, testGroup)
+	if err := os.Rename(folder, root+"/before-the-recovery"); err != nil {
+		t.Fatal(err)
+	}
+	reaches(x)
+	spans, err := archived.Spans(ctx)
+	if err != nil || spans[0].From != 0 {
+		t.Errorf("%v, %v", spans, err)
+	}
+	stop()
+}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"slices"
 	"sort"
 	"strings"
@@ -55,6 +56,8 @@ type archiver struct {
 	archived smr.LSN
 	held     smr.LSN
 	known    bool
+	fits     archive.Span
+	doubts   int
 	rounds   int
 }
 
@@ -87,12 +90,9 @@ func (a *archiver) hold(checkpoint smr.LSN) smr.LSN {
 // round looks once. What goes wrong is tried again.
 func (a *archiver) round() {
 	r := a.r
-	if !a.known || !r.status.Leading || a.rounds%listRounds == 0 {
-		end, err := r.w.archive.log.End(context.Background())
-		if err != nil {
-			r.w.violate("the archive cannot be listed", "%v", err)
-		}
-		a.archived, a.known = max(end, a.archived), true
+	if (!a.known || !r.status.Leading || a.rounds%listRounds == 0) && !a.list() {
+		a.rounds++
+		return
 	}
 	a.rounds++
 	for r.status.Leading {
@@ -100,6 +100,68 @@ func (a *archiver) round() {
 			return
 		}
 	}
+}
+
+// list looks how far the archive is. It reports whether the archive keeps what this log has: if it does not, an operator moves it away.
+func (a *archiver) list() bool {
+	r, w := a.r, a.r.w
+	newest, err := w.archive.log.Newest(context.Background())
+	if err != nil {
+		w.violate("the archive cannot be listed", "%v", err)
+	}
+	a.known = true
+	if !r.status.Leading {
+		a.archived = newest.End
+		return true
+	}
+	if a.belongs(newest) {
+		a.archived, a.doubts = max(newest.End, a.archived), 0
+		return true
+	}
+	a.known = false
+	if a.doubts++; a.doubts > 1 {
+		a.archived = 0
+		if len(w.check.older) == 0 && !slices.ContainsFunc(slices.Collect(maps.Keys(w.check.writers)), func(e smr.Epoch) bool { return e > r.status.Epoch }) {
+			w.violate("an archive is taken for that of another history", "%s leads epoch %d up to %d, archived up to %d", r.h.id, r.status.Epoch, r.status.End, newest.End)
+		}
+		if r.h.lineage == w.check.lineage && len(w.check.older) > 0 { // else it leads no more, and has not heard of it
+			w.hit(probeArchiveGivenUp)
+			w.archive = newArchiving(w.cluster)
+		}
+	}
+	return false
+}
+
+func (a *archiver) belongs(newest archive.Span) bool {
+	r, w := a.r, a.r.w
+	switch {
+	case newest == a.fits || newest.End > r.status.Safe && newest.End <= r.status.End:
+		return true
+	case newest.End > r.status.End:
+		return false
+	}
+	from := max(newest.From, r.status.Start)
+	if from < newest.End {
+		_, archived, err := w.archive.log.Read(context.Background(), newest)
+		if err != nil {
+			w.violate("the archive cannot be read", "%v", err)
+		}
+		if a.reader == nil {
+			if a.reader, err = log.OpenReader(r.h.disk, dirLog); err != nil {
+				return false
+			}
+		}
+		own := make([]byte, newest.End-from)
+		if _, err := a.reader.ReadAt(own, from, newest.End); err != nil {
+			a.close()
+			return false
+		}
+		if !bytes.Equal(own, archived[from-newest.From:]) {
+			return false
+		}
+	}
+	a.fits = newest
+	return true
 }
 
 // append archives a range of what lies below Safe.
@@ -123,7 +185,7 @@ func (a *archiver) append() (more bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	a.archived = made.End
+	a.archived, a.fits = made.End, archive.Span{From: made.From, End: made.End}
 	return made.End < r.status.Safe, nil
 }
 
