@@ -262,7 +262,8 @@ func (a *archiver) belongs(ctx context.Context, status *replica.Status, newest a
 		newest.End, archive.Folder(a.node.cfg.Cluster, a.node.cfg.Group))
 }
 
-// same reports whether the log has the same bytes as a range of the archive, as far as it still has them. A range that cannot be read tells nothing; `smrctl backup verify` says so.
+// same reports whether the log has the same bytes as a range of the archive, as far as it still has them. What cannot be read, there (`smrctl backup verify` says so) or
+// here, tells nothing.
 func (a *archiver) same(ctx context.Context, start smr.LSN, span archive.Span) (bool, error) {
 	_, archived, err := a.log.Read(ctx, span)
 	from := max(span.From, start)
@@ -273,7 +274,10 @@ func (a *archiver) same(ctx context.Context, start smr.LSN, span archive.Span) (
 		return false, err
 	}
 	own := make([]byte, span.End-from)
-	if _, err := a.reader.ReadAt(own, from, span.End); err != nil {
+	switch _, err := a.reader.ReadAt(own, from, span.End); {
+	case errors.Is(err, log.ErrCorrupt) || errors.Is(err, log.ErrTrimmed):
+		return true, nil
+	case err != nil:
 		return false, fmt.Errorf("compare the log with the archive: %w", err)
 	}
 	return bytes.Equal(own, archived[from-span.From:]), nil
