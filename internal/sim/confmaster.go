@@ -28,6 +28,7 @@ type confmaster struct {
 	out      failover.Effects
 	seen     []seenView // by host
 	ticks    int
+	ticking  bool   // a tick is on its way: there is never more than one, whatever crashes and restarts
 	requests uint64 // of operators
 
 	raft *raftMember // nil: the oracle
@@ -65,7 +66,15 @@ func (w *world) startOracle() {
 	m.driver = failover.New(w.driverOptions(m), m.state)
 	w.masters = []*confmaster{m}
 	m.step(&failover.Elected{})
-	w.after(between(w.draw.clock, 0, tickLength), m, whatMasterTick)
+	m.tickOn()
+}
+
+// tickOn has ticks begin, unless one of an earlier life is still on its way.
+func (m *confmaster) tickOn() {
+	if !m.ticking {
+		m.ticking = true
+		m.w.after(between(m.w.draw.clock, 0, tickLength), m, whatMasterTick)
+	}
 }
 
 // replaceDriver is a change of leaders: whatever was merely observed is forgotten.
@@ -89,7 +98,10 @@ func (m *confmaster) stamp() int64 { return epochStamp + m.w.now/millisecond }
 func (m *confmaster) step(in failover.Input) { m.driver.Step(in, &m.out) }
 
 func (m *confmaster) fire(what uint64) {
-	if !m.up || what != whatMasterTick {
+	if what != whatMasterTick {
+		return
+	}
+	if m.ticking = m.up; !m.up {
 		return
 	}
 	m.w.after(tickLength, m, whatMasterTick)

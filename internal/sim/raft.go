@@ -120,12 +120,7 @@ func (r *raftMember) restart() {
 	m.up, m.state, m.out = true, state, failover.Effects{}
 	m.driver = failover.New(w.driverOptions(m), m.state)
 	m.seen = make([]seenView, len(w.hosts))
-	life := m.life
-	w.after(between(w.draw.clock, 0, tickLength), later(func() {
-		if m.life == life && m.up {
-			m.fire(whatMasterTick)
-		}
-	}), 1)
+	m.tickOn()
 }
 
 func (r *raftMember) tick() {
