@@ -1,7 +1,6 @@
 package replicator
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -90,6 +89,7 @@ type archiver struct {
 	pending    mark         // everything below was committed then; zero: nothing is waited for
 	known      bool         // archived was looked up
 	fits       archive.Span // the newest range that is known to be a part of this log; zero: none
+	alien      archive.Span // the newest range that is known not to be
 	doubts     int          // rounds, one behind the other, in which the archive had what this log does not have
 	rounds     int
 	began      time.Time // when the oldest byte that is not archived was first seen
@@ -247,40 +247,21 @@ func (a *archiver) belongs(ctx context.Context, status *replica.Status, newest a
 	if newest == a.fits || newest.End > status.Safe && newest.End <= status.End {
 		return nil // in the second case nothing is archived until more is known to be committed
 	}
-	if newest.End <= status.End {
-		same, err := a.same(ctx, status.Start, newest)
-		if err != nil {
-			return err
+	if newest.End <= status.End && newest != a.alien {
+		differs, err := a.log.Differs(ctx, newest, a.reader, status.Start, status.Safe)
+		// What cannot be read, there (`smrctl backup verify` says so) or here, tells nothing.
+		if err != nil && !errors.Is(err, archive.ErrDamaged) && !errors.Is(err, log.ErrCorrupt) && !errors.Is(err, log.ErrTrimmed) {
+			return fmt.Errorf("compare the log with the archive: %w", err)
 		}
-		if same {
+		if !differs {
 			a.fits = newest
 			return nil
 		}
+		a.alien = newest
 	}
 	return fmt.Errorf("the archive reaches LSN %d and holds what this group's log does not have: a recovery by force has given it up, or it was another group of that name. "+
 		"Nothing is archived, so that the two do not mix: move the folder %s of the archive away (it is all that is left of lost writes), or name another archive",
 		newest.End, archive.Folder(a.node.cfg.Cluster, a.node.cfg.Group))
-}
-
-// same reports whether the log has the same bytes as a range of the archive, as far as it still has them. What cannot be read, there (`smrctl backup verify` says so) or
-// here, tells nothing.
-func (a *archiver) same(ctx context.Context, start smr.LSN, span archive.Span) (bool, error) {
-	_, archived, err := a.log.Read(ctx, span)
-	from := max(span.From, start)
-	if errors.Is(err, archive.ErrDamaged) || err == nil && from >= span.End {
-		return true, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	own := make([]byte, span.End-from)
-	switch _, err := a.reader.ReadAt(own, from, span.End); {
-	case errors.Is(err, log.ErrCorrupt) || errors.Is(err, log.ErrTrimmed):
-		return true, nil
-	case err != nil:
-		return false, fmt.Errorf("compare the log with the archive: %w", err)
-	}
-	return bytes.Equal(own, archived[from-span.From:]), nil
 }
 
 // prove notes up to when everything that was committed is archived.

@@ -140,25 +140,21 @@ func (a *archiver) belongs(newest archive.Span) bool {
 	case newest.End > r.status.End:
 		return false
 	}
-	from := max(newest.From, r.status.Start)
-	if from < newest.End {
-		_, archived, err := w.archive.log.Read(context.Background(), newest)
-		if err != nil {
-			w.violate("the archive cannot be read", "%v", err)
+	if a.reader == nil {
+		var err error
+		if a.reader, err = log.OpenReader(r.h.disk, dirLog); err != nil {
+			return true // what cannot be read tells nothing
 		}
-		if a.reader == nil {
-			if a.reader, err = log.OpenReader(r.h.disk, dirLog); err != nil {
-				return true
-			}
-		}
-		own := make([]byte, newest.End-from)
-		if _, err := a.reader.ReadAt(own, from, newest.End); err != nil {
-			a.close()
-			return true // bytes that cannot be read tell nothing
-		}
-		if !bytes.Equal(own, archived[from-newest.From:]) {
-			return false
-		}
+	}
+	differs, err := w.archive.log.Differs(context.Background(), newest, a.reader, r.status.Start, r.status.Safe)
+	switch {
+	case errors.Is(err, archive.ErrDamaged):
+		w.violate("the archive cannot be read", "%v", err)
+	case err != nil:
+		w.hit(probeArchiveDoubt)
+		a.close()
+	case differs:
+		return false
 	}
 	a.fits = newest
 	return true
