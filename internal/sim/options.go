@@ -129,6 +129,7 @@ func drawLease(o *Options) {
 	}
 	o.LeaseTicks = []int{10, 40, 100, 200}[r.IntN(4)]
 	o.Drift = min(o.Drift, 0.12)
+	o.Reset = min(o.Reset, 0.9) // the last word of who hangs up must arrive some time (seed 924021948)
 }
 
 // drawMix draws what clients do beside lists, from a stream of its own.
