@@ -233,8 +233,13 @@ func (k *kvnode) need() smr.LSN {
 	return k.status.NeedImage
 }
 
-// stranded reports whether this node's state reaches into no log.
-func (k *kvnode) stranded() bool { return k.attached && k.need() > k.applied }
+// stranded reports whether this node's state reaches into no log, or can be given to nobody: the log beside is lost, and no image is new enough.
+func (k *kvnode) stranded() bool {
+	from := k.need()
+	return k.attached && (from > k.applied || k.status.NeedImage > 0 && !slices.ContainsFunc(k.h.drive.images, func(i *image) bool {
+		return i.lsn >= from && !i.damaged
+	}))
+}
 
 // seekImage sees to it that an image comes if one is needed.
 func (k *kvnode) seekImage() {

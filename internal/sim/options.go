@@ -26,7 +26,7 @@ type Options struct {
 	// Network: delays in microseconds, chances of 0 to 1.
 	DelayLow, DelayHigh int64
 	Lose, Repeat, Late  float64 // of control messages
-	Reset               float64 // a connection that ends loses what is on its way
+	Reset               float64 // a connection that ends loses what is on its way, up to 0.9: what is said before it must arrive some time (seed 924021948)
 	Wire                bool    // messages cross the network as bytes
 	Window              int     // bytes on their way in a connection before its sender waits
 
@@ -87,7 +87,7 @@ func drawOptions(seed uint64, full bool) Options {
 		Replicas: pick(2, 3, 3, 3, 3, 3, 4, 5),
 		FileSize: int64(pick(4, 4, 8, 16, 64)) << 10,
 		DelayLow: between(r, 20, 300), DelayHigh: between(r, 300, 3000),
-		Reset: r.Float64(), Wire: r.IntN(8) == 0, Window: pick(512, 4<<10, 64<<10),
+		Reset: min(r.Float64(), 0.9), Wire: r.IntN(8) == 0, Window: pick(512, 4<<10, 64<<10),
 		DiskLow: between(r, 20, 200), DiskHigh: between(r, 200, 4000),
 		LoopHigh:  between(r, 1, 400),
 		KeepBytes: pick(512, 4<<10, 64<<10), FeedBytes: pick(300, 1<<10, 16<<10), MaxBehind: pick(2<<10, 32<<10),
@@ -129,7 +129,6 @@ func drawLease(o *Options) {
 	}
 	o.LeaseTicks = []int{10, 40, 100, 200}[r.IntN(4)]
 	o.Drift = min(o.Drift, 0.12)
-	o.Reset = min(o.Reset, 0.9) // the last word of who hangs up must arrive some time (seed 924021948)
 }
 
 // drawMix draws what clients do beside lists, from a stream of its own.
