@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -86,6 +87,7 @@ type node struct {
 	kinds     map[replicaKey]string // role last seen, master or slave
 	sentinels map[string]string     // Sentinels of others that subscribers were told of, by id
 	peers     map[uint64]peerInfo   // at the leader: what followers told of themselves
+	heard     map[uint64]time.Time  // when each of the others said something last
 	told      []*lockstep.ConfmasterStatus
 	dirty     bool
 
@@ -108,7 +110,6 @@ type peerInfo struct {
 	page     string
 	version  string
 	level    uint32 // highest feature level that it can, 0 is 1
-	at       time.Time
 }
 
 var errStopped = errors.New("this configuration master is stopping")
@@ -131,7 +132,7 @@ func newNode(config *Config, h *home) (*node, error) {
 		config: config, logger: config.Logger, store: store, events: newBus(), started: time.Now(),
 		inbox: make(chan func() error, inboxLength), waiting: make(map[uint64]func(failover.Reply)),
 		seen: make(map[replicaKey]*lockstep.ReplicaState), kinds: make(map[replicaKey]string), sentinels: make(map[string]string),
-		peers: make(map[uint64]peerInfo), stopped: make(chan struct{}),
+		peers: make(map[uint64]peerInfo), heard: make(map[uint64]time.Time), stopped: make(chan struct{}),
 	}
 	n.gauges = newGauges(n)
 	if err := n.load(); err != nil {
@@ -540,7 +541,8 @@ func (n *node) takeOpinions(m *lockstep.Opinions) {
 	for _, o := range m.GetOpinions() {
 		in.Opinions = append(in.Opinions, failover.Opinion{Group: o.GetGroup(), Node: smr.NodeID(o.GetNode()), Up: o.GetUp(), SilentMillis: o.GetSilentMs(), Saw: o.GetSaw()})
 	}
-	n.peers[m.GetFrom()] = peerInfo{pid: m.GetPid(), sentinel: m.GetSentinelAddr(), page: m.GetPage(), version: m.GetVersion(), level: m.GetHighestLevel(), at: time.Now()}
+	n.peers[m.GetFrom()] = peerInfo{pid: m.GetPid(), sentinel: m.GetSentinelAddr(), page: m.GetPage(), version: m.GetVersion(), level: m.GetHighestLevel()}
+	n.hear(m.GetFrom())
 	n.step(&in)
 }
 
@@ -552,15 +554,19 @@ func (n *node) ask(request *failover.Request, answer func(failover.Reply)) {
 	n.step(request)
 }
 
+// hear notes that another configuration master lives.
+func (n *node) hear(from uint64) {
+	if slices.ContainsFunc(n.config.Peers, func(p Peer) bool { return p.ID == from }) {
+		n.heard[from] = time.Now()
+	}
+}
+
 // stepRaft takes a message of a peer.
 func (n *node) stepRaft(m *raftpb.Message) {
 	if m.GetFrom() == n.lead {
 		n.quiet = 0
 	}
-	if info, known := n.peers[m.GetFrom()]; known {
-		info.at = time.Now() // an answer to a heartbeat is a sign of life as good as an opinion, and comes sooner to a new leader
-		n.peers[m.GetFrom()] = info
-	}
+	n.hear(m.GetFrom()) // an answer to a heartbeat is a sign of life as good as an opinion, and comes sooner to a new leader
 	if err := n.raft.Step(m); err != nil && !errors.Is(err, raft.ErrStepPeerNotFound) {
 		n.logger.Debug("raft message refused", "from", m.GetFrom(), "error", err)
 	}

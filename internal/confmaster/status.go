@@ -88,22 +88,21 @@ func joinText(a, b string) string {
 	return a + "; " + b
 }
 
+// lives reports whether another configuration master has said something lately. Raft's own mark is no measure: it is taken back once in each election timeout, until the next answer comes.
+func (n *node) lives(id uint64) bool {
+	return time.Since(n.heard[id]) < n.config.Suspect+5*n.config.Probe+time.Duration(n.opineEvery())*tickLength // so often it says something
+}
+
 // confmasterStatus lists all configuration masters. Who is up is known at the leader; a follower repeats what the
 // leader told it.
 func (n *node) confmasterStatus() []*lockstep.ConfmasterStatus {
-	active := map[uint64]bool{n.config.ID: true}
-	if n.role == raft.StateLeader {
-		for id, progress := range n.raft.Status().Progress {
-			active[id] = active[id] || progress.RecentActive
-		}
-	}
 	told := make(map[uint64]*lockstep.ConfmasterStatus)
 	for _, c := range n.told {
 		told[c.GetId()] = c
 	}
 	var all []*lockstep.ConfmasterStatus
 	for _, p := range n.config.Peers {
-		out := &lockstep.ConfmasterStatus{Id: p.ID, Addr: p.Addr, Leader: p.ID == n.lead, Up: active[p.ID]}
+		out := &lockstep.ConfmasterStatus{Id: p.ID, Addr: p.Addr, Leader: p.ID == n.lead, Up: p.ID == n.config.ID || n.role == raft.StateLeader && n.lives(p.ID)}
 		info, known := n.peers[p.ID]
 		switch c := told[p.ID]; {
 		case p.ID == n.config.ID:
@@ -112,7 +111,7 @@ func (n *node) confmasterStatus() []*lockstep.ConfmasterStatus {
 		case known && (n.role == raft.StateLeader || c == nil): // what a follower has heard itself is from when it led
 			out.Pid, out.SentinelAddr, out.Page = info.pid, info.sentinel, info.page
 			out.Version, out.HighestLevel = info.version, info.level
-			out.Up = time.Since(info.at) < n.config.Suspect+5*n.config.Probe+time.Duration(n.opineEvery())*tickLength // so often it says something
+			out.Up = n.lives(p.ID)
 		case c != nil:
 			out.Pid, out.SentinelAddr, out.Page = c.GetPid(), c.GetSentinelAddr(), c.GetPage()
 			out.Version, out.HighestLevel = c.GetVersion(), c.GetHighestLevel()
