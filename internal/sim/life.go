@@ -216,8 +216,9 @@ func (w *world) engage(g *failover.Group, draw *rand.Rand) *host {
 // retire switches a machine off whose replica was removed, if it was not added again.
 func (w *world) retire(node smr.NodeID) {
 	h := w.host(node)
+	removed := h.incarnation() // each configuration master says so: meanwhile the machine may have begun anew, to be added
 	w.after(between(w.draw.control, 20, 600)*millisecond, later(func() {
-		if g := w.group(); g != nil && g.Replica(node) == nil && !h.away {
+		if g := w.group(); g != nil && g.Replica(node) == nil && !h.away && h.incarnation() == removed {
 			h.powerCut(imageOf(Fault{Number: uint64(w.now)}.draw()))
 			h.away, h.spare = true, true
 		}
