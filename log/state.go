@@ -134,14 +134,16 @@ func (s *StateFile) read(file File) (State, error) {
 		return State{}, secondErr
 	case firstErr != nil && secondErr != nil:
 		return State{}, fmt.Errorf("%w: both copies: %w", ErrCorrupt, firstErr)
-	case firstErr != nil || secondErr == nil && (secondSequence > firstSequence) != mutant.On(mutant.StateOlderWins):
-		first, firstSequence = second, secondSequence
 	}
+	newest := first
 	s.sequence = firstSequence
-	if firstErr != nil || secondErr != nil || first != second {
-		return first, s.write(file, first)
+	if firstErr != nil || secondErr == nil && (secondSequence > firstSequence) != mutant.On(mutant.StateOlderWins) {
+		newest, s.sequence = second, secondSequence
 	}
-	return first, nil
+	if firstErr != nil || secondErr != nil || first != second {
+		return newest, s.write(file, newest)
+	}
+	return newest, nil
 }
 
 // Save replaces the state, durably on return. An error is for good: nobody knows which state the disk holds.

@@ -42,7 +42,8 @@ func saveAll(fs *simfs.FS) (acknowledged, tried smr.Epoch, err error) {
 	return acknowledged, tried, nil
 }
 
-// What could go wrong: a crash, or an error at any call, brings an older promise back or loses it all.
+// What could go wrong: a crash, or an error at any call, brings an older promise back or loses it all, or leaves one behind in the other copy, where a flipped bit
+// would bring it back.
 func TestPromiseSurvivesEveryCrashAndError(t *testing.T) {
 	fs := simfs.New()
 	if _, _, err := saveAll(fs); err != nil {
@@ -70,6 +71,16 @@ func TestPromiseSurvivesEveryCrashAndError(t *testing.T) {
 					}
 					floor = st.Promise // it was shown: it must stay
 					next = next.Crashed(simfs.Image{})
+					for slot := range int64(2) {
+						flipped := next.Clone()
+						if !found {
+							break
+						}
+						must(t, flipped.FlipBit(stateDir+"/state", slot*4096+16, 0))
+						if _, other, _, err := log.OpenState(flipped, stateDir); err != nil || other != st {
+							t.Fatalf("call %d %+v, %v, life %d: with copy %d damaged %+v err %v, not %+v", n, fault, image, life, slot, other, err, st)
+						}
+					}
 				}
 			}
 		}
