@@ -1,7 +1,6 @@
 package archive
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -109,8 +108,8 @@ func (l *Log) objectName(r *Range) string {
 // parseObject reads the name of an object.
 func parseObject(name string) (Span, bool) {
 	text, fits := strings.CutSuffix(strings.TrimSuffix(name, ".zst"), ".log")
-	if len(text) == 20+1+20+1+8 && text[41] == '-' && strings.Trim(text[42:], "0123456789abcdef") == "" {
-		text = text[:41]
+	if at := strings.LastIndexByte(text, '-'); at > 20 && len(text)-at == 1+8 && strings.Trim(text[at+1:], "0123456789abcdef") == "" {
+		text = text[:at]
 	}
 	span, ok := parseSpan(text)
 	return span, ok && fits
@@ -338,41 +337,6 @@ func readObject(ctx context.Context, store Store, name string, limit int64) ([]b
 		return nil, fmt.Errorf("archive %s: %w", name, err)
 	}
 	return content, nil
-}
-
-// Frames visits the frames of a replica's own log: log.Reader.
-type Frames interface {
-	Frames(buf []byte, from, limit smr.LSN, visit func(f smr.Frame, raw []byte) error) (next smr.LSN, buffer []byte, err error)
-}
-
-var errSeen = errors.New("enough was seen")
-
-// Differs reports whether a range has other bytes than a log that begins at start and is committed up to safe, at or above the end of the range. Only whole frames of
-// that log count: its errors are returned as they are, and say nothing of what lies behind. Errors: ErrDamaged, and those of own.
-func (l *Log) Differs(ctx context.Context, s Span, own Frames, start, safe smr.LSN) (differs bool, err error) {
-	_, content, err := l.Read(ctx, s)
-	if err != nil {
-		return false, err
-	}
-	buffer := make([]byte, 1<<20)
-	for at := start; at < s.End; {
-		next, grown, err := own.Frames(buffer, at, safe, func(f smr.Frame, raw []byte) error {
-			low, high := max(f.LSN, s.From), min(f.End(), s.End)
-			differs = low < high && !bytes.Equal(raw[low-f.LSN:high-f.LSN], content[low-s.From:high-s.From])
-			if differs || f.End() >= s.End {
-				return errSeen
-			}
-			return nil
-		})
-		if errors.Is(err, errSeen) {
-			return differs, nil
-		}
-		if err != nil || next == at {
-			return false, err
-		}
-		at, buffer = next, grown
-	}
-	return false, nil
 }
 
 // Remove removes a range, as Stored lists it: its manifest first, so that it is not there without its bytes.

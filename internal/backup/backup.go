@@ -140,10 +140,9 @@ func (a Archive) Create(ctx context.Context, from Source) (Backup, error) {
 	if err != nil {
 		return Backup{}, fmt.Errorf("back up: %w", err)
 	}
-	now := time.Now().UTC().Round(0)
 	b := Backup{
-		Format: format, Cluster: a.Cluster, Group: a.Group, LSN: manifest.LSN, Stamp: manifest.Stamp, Created: now, Label: label, Node: from.Node,
-		Bytes: manifest.Bytes, Folder: newFolder(manifest.LSN, now), Image: raw,
+		Format: format, Cluster: a.Cluster, Group: a.Group, LSN: manifest.LSN, Stamp: manifest.Stamp, Label: label, Node: from.Node,
+		Bytes: manifest.Bytes, Folder: newFolder(manifest.LSN, time.Now()), Image: raw,
 	}
 	if err := a.putFiles(ctx, from, &b, manifest); err != nil {
 		return b, fmt.Errorf("back up the image of LSN %d: %w", manifest.LSN, err)
@@ -160,11 +159,7 @@ func (a Archive) putFiles(ctx context.Context, from Source, b *Backup, m *checkp
 		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tidyTime)
 		defer cancel()
-		for _, file := range m.Files {
-			if a.Store.Remove(ctx, a.fileName(b, file.Name)) != nil {
-				return // Plan will find them
-			}
-		}
+		_ = a.empty(ctx, b.place()) // what stays Plan will find
 	}()
 	done := int64(0)
 	for _, file := range m.Files {
@@ -376,37 +371,55 @@ func (a Archive) Delete(ctx context.Context, lsn smr.LSN) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	places := []string{b.place()}
+	places := []place{{name: b.place(), lsn: lsn}}
 	if err != nil { // a damaged one goes too, with all that may be its
-		if places, err = a.places(ctx, lsn); err != nil {
+		if places, err = a.places(ctx); err != nil {
 			return err
 		}
 	}
 	err = a.Store.Remove(ctx, a.manifestName(lsn))
-	for _, place := range places {
-		err = errors.Join(err, a.empty(ctx, place))
+	for _, p := range places {
+		if p.lsn == lsn {
+			err = errors.Join(err, a.empty(ctx, p.name))
+		}
 	}
 	return err
 }
 
-// places returns the folders of images of an LSN.
-func (a Archive) places(ctx context.Context, lsn smr.LSN) (places []string, err error) {
+// place is a folder with the files of an image.
+type place struct {
+	name  string
+	lsn   smr.LSN
+	begun time.Time // zero of formats 1 and 2
+}
+
+// places lists the folders of images, whether a manifest names them or not.
+func (a Archive) places(ctx context.Context) (places []place, err error) {
 	objects, err := a.Store.List(ctx, a.folder())
 	for _, object := range objects {
 		name, isFolder := strings.CutSuffix(object.Name, "/")
-		if of, _, ok := parseFolder(name); ok && isFolder && of == lsn {
-			places = append(places, name)
+		if lsn, begun, ok := parseFolder(name); ok && isFolder {
+			places = append(places, place{name, lsn, begun})
 		}
 	}
 	return places, err
 }
 
-// empty removes the files of a folder.
-func (a Archive) empty(ctx context.Context, place string) error {
+// files lists what is in a folder of an image, by names in the store.
+func (a Archive) files(ctx context.Context, place string) (names []string, err error) {
 	folder := a.folder() + "/" + place
 	objects, err := a.Store.List(ctx, folder)
 	for _, object := range objects {
-		err = errors.Join(err, a.Store.Remove(ctx, folder+"/"+object.Name))
+		names = append(names, folder+"/"+object.Name)
+	}
+	return names, err
+}
+
+// empty removes the files of a folder.
+func (a Archive) empty(ctx context.Context, place string) error {
+	names, err := a.files(ctx, place)
+	for _, name := range names {
+		err = errors.Join(err, a.Store.Remove(ctx, name))
 	}
 	return err
 }

@@ -113,11 +113,18 @@ func (w *world) flush() archive.Range {
 	return r
 }
 
+// take takes an image with an engine, and returns its directory.
+func (w *world) take(e *checkpoint.Engine) (dir string, m *checkpoint.Manifest) {
+	w.t.Helper()
+	m, err := e.Take(context.Background(), still{w.machine})
+	w.check(err)
+	return filepath.Join(e.Images(), checkpoint.Name(m.LSN)), m
+}
+
 func (w *world) backup() Backup {
 	w.t.Helper()
-	m, err := w.engine.Take(context.Background(), still{w.machine})
-	w.check(err)
-	b, err := w.archive.Create(context.Background(), Source{Dir: filepath.Join(w.engine.Images(), checkpoint.Name(m.LSN)), Label: "a label"})
+	dir, _ := w.take(w.engine)
+	b, err := w.archive.Create(context.Background(), Source{Dir: dir, Label: "a label"})
 	w.check(err)
 	return b
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"strings"
 	"time"
 
 	"lockstep/internal/archive"
@@ -142,23 +141,19 @@ func (a Archive) leftovers(ctx context.Context, list []Backup, below smr.LSN, be
 	for i := range list {
 		named[list[i].place()] = true
 	}
-	objects, err := a.Store.List(ctx, a.folder())
+	places, err := a.places(ctx)
 	if err != nil {
 		return nil, err
 	}
-	for _, object := range objects {
-		name, isFolder := strings.CutSuffix(object.Name, "/")
-		lsn, begun, ok := parseFolder(name)
-		if !isFolder || !ok || named[name] || begun.IsZero() && lsn >= below || !begun.Before(before) {
+	for _, p := range places {
+		if named[p.name] || p.begun.IsZero() && p.lsn >= below || !p.begun.Before(before) {
 			continue
 		}
-		files, err := a.Store.List(ctx, a.folder()+"/"+name)
+		files, err := a.files(ctx, p.name)
 		if err != nil {
 			return nil, err
 		}
-		for _, file := range files {
-			names = append(names, a.folder()+"/"+name+"/"+file.Name)
-		}
+		names = append(names, files...)
 	}
 	return names, nil
 }

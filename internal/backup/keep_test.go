@@ -179,8 +179,7 @@ func TestAnImageIsAnnouncedWhole(t *testing.T) {
 	ctx := context.Background()
 	w.run("set n again")
 	w.flush()
-	m, err := w.engine.Take(ctx, still{w.machine})
-	w.check(err)
+	dir, _ := w.take(w.engine)
 	gone, put := false, ""
 	store := &fallible{Store: w.archive.Store, before: func(_, name string) error {
 		if put == "" {
@@ -193,7 +192,7 @@ func TestAnImageIsAnnouncedWhole(t *testing.T) {
 	}}
 	a := w.archive
 	a.Store = store
-	if _, err := a.Create(ctx, Source{Dir: filepath.Join(w.engine.Images(), checkpoint.Name(m.LSN))}); !errors.Is(err, archive.ErrDamaged) || !gone {
+	if _, err := a.Create(ctx, Source{Dir: dir}); !errors.Is(err, archive.ErrDamaged) || !gone {
 		t.Errorf("%v, removed: %v", err, gone)
 	}
 	if list := w.good(ctx); len(list) != 1 {
@@ -228,6 +227,18 @@ func (f *fallible) Remove(ctx context.Context, name string) error {
 
 var errCrash = errors.New("crashed")
 
+// dying returns the archive as a node sees it that dies behind so many changes: each later one fails with errCrash.
+func (w *world) dying(changes int) Archive {
+	a, made := w.archive, 0
+	a.Store = &fallible{Store: w.archive.Store, before: func(string, string) error {
+		if made++; made > changes {
+			return errCrash
+		}
+		return nil
+	}}
+	return a
+}
+
 // What could go wrong: a node dies while it brings an image into the archive or removes what is too much, and what is left then cannot be
 // restored, or is never cleaned up. It dies before each change of the store.
 func TestCrashesLeaveAGoodArchive(t *testing.T) {
@@ -237,18 +248,9 @@ func TestCrashesLeaveAGoodArchive(t *testing.T) {
 		w, list := grown(t, 3)
 		w.run("set n last")
 		w.flush()
-		m, err := w.engine.Take(ctx, still{w.machine})
-		w.check(err)
-		changes := 0
-		dying := w.archive
-		dying.Store = &fallible{Store: w.archive.Store, before: func(string, string) error {
-			if changes++; changes > at {
-				return errCrash
-			}
-			return nil
-		}}
+		dir, m := w.take(w.engine)
 		round := func(a Archive) error {
-			if _, err := a.Create(ctx, Source{Dir: filepath.Join(w.engine.Images(), checkpoint.Name(m.LSN))}); err != nil {
+			if _, err := a.Create(ctx, Source{Dir: dir}); err != nil {
 				return err
 			}
 			p, err := a.Plan(ctx, Keep{Images: 2}, time.Now().Add(2*SweepAge))
@@ -257,7 +259,7 @@ func TestCrashesLeaveAGoodArchive(t *testing.T) {
 			}
 			return a.Remove(ctx, p)
 		}
-		err = round(dying)
+		err := round(w.dying(at))
 		if done = err == nil; !done && !errors.Is(err, errCrash) {
 			t.Fatalf("change %d: %v", at, err)
 		}

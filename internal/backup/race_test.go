@@ -24,14 +24,6 @@ func (w *world) twin() *checkpoint.Engine {
 	return e
 }
 
-// take takes an image with an engine, and returns its directory.
-func (w *world) take(e *checkpoint.Engine) (dir string, m *checkpoint.Manifest) {
-	w.t.Helper()
-	m, err := e.Take(context.Background(), still{w.machine})
-	w.check(err)
-	return filepath.Join(e.Images(), checkpoint.Name(m.LSN)), m
-}
-
 // Two nodes bring images of the same LSN into the archive at the same time, or one behind the other, and one of them may die on the way. What could go wrong:
 // the files of one are taken for those of the other, so that an image that is listed is damaged.
 func TestImagesOfOneLSNDoNotMix(t *testing.T) {
@@ -58,14 +50,7 @@ func TestImagesOfOneLSNDoNotMix(t *testing.T) {
 			store, err := archive.OpenDir(root)
 			w.check(err)
 			w.archive.Store = store
-			other := w.archive
-			made := 0
-			other.Store = &fallible{Store: w.archive.Store, before: func(string, string) error {
-				if made++; made > dies {
-					return errCrash
-				}
-				return nil
-			}}
+			other := w.dying(dies)
 			changes, whole := 0, false
 			one := w.archive
 			one.Store = &fallible{Store: w.archive.Store, before: func(string, string) error {

@@ -111,7 +111,6 @@ func (n *node) confmasterStatus() []*lockstep.ConfmasterStatus {
 		case known && (n.role == raft.StateLeader || c == nil): // what a follower has heard itself is from when it led
 			out.Pid, out.SentinelAddr, out.Page = info.pid, info.sentinel, info.page
 			out.Version, out.HighestLevel = info.version, info.level
-			out.Up = n.lives(p.ID)
 		case c != nil:
 			out.Pid, out.SentinelAddr, out.Page = c.GetPid(), c.GetSentinelAddr(), c.GetPage()
 			out.Version, out.HighestLevel = c.GetVersion(), c.GetHighestLevel()

@@ -86,11 +86,10 @@ type archiver struct {
 	gaps     atomic.Uint64
 	proven   atomic.Int64 // Unix milliseconds: everything that was committed then is archived
 
-	pending    mark         // everything below was committed then; zero: nothing is waited for
-	known      bool         // archived was looked up
-	fits       archive.Span // the newest range that is known to be a part of this log; zero: none
-	alien      archive.Span // the newest range that is known not to be
-	doubts     int          // rounds, one behind the other, in which the archive had what this log does not have
+	pending    mark               // everything below was committed then; zero: nothing is waited for
+	known      bool               // archived was looked up
+	continuity archive.Continuity // of this reign
+	doubts     int                // rounds, one behind the other, in which the archive had what this log does not have
 	rounds     int
 	began      time.Time // when the oldest byte that is not archived was first seen
 	complained time.Time
@@ -223,6 +222,7 @@ func (a *archiver) list(ctx context.Context, status *replica.Status) error {
 		return err
 	}
 	if !status.Leading {
+		a.continuity = archive.Continuity{} // by the next reign the folder may be another one
 		a.archived.Store(uint64(newest.End))
 		a.known = true
 		return nil
@@ -241,27 +241,21 @@ func (a *archiver) list(ctx context.Context, status *replica.Status) error {
 	return nil
 }
 
-// belongs says so if the archive has what this log, whose replica leads, does not have: then another history was archived there, which a recovery by force has
-// given up. One archive keeps one history: what follows would not fit behind it, and what was committed instead would never be archived.
+// belongs says so if the archive has what this log, whose replica leads, does not have. One archive keeps one history: what follows would not fit behind it, and what was
+// committed instead would never be archived.
 func (a *archiver) belongs(ctx context.Context, status *replica.Status, newest archive.Span) error {
-	if newest == a.fits || newest.End > status.Safe && newest.End <= status.End {
-		return nil // in the second case nothing is archived until more is known to be committed
+	broken, err := a.continuity.Broken(ctx, a.log, newest, archive.Own{Reader: a.reader, Start: status.Start, Safe: status.Safe, End: status.End})
+	switch {
+	case errors.Is(err, archive.ErrDamaged) || errors.Is(err, log.ErrCorrupt) || errors.Is(err, log.ErrTrimmed):
+		a.continuity.Accept(newest) // what cannot be read, there (`smrctl backup verify` says so) or here, tells nothing
+	case err != nil:
+		return fmt.Errorf("compare the log with the archive: %w", err)
+	case broken:
+		return fmt.Errorf("the archive reaches LSN %d and holds what this group's log does not have: a recovery by force has given it up, or it was another group of that name. "+
+			"Nothing is archived, so that the two do not mix: move the folder %s of the archive away (it is all that is left of lost writes), or name another archive",
+			newest.End, archive.Folder(a.node.cfg.Cluster, a.node.cfg.Group))
 	}
-	if newest.End <= status.End && newest != a.alien {
-		differs, err := a.log.Differs(ctx, newest, a.reader, status.Start, status.Safe)
-		// What cannot be read, there (`smrctl backup verify` says so) or here, tells nothing.
-		if err != nil && !errors.Is(err, archive.ErrDamaged) && !errors.Is(err, log.ErrCorrupt) && !errors.Is(err, log.ErrTrimmed) {
-			return fmt.Errorf("compare the log with the archive: %w", err)
-		}
-		if !differs {
-			a.fits = newest
-			return nil
-		}
-		a.alien = newest
-	}
-	return fmt.Errorf("the archive reaches LSN %d and holds what this group's log does not have: a recovery by force has given it up, or it was another group of that name. "+
-		"Nothing is archived, so that the two do not mix: move the folder %s of the archive away (it is all that is left of lost writes), or name another archive",
-		newest.End, archive.Folder(a.node.cfg.Cluster, a.node.cfg.Group))
+	return nil
 }
 
 // prove notes up to when everything that was committed is archived.
@@ -313,7 +307,7 @@ func (a *archiver) append(ctx context.Context, start, safe smr.LSN, all bool) (m
 		return false, err
 	}
 	a.archived.Store(uint64(r.End))
-	a.fits = archive.Span{From: r.From, End: r.End}
+	a.continuity.Accept(archive.Span{From: r.From, End: r.End})
 	a.began = time.Time{}
 	return r.End < safe, ctx.Err()
 }

@@ -56,9 +56,10 @@ type archiver struct {
 	archived smr.LSN
 	held     smr.LSN
 	known    bool
-	fits     archive.Span
 	doubts   int
 	rounds   int
+
+	continuity archive.Continuity
 }
 
 // listRounds is how often one that does not write looks how far the archive is, in rounds.
@@ -90,11 +91,11 @@ func (a *archiver) hold(checkpoint smr.LSN) smr.LSN {
 // round looks once. What goes wrong is tried again.
 func (a *archiver) round() {
 	r := a.r
-	if (!a.known || !r.status.Leading || a.rounds%listRounds == 0) && !a.list() {
-		a.rounds++
+	due := !a.known || !r.status.Leading || a.rounds%listRounds == 0
+	a.rounds++
+	if due && !a.list() {
 		return
 	}
-	a.rounds++
 	for r.status.Leading {
 		if more, err := a.append(); err != nil || !more {
 			return
@@ -111,6 +112,7 @@ func (a *archiver) list() bool {
 	}
 	a.known = true
 	if !r.status.Leading {
+		a.continuity = archive.Continuity{}
 		a.archived = newest.End
 		return true
 	}
@@ -134,30 +136,22 @@ func (a *archiver) list() bool {
 
 func (a *archiver) belongs(newest archive.Span) bool {
 	r, w := a.r, a.r.w
-	switch {
-	case newest == a.fits || newest.End > r.status.Safe && newest.End <= r.status.End:
-		return true
-	case newest.End > r.status.End:
-		return false
-	}
 	if a.reader == nil {
 		var err error
 		if a.reader, err = log.OpenReader(r.h.disk, dirLog); err != nil {
 			return true // what cannot be read tells nothing
 		}
 	}
-	differs, err := w.archive.log.Differs(context.Background(), newest, a.reader, r.status.Start, r.status.Safe)
-	switch {
-	case errors.Is(err, archive.ErrDamaged):
+	broken, err := a.continuity.Broken(context.Background(), w.archive.log, newest, archive.Own{Reader: a.reader, Start: r.status.Start, Safe: r.status.Safe, End: r.status.End})
+	if errors.Is(err, archive.ErrDamaged) {
 		w.violate("the archive cannot be read", "%v", err)
-	case err != nil:
-		w.hit(probeArchiveDoubt)
-		a.close()
-	case differs:
-		return false
 	}
-	a.fits = newest
-	return true
+	if err != nil {
+		w.hit(probeArchiveDoubt)
+		a.continuity.Accept(newest)
+		a.close()
+	}
+	return !broken
 }
 
 // append archives a range of what lies below Safe.
@@ -181,7 +175,8 @@ func (a *archiver) append() (more bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	a.archived, a.fits = made.End, archive.Span{From: made.From, End: made.End}
+	a.archived = made.End
+	a.continuity.Accept(archive.Span{From: made.From, End: made.End})
 	return made.End < r.status.Safe, nil
 }
 
