@@ -20,8 +20,9 @@ type imaging struct {
 	failed   bool // the last one was not stored: the next one begins anew
 	pinned   bool // cold values are read from an earlier one
 
-	lineage uint32 // counts the full images; parts of large objects that were written in another one are not there
-	object  uint64 // the last large object that was given a number
+	begun   smr.LSN // of the last image that was begun or loaded: keys with a later version are marked as changed since
+	lineage uint32  // counts the full images; parts of large objects that were written in another one are not there
+	object  uint64  // the last large object that was given a number
 
 	early ImageRows  // what was taken because it was about to change
 	work  []rowsWork // what has still to be looked through, the last first
@@ -55,6 +56,7 @@ func (m *Machine) BeginImage(full bool) ImageStart {
 		i.users = nil
 	}
 	i.tracking, i.running, i.failed, i.pinned = true, true, false, m.tier.rows != nil
+	i.begun = m.applied
 	i.early.Reset()
 	i.heads.Reset()
 	i.work = i.work[:0]

@@ -481,6 +481,7 @@ func (l *ImageLoader) End() error {
 			return fmt.Errorf("load image: %w: parts of object %d are missing", errImage, o.o.object)
 		}
 	}
+	m.image.begun = m.applied
 	byNumber := m.databases
 	for tag, d := range m.databases {
 		if l.keys[tag] == nil || !l.keys[tag].complete() {

@@ -22,7 +22,7 @@ func (c call) meet(key []byte, readBack held) *entry {
 		}
 		return nil
 	}
-	if c.writing {
+	if c.writing && e.value.version <= c.m.image.begun { // else it is marked: it changed since
 		c.db.before(c.m, e)
 	}
 	if c.writing && !c.noTouch {
