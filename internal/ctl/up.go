@@ -36,7 +36,8 @@ Ports, from --port P: KV nodes P, P+1, …; replicators P+10000+i (data) and P+1
 masters P+12000+i; Sentinel P+20000+i. Metrics and health (HTTP): KV nodes P+3000+i, replicators P+6000+i,
 configuration masters P+15000+i.
 
-Where there are fewer processors than nodes, the processes of a node share one; what writes images may use any.
+Where there are fewer processors than nodes, the processes of a node share one, but those of the nodes that are left over
+when each processor has as many: these use two. What writes images may use any.
 
 Binaries are taken from beside smrctl; if they are not there and this is the source tree, they are built into DIR/bin.`,
 		Example: "  smrctl up\n  smrctl up --dir /var/tmp/two --replicas 5 --port 7000 --detach",

@@ -175,7 +175,11 @@ func (c *Cluster) spawn(p Process) (*child, error) {
 		cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	}
 	fmt.Fprintf(out, "--- %s smrctl starts %s\n", time.Now().Format(time.RFC3339), strings.Join(cmd.Args, " "))
-	if err := place.Start(cmd, len(c.Plan.Replicas), c.indexOf(p.Node)); err != nil {
+	part := place.First
+	if p.Kind == KindKVNode {
+		part = place.Second
+	}
+	if err := place.Start(cmd, len(c.Plan.Replicas), c.indexOf(p.Node), part); err != nil {
 		return nil, fmt.Errorf("start %s: %w", p.Name, err)
 	}
 	kid := &child{name: p.Name, done: make(chan struct{})}

@@ -13,22 +13,36 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// of returns the processor, of those that this process may use, that the processes of a node share where there are fewer processors than nodes; ok is
-// false where there are enough, or only one.
+// of returns the processor, of those that this process may use, for a part of a node where there are fewer processors than nodes; ok is false where there are
+// enough, or only one.
 //
 // The processes of a node wake each other for every request. On one processor that is a change of threads; on two it is an interrupt to a processor that
-// sleeps, which on virtual machines costs several times as much (docs/performance-notes.md). Nodes, on the other hand, work at the same time.
-func of(allowed []int, nodes, index int) (processor int, ok bool) {
+// sleeps, which on virtual machines costs several times as much (docs/performance-notes.md). Nodes, on the other hand, work at the same time. So a node has one
+// processor; only those that are left over, the last ones, if each processor has as many others, give their second parts to the next processors: one would be full
+// while others rest.
+func of(allowed []int, nodes, index int, part Part) (processor int, ok bool) {
 	count := len(allowed)
 	if count <= 1 || count >= nodes {
 		return 0, false
 	}
+	if over := nodes % count; part == Second && index >= nodes-over {
+		index += over
+	}
 	return allowed[index%count], true
 }
 
-// Start starts a process of a node, of which there are so many, on its node's processor. Where there are enough processors it is started as usual. What the
-// process lets roam may use any processor. index is that of the node, from 0.
-func Start(cmd *exec.Cmd, nodes, index int) error {
+// Part says which process of a node one is.
+type Part int
+
+// Parts of a node.
+const (
+	First  Part = iota // its replicator, and the configuration master beside it
+	Second             // its KV node
+)
+
+// Start starts a process of a node, of which there are so many, on the processor that it is to have. Where there are enough processors it is started as usual. What
+// the process lets roam may use any processor. index is that of the node, from 0.
+func Start(cmd *exec.Cmd, nodes, index int, part Part) error {
 	// What a process may use it has from the thread that starts it.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -37,7 +51,7 @@ func Start(cmd *exec.Cmd, nodes, index int) error {
 		return fmt.Errorf("look which processors may be used: %w", os.NewSyscallError("sched_getaffinity", err))
 	}
 	processors := members(&allowed)
-	processor, ok := of(processors, nodes, index)
+	processor, ok := of(processors, nodes, index, part)
 	if !ok {
 		return cmd.Start()
 	}

@@ -15,15 +15,18 @@ func TestNodesShareProcessorsWhereThereAreFewer(t *testing.T) {
 	for _, test := range []struct {
 		allowed string // processors
 		nodes   int
-		want    string // of each node; -: any
+		want    string // of each node's parts; -: any
 	}{
-		{"0 1", 3, "0 1 0"},
-		{"4 6", 3, "4 6 4"},
-		{"0 1 2", 5, "0 1 2 0 1"},
-		{"0 1 2", 3, "- - -"},
-		{"0 1 2 3", 3, "- - -"},
-		{"0", 3, "- - -"},
-		{"0 1", 1, "-"},
+		{"0 1", 3, "00 11 01"},
+		{"4 6", 3, "44 66 46"},
+		{"0 1", 4, "00 11 00 11"},
+		{"0 1", 5, "00 11 00 11 01"},
+		{"0 1 2", 5, "00 11 22 02 10"},
+		{"0 1 2", 7, "00 11 22 00 11 22 01"},
+		{"0 1 2", 3, "-- -- --"},
+		{"0 1 2 3", 3, "-- -- --"},
+		{"0", 3, "-- -- --"},
+		{"0 1", 1, "--"},
 	} {
 		var allowed []int
 		for word := range strings.FieldsSeq(test.allowed) {
@@ -35,11 +38,15 @@ func TestNodesShareProcessorsWhereThereAreFewer(t *testing.T) {
 		}
 		var got []string
 		for index := range test.nodes {
-			if processor, ok := of(allowed, test.nodes, index); ok {
-				got = append(got, strconv.Itoa(processor))
-			} else {
-				got = append(got, "-")
+			node := ""
+			for _, part := range []Part{First, Second} {
+				if processor, ok := of(allowed, test.nodes, index, part); ok {
+					node += strconv.Itoa(processor)
+				} else {
+					node += "-"
+				}
 			}
+			got = append(got, node)
 		}
 		if strings.Join(got, " ") != test.want {
 			t.Errorf("%d nodes on %s: %v, not %s", test.nodes, test.allowed, got, test.want)
@@ -58,7 +65,7 @@ func TestProcessesOfANodeStartOnItsProcessor(t *testing.T) {
 		cmd := exec.Command("grep", "Cpus_allowed_list", "/proc/self/status")
 		var out strings.Builder
 		cmd.Stdout = &out
-		if err := Start(cmd, 3, node); err != nil {
+		if err := Start(cmd, 3, node, First); err != nil {
 			t.Fatal(err)
 		}
 		if err := cmd.Wait(); err != nil {

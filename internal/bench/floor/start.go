@@ -105,7 +105,11 @@ func (s *Skeleton) start(ctx context.Context, o Options, c Config) (port int, er
 	command.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
 	out, err := command.StdoutPipe()
 	if err == nil {
-		err = place.Start(command, len(nodes), slices.Index(nodes, c.Node))
+		part := place.Second // as a KV node
+		if c.Kind == KindLogger {
+			part = place.First
+		}
+		err = place.Start(command, len(nodes), slices.Index(nodes, c.Node), part)
 	}
 	if err != nil {
 		return 0, fmt.Errorf("start %s of the floor: %w", name, err)
