@@ -14,7 +14,7 @@ const (
 	leisure       = 5 * time.Millisecond
 	leisureBeside = 2 * time.Millisecond
 	// leisureBytes is how much of the log may wait so for one slave.
-	leisureBytes = 64 << 10
+	leisureBytes = 256 << 10
 	// hasteTicks is for how long a slave is told at once after somebody asked for what depends on it.
 	hasteTicks = 10
 	// raceTicks is how often all slaves are sent the next frames at once, to learn who is fastest.
