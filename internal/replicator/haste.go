@@ -117,8 +117,10 @@ func (l *loop) ship() {
 	all := h.now || !h.status.Leading || h.lately(h.counted)
 	waits := false
 	for _, link := range l.links { // each writes what it has: the order does not matter
+		asked := h.lately(h.asked[link.peer])
+		link.asked.Store(asked)
 		switch has := link.has(end); {
-		case all || has.urgent || has.frames > leisureBytes || link.fast && has.frames > 0 || h.lately(h.asked[link.peer]):
+		case all || has.urgent || has.frames > leisureBytes || link.fast && has.frames > 0 || asked:
 			link.say()
 		case has.frames > 0 || has.messages:
 			waits = true
@@ -147,7 +149,7 @@ func (l *loop) later(leisure time.Duration) {
 }
 
 // tellKV tells the KV node beside what has changed. Beside a slave what it may execute can wait, until the master says of a sudden that the commit LSN has
-// moved: it does so where somebody waits.
+// moved: it does so, other than with the next frames, where somebody waits.
 func (l *loop) tellKV(status *replica.Status) {
 	h := &l.haste
 	if h.now {

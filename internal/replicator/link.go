@@ -48,6 +48,8 @@ type link struct {
 	urgent  bool          // something in queued cannot wait
 	beat    smr.Heartbeat // the last that was queued
 
+	asked atomic.Bool // the peer's KV node waits for what moves the commit LSN: see haste
+
 	// Of who has the loop's turn: see haste.
 	ahead smr.LSN // what the peer has acknowledged, if it is a member
 	rank  int
@@ -160,11 +162,13 @@ func (l *link) isClosed() bool {
 	return l.closed
 }
 
-func (l *link) takeQueued(into []any) (queued []any, feeding bool, from smr.LSN) {
+// takeQueued returns what is to be sent. minor says that it is no more than that the commit LSN has moved, and that the peer need not hear of it before others.
+func (l *link) takeQueued(into []any) (queued []any, minor, feeding bool, from smr.LSN) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	minor = len(l.queued) == 1 && !l.urgent && !l.asked.Load()
 	queued, l.queued, l.urgent = l.queued, into[:0], false
-	return queued, l.feeding, l.from
+	return queued, minor, l.feeding, l.from
 }
 
 // feeder composes what a link writes.
@@ -184,9 +188,21 @@ type feeder struct {
 	frames  []byte // memory of the log reader
 }
 
-// compose implements speaker.Compose: what is queued, and one Append if the log goes on.
+// compose implements speaker.Compose: what is queued, and one Append if the log goes on. An Append has the commit LSN too: of a heartbeat that says nothing else the
+// slave would conclude that somebody waits (see tellKV).
 func (f *feeder) compose(buffer []byte, patient bool) (composed []byte, last bool, err error) {
-	queued, feeding, from := f.link.takeQueued(f.queued)
+	queued, minor, feeding, from := f.link.takeQueued(f.queued)
+	if feeding && !f.started {
+		f.started, f.next = true, from
+	}
+	if minor && feeding && f.knows(queued[0]) {
+		with, err := f.appendFrames(buffer, patient)
+		if err != nil || len(with) > len(buffer) {
+			clear(queued)
+			f.queued = queued
+			return with, false, err
+		}
+	}
 	for _, message := range queued {
 		buffer = wire.AppendMessage(buffer, message)
 		if _, last = message.(*smr.Reject); last {
@@ -196,12 +212,16 @@ func (f *feeder) compose(buffer []byte, patient bool) (composed []byte, last boo
 	clear(queued)
 	f.queued = queued
 	if feeding && !last {
-		if !f.started {
-			f.started, f.next = true, from
-		}
 		buffer, err = f.appendFrames(buffer, patient)
 	}
 	return buffer, last, err
+}
+
+// knows reports whether the next Append has the commit LSN of a heartbeat.
+func (f *feeder) knows(message any) bool {
+	beat, ok := message.(*smr.Heartbeat)
+	epoch, commit := f.stream.label()
+	return ok && beat.Epoch == epoch && beat.Commit <= commit
 }
 
 // appendFrames appends one Append to the buffer if the log goes on behind next. Unless patient, it leaves to run what is in files only.

@@ -2,12 +2,15 @@ package replicator
 
 import (
 	"bytes"
+	"fmt"
 	"hash/crc32"
 	"net"
+	"strings"
 	"testing"
 
 	"lockstep/smr"
 	"lockstep/smr/replica"
+	"lockstep/smr/wire"
 
 	"pgregory.net/rapid"
 
@@ -107,7 +110,7 @@ func TestLinkQueueIsBounded(t *testing.T) {
 	}
 	l.send(&smr.Ack{})
 	l.send(&smr.Heartbeat{Round: 2000})
-	queued, _, _ := l.takeQueued(nil)
+	queued, _, _, _ := l.takeQueued(nil)
 	closed := l.isClosed()
 	if len(queued) != 3 || closed || queued[0].(*smr.Heartbeat).Round != 999 || queued[2].(*smr.Heartbeat).Round != 2000 {
 		t.Fatalf("%d queued, closed %v", len(queued), closed)
@@ -117,6 +120,71 @@ func TestLinkQueueIsBounded(t *testing.T) {
 	}
 	if !l.isClosed() || conn.closed != 1 {
 		t.Fatal("the queue grows without end")
+	}
+}
+
+// That the commit LSN has moved goes with the next frames, in their message, unless somebody waits for it. What could go wrong: it is never said, or
+// something else is left out with it.
+func TestCommitGoesWithTheFrames(t *testing.T) {
+	frame := testFrame(0, 10)
+	end := smr.LSN(len(frame))
+	first := &smr.Heartbeat{Epoch: 1, Round: 1}
+	for name, c := range map[string]struct {
+		queued  []any
+		label   smr.LSN // the commit LSN that the stream knows
+		asked   bool
+		nothing bool // there are no further frames
+		want    string
+	}{
+		"the commit LSN and frames":          {[]any{&smr.Heartbeat{Epoch: 1, Round: 1, Commit: 5}}, 5, false, false, "Append"},
+		"the commit LSN alone":               {[]any{&smr.Heartbeat{Epoch: 1, Round: 1, Commit: 5}}, 5, false, true, "Heartbeat"},
+		"somebody waits":                     {[]any{&smr.Heartbeat{Epoch: 1, Round: 1, Commit: 5}}, 5, true, false, "Heartbeat Append"},
+		"a round":                            {[]any{&smr.Heartbeat{Epoch: 1, Round: 2, Commit: 5}}, 5, false, false, "Heartbeat Append"},
+		"a round, then the commit LSN":       {[]any{&smr.Heartbeat{Epoch: 1, Round: 2}, &smr.Heartbeat{Epoch: 1, Round: 2, Commit: 5}}, 5, false, false, "Heartbeat Append"},
+		"the frames are of an older label":   {[]any{&smr.Heartbeat{Epoch: 1, Round: 1, Commit: 6}}, 5, false, false, "Heartbeat Append"},
+		"the peer is sent away":              {[]any{&smr.Reject{Code: smr.RejectBusy, Reason: "enough"}}, 5, false, false, "Reject"},
+		"something else, and the commit LSN": {[]any{&smr.SlaveStart{}, &smr.Heartbeat{Epoch: 1, Round: 1, Commit: 5}}, 5, false, false, "SlaveStart Heartbeat Append"},
+		"frames alone":                       {nil, 5, false, false, "Append"},
+	} {
+		s := newStream(&disk{}, 0)
+		if !c.nothing {
+			s.publish([]replica.DiskOp{{Ticket: 1, Append: frame}}, 1, c.label)
+		} else {
+			s.publish(nil, 1, c.label)
+		}
+		l := newLink(1, &closeOnly{}, "n2", s, nil)
+		l.send(first)
+		l.takeQueued(nil)
+		l.feed(0)
+		for _, message := range c.queued {
+			l.send(message)
+		}
+		l.asked.Store(c.asked)
+		bytes, _, err := l.feeder.compose(nil, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		r := wire.NewReader(strings.NewReader(string(bytes)), wire.StreamLimit)
+		for {
+			message, err := r.Next()
+			if err != nil {
+				break
+			}
+			if in, ok := message.(*smr.Append); ok && (in.Commit != c.label || in.From != 0) {
+				t.Errorf("%s: %+v", name, in)
+			}
+			got = append(got, strings.TrimPrefix(fmt.Sprintf("%T", message), "*smr."))
+		}
+		if strings.Join(got, " ") != c.want {
+			t.Errorf("%s: %v is sent, not %s", name, got, c.want)
+		}
+		if again, _, err := l.feeder.compose(nil, false); c.want != "Reject" && (err != nil || len(again) > 0) {
+			t.Errorf("%s: then %d bytes more, %v", name, len(again), err)
+		}
+		if !c.nothing && c.want != "Reject" && smr.LSN(l.feeder.sent.Load()) != end {
+			t.Errorf("%s: sent up to %d", name, l.feeder.sent.Load())
+		}
 	}
 }
 
