@@ -71,11 +71,11 @@ func TestPromiseSurvivesEveryCrashAndError(t *testing.T) {
 					}
 					floor = st.Promise // it was shown: it must stay
 					next = next.Crashed(simfs.Image{})
+					if !found {
+						continue
+					}
 					for slot := range int64(2) {
 						flipped := next.Clone()
-						if !found {
-							break
-						}
 						must(t, flipped.FlipBit(stateDir+"/state", slot*4096+16, 0))
 						if _, other, _, err := log.OpenState(flipped, stateDir); err != nil || other != st {
 							t.Fatalf("call %d %+v, %v, life %d: with copy %d damaged %+v err %v, not %+v", n, fault, image, life, slot, other, err, st)

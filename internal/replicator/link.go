@@ -196,12 +196,12 @@ func (f *feeder) compose(buffer []byte, patient bool) (composed []byte, last boo
 		f.started, f.next = true, from
 	}
 	if minor && feeding && f.knows(queued[0]) {
-		with, err := f.appendFrames(buffer, patient)
-		if err != nil || len(with) > len(buffer) {
+		size := len(buffer)
+		if buffer, err = f.appendFrames(buffer, patient); len(buffer) > size {
 			clear(queued)
-			f.queued = queued
-			return with, false, err
+			queued = queued[:0]
 		}
+		feeding = false // that was tried
 	}
 	for _, message := range queued {
 		buffer = wire.AppendMessage(buffer, message)

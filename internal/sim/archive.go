@@ -139,7 +139,7 @@ func (a *archiver) belongs(newest archive.Span) bool {
 	if a.reader == nil {
 		var err error
 		if a.reader, err = log.OpenReader(r.h.disk, dirLog); err != nil {
-			return true // what cannot be read tells nothing
+			return newest.End <= r.status.End // what cannot be read tells nothing
 		}
 	}
 	broken, err := a.continuity.Broken(context.Background(), w.archive.log, newest, archive.Own{Reader: a.reader, Start: r.status.Start, Safe: r.status.Safe, End: r.status.End})

@@ -321,10 +321,16 @@ func (w *world) settled() bool {
 }
 
 // hopeless reports whether so many members of the last established configuration have lost their logs that no election can
-// have enough answers, or no configuration enough copies: that is beyond what Copies promises.
+// have enough answers, or no configuration enough copies: that is beyond what Copies promises. What counts is the configuration master that has
+// come farthest, whether it is up or leads or not.
 func (w *world) hopeless() bool {
-	g := w.group()
-	return g != nil && g.Epoch > 0 && w.membersAlive(g) < g.AnswersNeeded() || w.stateLost()
+	var newest *failover.Group
+	for _, m := range w.masters {
+		if g := m.state.Group(groupName); g != nil && g.Epoch > 0 && (newest == nil || g.Established.Epoch > newest.Established.Epoch) {
+			newest = g
+		}
+	}
+	return newest != nil && w.membersAlive(newest) < newest.AnswersNeeded() || w.stateLost()
 }
 
 // stateLost reports whether no node has a state any more that reaches into a log: with the images of as many nodes as copies
