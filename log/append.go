@@ -74,12 +74,13 @@ func (l *Log) write(frames []byte) error {
 			}
 		}
 		part := rest[:min(len(rest), int(l.tail.end()-lsn))]
-		if err := l.tail.file.WriteAt(LabelAppend, part, int64(lsn-l.tail.base)); err != nil {
+		if err := l.tail.file.WriteBlocks(LabelAppend, part, int64(lsn-l.tail.base)); err != nil {
 			return err
 		}
 		l.tally(part, lsn)
 		lsn += smr.LSN(len(part))
 		l.writeBack(int64(lsn - l.tail.base))
+		l.release(int64(lsn - l.tail.base))
 		rest = rest[len(part):]
 	}
 	return nil
@@ -95,6 +96,24 @@ func (l *Log) writeBack(end int64) {
 		t.file.WriteBack(LabelWriteBack, t.written, end-t.written)
 		t.written = end
 	}
+}
+
+// releaseEvery is how many bytes are released from memory at once.
+const releaseEvery = 1 << 20
+
+// release lets as much of the file before the tail go from memory as the tail, which ends at end, has taken of it: the log then goes on in the same pages, and
+// leaves the memory of the machine to others. Who lags by more than a file reads from the device.
+func (l *Log) release(end int64) {
+	t := l.tail
+	if end-t.released < releaseEvery || len(l.files) < 2 {
+		return
+	}
+	at, size := t.released, end-t.released
+	if t.released = end; t.size-end < releaseEvery {
+		size, t.released = 0, t.size // with what lies behind the data
+	}
+	before := l.files[len(l.files)-2]
+	l.fs.Release(LabelRelease, l.path(fileName(before.base)), at, size)
 }
 
 // tally takes bytes of the tail at lsn into the page checksums and the digest.

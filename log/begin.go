@@ -139,11 +139,11 @@ func (l *Log) inspectBegin() (smr.LSN, error) {
 		return 0, err
 	}
 	bad := func(reason string) error { return &damageError{file: beginName, reason: reason} }
-	if length < 2*blockSize {
+	if length < 2*BlockSize {
 		return 0, bad(fmt.Sprintf("%d bytes are too few for a log file", length))
 	}
-	block := make([]byte, blockSize)
-	if _, err := file.ReadAt(LabelReadMeta, block, length-blockSize); err != nil {
+	block := make([]byte, BlockSize)
+	if _, err := file.ReadAt(LabelReadMeta, block, length-BlockSize); err != nil {
 		return 0, err
 	}
 	h, _, _, err := decodeHeader(block, length)

@@ -30,7 +30,7 @@
 // # Files
 //
 //	00000000000000000000   a log file; the name is its base, the LSN of its first byte, as 20 digits
-//	spare-N                a file prepared for later: allocated, zeros written over all of it, synced. Removed at Open and Close
+//	spare-N                a file prepared for later: allocated, zeros written over all of it past the page cache, synced. Removed at Open and Close
 //	begin                  a log file that is to take the place of all others; a log that begins at a Base begins so
 //	reserve                64 KiB that are freed when a full device would keep a damage report from being written
 //	lock                   locked (flock) by the process that owns the log
@@ -95,7 +95,7 @@
 //
 // # Order of writes
 //
-//	append    data (pwrite, no metadata of the file system changes)
+//	append    data, and zeros over those of the last block (pwritev, no metadata of the file system changes, nothing is read)
 //	sync      fdatasync; then the slot "mark", which the next fdatasync takes along
 //	next file seal of the full one, fdatasync | header, History and slot of a spare file, fdatasync | rename, sync directory |
 //	          slot "cont" of the full one, fdatasync

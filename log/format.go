@@ -16,7 +16,6 @@ import (
 
 const (
 	formatVersion = 1
-	blockSize     = 4 << 10  // metadata is laid out in blocks of so many bytes
 	maxPageSize   = 16 << 10 // bytes of the data part under one checksum, less in smaller files
 	slotSize      = 64
 	digestSize    = 76 // an xxhash.Digest as MarshalBinary writes it
@@ -32,7 +31,7 @@ const (
 	DefaultFileSize = 64 << 20
 
 	_ = uint(-(DefaultFileSize % maxPageSize)) // pages fill a file exactly
-	_ = uint(blockSize - headerFixed - 2 - 2*maxName)
+	_ = uint(BlockSize - headerFixed - 2 - 2*maxName)
 )
 
 var (
@@ -52,7 +51,7 @@ type layout struct {
 func layoutOf(dataSize int64) layout {
 	pageSize := min(dataSize, maxPageSize)
 	pages := int(dataSize / pageSize)
-	sealAt := dataSize + 2*blockSize
+	sealAt := dataSize + 2*BlockSize
 	return layout{
 		dataSize:  dataSize,
 		pageSize:  pageSize,
@@ -63,17 +62,17 @@ func layoutOf(dataSize int64) layout {
 }
 
 // slotAt returns where the slot of that sequence lies: two slots take turns, each in a block of its own.
-func (y layout) slotAt(sequence uint64) int64 { return y.dataSize + int64(sequence%2)*blockSize }
+func (y layout) slotAt(sequence uint64) int64 { return y.dataSize + int64(sequence%2)*BlockSize }
 
 // sealBlocks returns the size of the blocks that hold the seal.
 func (y layout) sealBlocks() int64 { return y.historyAt - y.sealAt }
 
 // fileSize returns the length of a file whose header lists spans History entries.
 func (y layout) fileSize(spans int) int64 {
-	return y.historyAt + max(blockSize, roundUp(int64(spans)*spanSize)) + blockSize
+	return y.historyAt + max(BlockSize, roundUp(int64(spans)*spanSize)) + BlockSize
 }
 
-func roundUp(n int64) int64 { return (n + blockSize - 1) / blockSize * blockSize }
+func roundUp(n int64) int64 { return (n + BlockSize - 1) / BlockSize * BlockSize }
 
 func checkDataSize(n int64) error {
 	if n < MinFileSize || n > MaxFileSize || bits.OnesCount64(uint64(n)) != 1 {
@@ -113,14 +112,14 @@ func (h *header) encode(size int64) []byte {
 		binary.LittleEndian.PutUint64(b[i*spanSize:], uint64(span.Epoch))
 		binary.LittleEndian.PutUint64(b[i*spanSize+8:], uint64(span.From))
 	}
-	p := b[len(b)-blockSize:]
+	p := b[len(b)-BlockSize:]
 	copy(p, headerMagic[:])
 	binary.LittleEndian.PutUint32(p[8:], formatVersion)
 	binary.LittleEndian.PutUint64(p[16:], uint64(h.base))
 	binary.LittleEndian.PutUint64(p[24:], uint64(h.dataSize))
 	binary.LittleEndian.PutUint32(p[32:], uint32(y.pageSize))
 	binary.LittleEndian.PutUint32(p[36:], uint32(len(h.history)))
-	binary.LittleEndian.PutUint32(p[40:], crc32.Checksum(b[:len(b)-blockSize], castagnoli))
+	binary.LittleEndian.PutUint32(p[40:], crc32.Checksum(b[:len(b)-BlockSize], castagnoli))
 	binary.LittleEndian.PutUint32(p[44:], h.headSum)
 	binary.LittleEndian.PutUint64(p[48:], uint64(h.frameStart))
 	binary.LittleEndian.PutUint64(p[56:], uint64(h.firstFrame))
@@ -155,7 +154,7 @@ func decodeHeader(p []byte, length int64) (header, int, uint32, error) {
 		return header{}, 0, 0, fmt.Errorf("%w: %s", errBadHeader, fmt.Sprintf(format, a...))
 	}
 	switch {
-	case len(p) != blockSize || [8]byte(p[:8]) != headerMagic:
+	case len(p) != BlockSize || [8]byte(p[:8]) != headerMagic:
 		return bad("no log file")
 	case blockSum(p) != binary.LittleEndian.Uint32(p[12:]):
 		return bad("checksum differs")
@@ -181,7 +180,7 @@ func decodeHeader(p []byte, length int64) (header, int, uint32, error) {
 	spans := int(binary.LittleEndian.Uint32(p[36:]))
 	y := h.layout()
 	switch {
-	case binary.LittleEndian.Uint32(p[32:]) != uint32(y.pageSize) || spans > smr.MaxHistory || y.fileSize(spans) > length || length > y.fileSize(smr.MaxHistory) || length%blockSize != 0:
+	case binary.LittleEndian.Uint32(p[32:]) != uint32(y.pageSize) || spans > smr.MaxHistory || y.fileSize(spans) > length || length > y.fileSize(smr.MaxHistory) || length%BlockSize != 0:
 		return bad("%d bytes of data, %d spans of History in a file of %d bytes", h.dataSize, spans, length)
 	case h.frameStart > h.base || h.firstFrame < h.base || (h.frameStart == h.base) != (h.firstFrame == h.base):
 		return bad("base %d in a frame from %d to %d", h.base, h.frameStart, h.firstFrame)

@@ -2,6 +2,9 @@ package log
 
 import "io"
 
+// BlockSize is the unit of WriteBlocks and WriteZeros, in bytes, and that in which metadata is laid out.
+const BlockSize = 4 << 10
+
 // Label names the purpose of a file-system call, so that a test can fail, delay or cut at exactly that one
 // and an error can say what was being done.
 type Label string
@@ -20,6 +23,7 @@ const (
 	LabelScan          Label = "scan last log file"
 	LabelAppend        Label = "append frames"
 	LabelWriteBack     Label = "write frames back"
+	LabelRelease       Label = "release the file before from memory"
 	LabelSync          Label = "sync frames"
 	LabelMark          Label = "write durable mark"
 	LabelSyncMark      Label = "sync durable mark"
@@ -78,6 +82,9 @@ type FS interface {
 	Rename(label Label, source, target string) error
 	// Remove removes a name; durable after SyncDir. Who has the file open keeps its bytes.
 	Remove(label Label, name string) error
+	// Release tells the system that size bytes at offset at of the file name, which were synced, need not stay in memory; size 0 means all there are. It promises
+	// nothing, and fails silently.
+	Release(label Label, name string, at, size int64)
 	// SyncDir makes the names in dir durable.
 	SyncDir(label Label, dir string) error
 	// Lock takes the exclusive lock that the file name stands for, made if missing, or fails at once if another
@@ -92,6 +99,12 @@ type File interface {
 	ReadAt(label Label, p []byte, at int64) (int, error)
 	// WriteAt writes all of p at offset at, or returns an error.
 	WriteAt(label Label, p []byte, at int64) error
+	// WriteBlocks is WriteAt of p and of zeros behind it, to the end of the last block of BlockSize that p touches. The file must be that long, and hold zeros
+	// there: the system then need not read what is not in memory of that block.
+	WriteBlocks(label Label, p []byte, at int64) error
+	// WriteZeros writes size bytes of zero at offset at, both multiples of BlockSize. They take no memory where the system can do without, and need a Sync as
+	// all others.
+	WriteZeros(label Label, at, size int64) error
 	// Allocate makes the file size bytes long and reserves the space; bytes that are new read as zero.
 	Allocate(label Label, size int64) error
 	// Size returns the length in bytes.

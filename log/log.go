@@ -154,6 +154,7 @@ type tail struct {
 	file     File
 	sequence uint64   // of the newest slot
 	pages    []uint32 // CRC32C of each page as far as it is written; the last one is partial
+	released int64    // bytes of the file before that need not be in memory any more
 	written  int64    // bytes of the file that the system was told to write back, in modes that do not sync what they append
 }
 

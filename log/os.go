@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sort"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -86,6 +87,14 @@ func (OS) Remove(label Label, name string) error {
 		return fmt.Errorf("%s: %w", label, err)
 	}
 	return nil
+}
+
+// Release implements FS.
+func (OS) Release(label Label, name string, at, size int64) {
+	if f, err := openOS(label, name, unix.O_RDONLY); err == nil {
+		_ = unix.Fadvise(f.(*osFile).fd, at, size, unix.FADV_DONTNEED)
+		_ = f.Close()
+	}
 }
 
 // SyncDir implements FS.
@@ -177,6 +186,74 @@ func (f *osFile) WriteAt(label Label, p []byte, at int64) error {
 		p, at = p[n:], at+int64(n)
 	}
 	return nil
+}
+
+// WriteBlocks implements File.
+func (f *osFile) WriteBlocks(label Label, p []byte, at int64) error {
+	end := at + int64(len(p))
+	parts := [2][]byte{p, zeros()[:roundUp(end)-end]}
+	for at < end {
+		n, err := unix.Pwritev(f.fd, parts[:], at)
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err != nil:
+			return f.failed(label, err)
+		case n == 0:
+			return f.failed(label, io.ErrShortWrite)
+		}
+		parts[0], at = parts[0][min(n, len(parts[0])):], at+int64(n)
+	}
+	return nil
+}
+
+// WriteZeros implements File, with O_DIRECT where the file system has it.
+func (f *osFile) WriteZeros(label Label, at, size int64) error {
+	direct := f.setDirect(true) == nil
+	if direct {
+		defer f.setDirect(false) // were that to fail, the next write would
+	}
+	for end := at + size; at < end; {
+		n, err := unix.Pwrite(f.fd, zeros()[:min(end-at, zeroPiece)], at)
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err == unix.EINVAL && direct: // blocks of the device are larger, or the file system only seemed to have it
+			if err := f.setDirect(false); err != nil {
+				return f.failed(label, err)
+			}
+			direct = false
+			continue
+		case err != nil:
+			return f.failed(label, err)
+		case n == 0:
+			return f.failed(label, io.ErrShortWrite)
+		}
+		if !direct {
+			f.WriteBack(label, at, int64(n))
+		}
+		at += int64(n)
+	}
+	return nil
+}
+
+// zeros are zeroPiece bytes that begin a page, as writes past the page cache need them. They cannot be changed, and take no memory.
+var zeros = sync.OnceValue(func() []byte {
+	b, err := unix.Mmap(-1, 0, zeroPiece, unix.PROT_READ, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil {
+		return make([]byte, zeroPiece) // these do as well, by way of the page cache
+	}
+	return b
+})
+
+// setDirect says whether writes go past the page cache.
+func (f *osFile) setDirect(on bool) error {
+	flags := 0 // of those that can be set, a log file has no other
+	if on {
+		flags = unix.O_DIRECT
+	}
+	_, err := unix.FcntlInt(uintptr(f.fd), unix.F_SETFL, flags)
+	return err
 }
 
 func (f *osFile) Allocate(label Label, size int64) error {

@@ -196,7 +196,7 @@ func readMeta(file File, base smr.LSN) (*found, error) {
 	if err != nil {
 		return nil, err
 	}
-	return f, f.takeSlots(meta[:2*blockSize])
+	return f, f.takeSlots(meta[:2*BlockSize])
 }
 
 // readHeader reads and checks the metadata part but for the slots, with which meta begins. It reads into buffer, or into new
@@ -206,14 +206,14 @@ func readHeader(file File, label Label, base smr.LSN, buffer []byte) (f *found, 
 	if err != nil {
 		return nil, nil, err
 	}
-	if length < 2*blockSize {
+	if length < 2*BlockSize {
 		return nil, nil, damage(base, 0, "%d bytes are too few for a log file", length)
 	}
-	if len(buffer) < blockSize {
-		buffer = make([]byte, blockSize)
+	if len(buffer) < BlockSize {
+		buffer = make([]byte, BlockSize)
 	}
-	block := buffer[:blockSize]
-	if _, err := file.ReadAt(label, block, length-blockSize); err != nil {
+	block := buffer[:BlockSize]
+	if _, err := file.ReadAt(label, block, length-BlockSize); err != nil {
 		return nil, nil, err
 	}
 	h, spans, sum, err := decodeHeader(block, length)
@@ -227,7 +227,7 @@ func readHeader(file File, label Label, base smr.LSN, buffer []byte) (f *found, 
 		return nil, nil, damage(base, 0, "it says that it begins at %d", h.base)
 	}
 	f = &found{header: h, layout: h.layout()}
-	if size := length - blockSize - h.dataSize; int64(len(buffer)) < size {
+	if size := length - BlockSize - h.dataSize; int64(len(buffer)) < size {
 		meta = make([]byte, size)
 	} else {
 		meta = buffer[:size]
@@ -238,14 +238,14 @@ func readHeader(file File, label Label, base smr.LSN, buffer []byte) (f *found, 
 	if f.history, err = decodeHistory(meta[f.layout.historyAt-h.dataSize:], spans, sum, base); err != nil {
 		return nil, nil, damage(base, 0, "%v", err)
 	}
-	f.seal = decodeSeal(meta[2*blockSize:f.layout.historyAt-h.dataSize], base, f.layout.pages)
+	f.seal = decodeSeal(meta[2*BlockSize:f.layout.historyAt-h.dataSize], base, f.layout.pages)
 	return f, meta, nil
 }
 
 func (f *found) takeSlots(blocks []byte) error {
 	valid := 0
 	for i := range 2 {
-		s, ok, damaged := decodeSlot(blocks[i*blockSize:(i+1)*blockSize], f.base, i)
+		s, ok, damaged := decodeSlot(blocks[i*BlockSize:(i+1)*BlockSize], f.base, i)
 		f.repaired = f.repaired || damaged
 		if !ok {
 			continue
@@ -311,7 +311,7 @@ func (l *Log) markContinued(f *found) error {
 func writeSlotTo(file File, label Label, y layout, s slot) error {
 	var p [slotSize]byte
 	s.encode(&p)
-	block := make([]byte, blockSize) // all of it: the block may be damaged
+	block := make([]byte, BlockSize) // all of it: the block may be damaged
 	copy(block, p[:])
 	return file.WriteAt(label, block, y.slotAt(s.sequence))
 }

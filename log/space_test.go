@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"path/filepath"
+	"strconv"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -268,12 +271,112 @@ func TestNextFileIsMadeInStep(t *testing.T) {
 	must(t, l.Close())
 }
 
+// What could go wrong: the log fills the memory of the machine with what nobody reads any more; or what was just written, or was never synced, is released and read
+// from the device again.
+func TestMemoryHoldsAsMuchAsOneFile(t *testing.T) {
+	for _, mode := range []smr.SyncMode{smr.SyncAlways, smr.SyncOS} {
+		const size = 8 << 20
+		fs := watched()
+		o := optionsOf(fs, mode)
+		o.FileSize = size
+		l, _, err := log.Open(o)
+		must(t, err)
+		w := &twin{}
+		must(t, l.Append(w.epoch()))
+		for l.End() < 5*size+3<<20 {
+			must(t, l.Append(w.frame(150<<10)))
+			must(t, l.Sync())
+			if ahead := fs.released - max(0, int64(l.End())-size); ahead < -1300<<10 || ahead > 1<<20 {
+				t.Fatalf("%v: %d bytes are appended, and released up to %d", mode, l.End(), fs.released)
+			}
+		}
+		to := w.frames[len(w.frames)*7/10].LSN // a file and more goes
+		must(t, l.Rewind(to))
+		w.rewindTo(to)
+		fs.released = 0
+		for l.End() < 6*size {
+			must(t, l.Append(w.frame(150<<10)))
+		}
+		if ahead := fs.released - (int64(l.End()) - size); ahead < -1300<<10 || ahead > 1<<20 {
+			t.Errorf("%v: %d bytes are appended behind a rewind to %d, and released up to %d", mode, l.End(), to, fs.released)
+		}
+		must(t, w.check(fs, l))
+		must(t, l.Close())
+		if fs.fault != "" {
+			t.Errorf("%v: %s", mode, fs.fault)
+		}
+	}
+}
+
+// What could go wrong: writes of whole blocks, of zeros past the page cache, or behind those, leave other bytes on a real device than on a simulated one.
+func TestRealFilesHoldWhatWasWritten(t *testing.T) {
+	const size = 1 << 20
+	name := filepath.Join(t.TempDir(), "file")
+	disk, err := log.OS{}.Create("", name)
+	must(t, err)
+	defer disk.Close()
+	sim, err := simfs.New().Create("", "/file")
+	must(t, err)
+	draw := rand.New(rand.NewPCG(1, 2))
+	got, want := make([]byte, size), make([]byte, size)
+	for round := range 5 {
+		at := 0
+		for _, f := range []log.File{disk, sim} {
+			if round == 0 {
+				must(t, f.Allocate("", size))
+			}
+			must(t, f.WriteZeros("", 0, 300<<10))
+			must(t, f.WriteZeros("", 300<<10, size-300<<10))
+			must(t, f.Sync(""))
+		}
+		for at < size {
+			p := make([]byte, min(1+draw.IntN(30_000), size-at))
+			for i := range p {
+				p[i] = byte(1 + draw.IntN(255))
+			}
+			for _, f := range []log.File{disk, sim} {
+				must(t, f.WriteBlocks("", p, int64(at)))
+			}
+			if at += len(p); draw.IntN(10) == 0 {
+				must(t, disk.Sync(""))
+				must(t, disk.DropCache(""))
+				log.OS{}.Release("", name, 0, 0)
+			}
+			_, err := disk.ReadAt("", got, 0)
+			must(t, err)
+			_, err = sim.ReadAt("", want, 0)
+			must(t, err)
+			if !bytes.Equal(got, want) {
+				t.Fatalf("round %d: the files differ when %d bytes are written", round, at)
+			}
+		}
+		if length, err := disk.Size(""); err != nil || length != size {
+			t.Fatalf("%d bytes long: %v", length, err)
+		}
+	}
+	log.OS{}.Release("", name+" that is not there", 0, 0)
+}
+
 // watchedFS notes how far what was appended to each file was written back, and counts the zeros that are written into spare files.
 type watchedFS struct {
 	log.FS
 	back   map[string]int64
 	fault  string
 	zeroed atomic.Int64
+	// released is up to where the stream need not be in memory; what is released must follow.
+	released int64
+}
+
+// Release implements log.FS.
+func (fs *watchedFS) Release(label log.Label, name string, at, size int64) {
+	base, err := strconv.ParseInt(filepath.Base(name), 10, 64)
+	if from := base + at; err != nil || from < fs.released && size > 0 || from > fs.released && fs.released > 0 {
+		fs.fault = fmt.Sprintf("%d bytes at %d of %s are released, and those up to %d were: %v", size, at, name, fs.released, err)
+	}
+	if fs.released = base + at + size; size == 0 {
+		fs.released = base + 8<<20
+	}
+	fs.FS.Release(label, name, at, size)
 }
 
 func watched() *watchedFS { return &watchedFS{FS: simfs.New(), back: make(map[string]int64)} }
@@ -308,12 +411,10 @@ func (f *watchedFile) WriteBack(label log.Label, at, size int64) {
 	f.File.WriteBack(label, at, size)
 }
 
-// WriteAt implements log.File.
-func (f *watchedFile) WriteAt(label log.Label, p []byte, at int64) error {
-	if label == log.LabelSpareZero {
-		f.fs.zeroed.Add(int64(len(p)))
-	}
-	return f.File.WriteAt(label, p, at)
+// WriteZeros implements log.File.
+func (f *watchedFile) WriteZeros(label log.Label, at, size int64) error {
+	f.fs.zeroed.Add(size)
+	return f.File.WriteZeros(label, at, size)
 }
 
 func optionsOf(fs log.FS, mode smr.SyncMode) log.Options {

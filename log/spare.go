@@ -21,7 +21,7 @@ const (
 	reserveSize = 64 << 10
 	// Files are zeroed in pieces, each given to the device at once. For each byte that is appended zeroAhead are zeroed: the next file is
 	// ready when the tail is half full, and the log's own syncs never wait for a whole file.
-	zeroPiece = 128 << 10
+	zeroPiece = 256 << 10
 	zeroAhead = 2
 	// spareSpans is for how many further spans of History a spare file has room at least.
 	spareSpans = 64
@@ -284,9 +284,6 @@ func recycle(fs FS, file File, dir string, dataSize int64) error {
 	return nil
 }
 
-// zeros is never written.
-var zeros [zeroPiece]byte
-
 // errRefused: the file is not needed any more.
 var errRefused = errors.New("the log is closed")
 
@@ -298,11 +295,9 @@ func zeroFile(file File, size int64, leave *leave) error {
 		if !leave.await(at) {
 			return errRefused
 		}
-		piece := zeros[:min(size-at, zeroPiece)]
-		if err := file.WriteAt(LabelSpareZero, piece, at); err != nil {
+		if err := file.WriteZeros(LabelSpareZero, at, min(size-at, zeroPiece)); err != nil {
 			return err
 		}
-		file.WriteBack(LabelSpareZero, at, int64(len(piece)))
 	}
 	return file.Sync(LabelSpareSync)
 }

@@ -19,9 +19,9 @@ const (
 	maxBootID      = 64
 	stateClean     = 1 << 0
 	stateLogBegun  = 1 << 1
-	stateFileBytes = 2 * blockSize
+	stateFileBytes = 2 * BlockSize
 
-	_ = uint(blockSize - stateFixed - 4 - 2*maxName - smr.MaxNodeID - maxBootID)
+	_ = uint(BlockSize - stateFixed - 4 - 2*maxName - smr.MaxNodeID - maxBootID)
 )
 
 var stateMagic = [8]byte{'l', 's', 't', 'p', 's', 't', 'a', 't'}
@@ -125,8 +125,8 @@ func (s *StateFile) read(file File) (State, error) {
 	if _, err := file.ReadAt(LabelStateRead, b, 0); err != nil {
 		return State{}, err
 	}
-	first, firstSequence, firstErr := decodeState(b[:blockSize], 0)
-	second, secondSequence, secondErr := decodeState(b[blockSize:], 1)
+	first, firstSequence, firstErr := decodeState(b[:BlockSize], 0)
+	second, secondSequence, secondErr := decodeState(b[BlockSize:], 1)
 	switch {
 	case errors.Is(firstErr, ErrNewerFormat):
 		return State{}, firstErr
@@ -178,7 +178,7 @@ func (st *State) check() error {
 func (s *StateFile) write(file File, st State) error {
 	for range 2 {
 		s.sequence++
-		at := int64(s.sequence%2) * blockSize
+		at := int64(s.sequence%2) * BlockSize
 		if err := file.WriteAt(LabelStateWrite, s.block.encode(st, s.sequence), at); err != nil {
 			return err
 		}
@@ -280,7 +280,7 @@ func (s *StateFile) Close() error {
 // encode returns one slot, drawn in doc.go. It is overwritten by the next one.
 func (k *stateBlock) encode(st State, sequence uint64) []byte {
 	if *k == nil {
-		*k = make([]byte, blockSize)
+		*k = make([]byte, BlockSize)
 	}
 	clear(*k)
 	b := (*k)[:stateFixed]
@@ -303,7 +303,7 @@ func (k *stateBlock) encode(st State, sequence uint64) []byte {
 		b = append(b, byte(len(name)))
 		b = append(b, name...)
 	}
-	b = b[:blockSize]
+	b = b[:BlockSize]
 	binary.LittleEndian.PutUint32(b[12:], blockSum(b))
 	return b
 }

@@ -92,6 +92,20 @@ func (x fullFile) WriteAt(label log.Label, p []byte, at int64) error {
 	return x.File.WriteAt(label, p, at)
 }
 
+func (x fullFile) WriteBlocks(label log.Label, p []byte, at int64) error {
+	if err := x.f.take(); err != nil {
+		return err
+	}
+	return x.File.WriteBlocks(label, p, at)
+}
+
+func (x fullFile) WriteZeros(label log.Label, at, size int64) error {
+	if err := x.f.take(); err != nil {
+		return err
+	}
+	return x.File.WriteZeros(label, at, size)
+}
+
 func (x fullFile) Allocate(label log.Label, size int64) error {
 	if err := x.f.take(); err != nil {
 		return err

@@ -82,6 +82,20 @@ func (f *faultFile) WriteAt(label log.Label, p []byte, at int64) error {
 	return f.File.WriteAt(label, p, at)
 }
 
+func (f *faultFile) WriteBlocks(label log.Label, p []byte, at int64) error {
+	if err := f.fs.check(label); err != nil {
+		return err
+	}
+	return f.File.WriteBlocks(label, p, at)
+}
+
+func (f *faultFile) WriteZeros(label log.Label, at, size int64) error {
+	if err := f.fs.check(label); err != nil {
+		return err
+	}
+	return f.File.WriteZeros(label, at, size)
+}
+
 func (f *faultFile) Sync(label log.Label) error {
 	if err := f.fs.check(label); err != nil {
 		return err

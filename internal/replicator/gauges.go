@@ -129,13 +129,10 @@ func (f meteredFile) Sync(label log.Label) error {
 	return err
 }
 
-// WriteAt implements log.File.
-func (f meteredFile) WriteAt(label log.Label, p []byte, at int64) error {
-	if label != log.LabelAppend {
-		return f.File.WriteAt(label, p, at)
-	}
+// WriteBlocks implements log.File: it is how frames are appended.
+func (f meteredFile) WriteBlocks(label log.Label, p []byte, at int64) error {
 	began := time.Now()
-	err := f.File.WriteAt(label, p, at)
+	err := f.File.WriteBlocks(label, p, at)
 	f.gauges.writes.Observe(time.Since(began).Seconds())
 	if err == nil {
 		f.gauges.written.Add(uint64(len(p)))

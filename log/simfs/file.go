@@ -48,20 +48,50 @@ func (h *file) ReadAt(label log.Label, p []byte, at int64) (int, error) {
 func (h *file) WriteAt(label log.Label, p []byte, at int64) error {
 	h.fs.mu.Lock()
 	defer h.fs.mu.Unlock()
+	return h.write(label, p, int64(len(p)), at)
+}
+
+// WriteBlocks implements log.File. Where it would write over something, or make the file longer, it fails.
+func (h *file) WriteBlocks(label log.Label, p []byte, at int64) error {
+	h.fs.mu.Lock()
+	defer h.fs.mu.Unlock()
+	end := at + int64(len(p))
+	rest := make([]byte, (log.BlockSize-end%log.BlockSize)%log.BlockSize)
+	if end+int64(len(rest)) > h.node.size {
+		return fmt.Errorf("%s: %s: the block at %d is not all there", label, h.name, end)
+	}
+	if h.node.view.read(rest, end); len(withoutZeros(rest)) > 0 {
+		return fmt.Errorf("%s: %s: something stands behind %d", label, h.name, end)
+	}
+	return h.write(label, p, int64(len(p)+len(rest)), at)
+}
+
+// WriteZeros implements log.File.
+func (h *file) WriteZeros(label log.Label, at, size int64) error {
+	h.fs.mu.Lock()
+	defer h.fs.mu.Unlock()
+	if at%log.BlockSize != 0 || size%log.BlockSize != 0 {
+		return fmt.Errorf("%s: %s: %d bytes at %d are not whole blocks", label, h.name, size, at)
+	}
+	return h.write(label, nil, size, at)
+}
+
+// write writes p and zeros behind it, length bytes in all. Who calls it holds the lock.
+func (h *file) write(label log.Label, p []byte, length, at int64) error {
 	v, err := h.enter(label, "write")
 	if err != nil {
-		if v.Err != nil && v.Part > 0 {
-			h.node.write(p[:min(v.Part, len(p))], at)
+		if part := min(int64(v.Part), length); v.Err != nil && part > 0 {
+			h.node.write(p[:min(int64(len(p)), part)], part, at)
 		}
 		return err
 	}
-	if err := h.grow(label, at+int64(len(p))); err != nil {
+	if err := h.grow(label, at+length); err != nil {
 		return err
 	}
-	if err := h.convert(label, at+int64(len(p))); err != nil {
+	if err := h.convert(label, at+length); err != nil {
 		return err
 	}
-	h.node.write(p, at)
+	h.node.write(p, length, at)
 	return h.fs.leave(v, label)
 }
 
@@ -86,10 +116,10 @@ func (h *file) convert(label log.Label, end int64) error {
 	return nil
 }
 
-// write notes a write that is not durable yet.
-func (n *node) write(p []byte, at int64) {
-	n.size = max(n.size, at+int64(len(p)))
-	w := write{at: at, bytes: append([]byte(nil), withoutZeros(p)...), length: int64(len(p)), size: n.size}
+// write notes a write of p and zeros behind it, length bytes in all, that is not durable yet.
+func (n *node) write(p []byte, length, at int64) {
+	n.size = max(n.size, at+length)
+	w := write{at: at, bytes: append([]byte(nil), withoutZeros(p)...), length: length, size: n.size}
 	n.writes = append(n.writes, w)
 	n.view.apply(w)
 }
@@ -117,7 +147,7 @@ func (h *file) Allocate(label log.Label, size int64) error {
 	}
 	if size > h.node.size {
 		h.node.size = size
-		h.node.write(nil, size)
+		h.node.write(nil, 0, size)
 	}
 	return h.fs.leave(v, label)
 }

@@ -330,6 +330,15 @@ func (f *FS) Remove(label log.Label, name string) error {
 	return f.leave(v, label)
 }
 
+// Release implements log.FS: what is in memory and what is on the disk are the same, as nothing is released that was not synced.
+func (f *FS) Release(label log.Label, name string, _, _ int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if v, err := f.enter(label, "release", name); err == nil {
+		_ = f.leave(v, label)
+	}
+}
+
 // SyncDir implements log.FS: every pending change that touches a name in dir becomes durable, as a whole.
 func (f *FS) SyncDir(label log.Label, dir string) error {
 	f.mu.Lock()
