@@ -98,22 +98,26 @@ func (l *Log) writeBack(end int64) {
 	}
 }
 
-// releaseEvery is how many bytes are released from memory at once.
-const releaseEvery = 1 << 20
+// releaseEvery is the step in which bytes are released from memory, and releaseMost how many are in one go, behind a start or a rewind.
+const (
+	releaseEvery = 1 << 20
+	releaseMost  = 4 << 20
+)
 
 // release lets as much of the file before the tail go from memory as the tail, which ends at end, has taken of it: the log then goes on in the same pages, and
 // leaves the memory of the machine to others. Who lags by more than a file reads from the device.
 func (l *Log) release(end int64) {
 	t := l.tail
-	if end-t.released < releaseEvery || len(l.files) < 2 {
+	step := min(releaseEvery, t.size)
+	end = min(end-end%step, t.released+releaseMost) // the system keeps a page, or several that it keeps together, of which it is told a part
+	if end <= t.released || len(l.files) < 2 {
 		return
 	}
 	at, size := t.released, end-t.released
-	if t.released = end; t.size-end < releaseEvery {
-		size, t.released = 0, t.size // with what lies behind the data
+	if t.released = end; end == t.size {
+		size = 0 // with what lies behind the data
 	}
-	before := l.files[len(l.files)-2]
-	l.fs.Release(LabelRelease, l.path(fileName(before.base)), at, size)
+	l.fs.Release(LabelRelease, l.path(fileName(l.files[len(l.files)-2].base)), at, size)
 }
 
 // tally takes bytes of the tail at lsn into the page checksums and the digest.
@@ -201,14 +205,15 @@ func (l *Log) headerAt(base smr.LSN, frames []byte) *header {
 	return h
 }
 
-// describe makes h and the durable mark of a spare file durable.
+// describe makes h and the durable mark of a spare file durable. Both slots are written, so that the system need not read what is there.
 func (l *Log) describe(s spare, h *header, mark slot) error {
 	y := h.layout()
 	if err := s.file.WriteAt(LabelActivate, h.encode(s.size), y.historyAt); err != nil {
 		return err
 	}
-	mark.encode(&l.scratch)
-	if err := s.file.WriteAt(LabelActivate, l.scratch[:], y.slotAt(mark.sequence)); err != nil {
+	var slots [2 * BlockSize]byte
+	mark.encode((*[slotSize]byte)(slots[y.slotAt(mark.sequence)-y.dataSize:]))
+	if err := s.file.WriteAt(LabelActivate, slots[:], y.dataSize); err != nil {
 		return err
 	}
 	return s.file.Sync(LabelActivateSync)

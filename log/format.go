@@ -31,6 +31,7 @@ const (
 	DefaultFileSize = 64 << 20
 
 	_ = uint(-(DefaultFileSize % maxPageSize)) // pages fill a file exactly
+	_ = uint(-(MinFileSize % BlockSize))       // zeros behind what is appended never reach the metadata
 	_ = uint(BlockSize - headerFixed - 2 - 2*maxName)
 )
 

@@ -92,7 +92,7 @@ type FS interface {
 	Lock(label Label, name string) (io.Closer, error)
 }
 
-// File is an open file. Arguments are not kept. ReadAt may be called beside everything else; other calls come
+// File is an open file. Arguments are not kept. ReadAt may be called beside everything else but WriteZeros; other calls come
 // from one goroutine at a time.
 type File interface {
 	// ReadAt fills p from offset at, or returns an error: io.EOF or io.ErrUnexpectedEOF if the file ends before.

@@ -229,19 +229,17 @@ func (f *osFile) WriteZeros(label Label, at, size int64) error {
 		case n == 0:
 			return f.failed(label, io.ErrShortWrite)
 		}
-		if !direct {
-			f.WriteBack(label, at, int64(n))
-		}
+		f.WriteBack(label, at, int64(n)) // some file systems take them into memory without a word
 		at += int64(n)
 	}
 	return nil
 }
 
-// zeros are zeroPiece bytes that begin a page, as writes past the page cache need them. They cannot be changed, and take no memory.
+// zeros are zeroPiece bytes that begin a page, as writes past the page cache need them. They take no memory, and nobody writes to them.
 var zeros = sync.OnceValue(func() []byte {
 	b, err := unix.Mmap(-1, 0, zeroPiece, unix.PROT_READ, unix.MAP_PRIVATE|unix.MAP_ANON)
 	if err != nil {
-		return make([]byte, zeroPiece) // these do as well, by way of the page cache
+		return make([]byte, zeroPiece) // where these begin elsewhere they go by way of the page cache
 	}
 	return b
 })

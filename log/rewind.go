@@ -215,12 +215,11 @@ func (l *Log) carryOut(file File, f *found, above []smr.LSN) error {
 // zeroUsed writes zeros over the pieces of [from, end) that hold anything else.
 func zeroUsed(file File, from, end int64) error {
 	buf := make([]byte, min(end-from, zeroPiece))
-	zeros := make([]byte, len(buf))
 	return eachPiece(file, LabelRewindRead, from, end, buf, func(piece []byte, at int64) error {
 		if allZero(piece) {
 			return nil
 		}
-		return file.WriteAt(LabelRewindZero, zeros[:len(piece)], at)
+		return file.WriteAt(LabelRewindZero, zeros()[:len(piece)], at)
 	})
 }
 

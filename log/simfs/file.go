@@ -51,27 +51,20 @@ func (h *file) WriteAt(label log.Label, p []byte, at int64) error {
 	return h.write(label, p, int64(len(p)), at)
 }
 
-// WriteBlocks implements log.File. Where it would write over something, or make the file longer, it fails.
+// WriteBlocks implements log.File. It panics where zeros would be written over something, or behind the end of the file.
 func (h *file) WriteBlocks(label log.Label, p []byte, at int64) error {
 	h.fs.mu.Lock()
 	defer h.fs.mu.Unlock()
 	end := at + int64(len(p))
-	rest := make([]byte, (log.BlockSize-end%log.BlockSize)%log.BlockSize)
-	if end+int64(len(rest)) > h.node.size {
-		return fmt.Errorf("%s: %s: the block at %d is not all there", label, h.name, end)
-	}
-	if h.node.view.read(rest, end); len(withoutZeros(rest)) > 0 {
-		return fmt.Errorf("%s: %s: something stands behind %d", label, h.name, end)
-	}
-	return h.write(label, p, int64(len(p)+len(rest)), at)
+	return h.write(label, p, (end+log.BlockSize-1)/log.BlockSize*log.BlockSize-at, at)
 }
 
-// WriteZeros implements log.File.
+// WriteZeros implements log.File. It panics where they are not whole blocks.
 func (h *file) WriteZeros(label log.Label, at, size int64) error {
 	h.fs.mu.Lock()
 	defer h.fs.mu.Unlock()
 	if at%log.BlockSize != 0 || size%log.BlockSize != 0 {
-		return fmt.Errorf("%s: %s: %d bytes at %d are not whole blocks", label, h.name, size, at)
+		panic(fmt.Sprintf("%s: %s: %d bytes at %d are not whole blocks", label, h.name, size, at))
 	}
 	return h.write(label, nil, size, at)
 }
@@ -91,8 +84,22 @@ func (h *file) write(label log.Label, p []byte, length, at int64) error {
 	if err := h.convert(label, at+length); err != nil {
 		return err
 	}
+	if padding := length - int64(len(p)); p != nil && padding > 0 {
+		h.node.mustBeZero(h.name, at+int64(len(p)), padding)
+	}
 	h.node.write(p, length, at)
 	return h.fs.leave(v, label)
+}
+
+// mustBeZero panics unless there are size zeros at offset at.
+func (n *node) mustBeZero(name string, at, size int64) {
+	if at+size > n.size {
+		panic(fmt.Sprintf("%s ends at %d, and the block at %d is not all there", name, n.size, at))
+	}
+	b := make([]byte, size)
+	if n.view.read(b, at); len(withoutZeros(b)) > 0 {
+		panic(fmt.Sprintf("%s: something stands at %d, where zeros are to be", name, at))
+	}
 }
 
 // grow checks that the file may become that long.

@@ -330,13 +330,18 @@ func (f *FS) Remove(label log.Label, name string) error {
 	return f.leave(v, label)
 }
 
-// Release implements log.FS: what is in memory and what is on the disk are the same, as nothing is released that was not synced.
+// Release implements log.FS: as DropCache of the whole file. What waits to be synced stays.
 func (f *FS) Release(label log.Label, name string, _, _ int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if v, err := f.enter(label, "release", name); err == nil {
-		_ = f.leave(v, label)
+	v, err := f.enter(label, "release", name)
+	if err != nil {
+		return
 	}
+	if n := f.names[filepath.Clean(name)]; n != nil && n.lost != nil {
+		n.forget()
+	}
+	_ = f.leave(v, label)
 }
 
 // SyncDir implements log.FS: every pending change that touches a name in dir becomes durable, as a whole.
