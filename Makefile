@@ -66,7 +66,7 @@ sim-long: ## The same for MIN minutes; fails as well if a rare branch was never 
 explore: ## Search every state of small groups with the real cores (about 20 minutes; EXPLOREFLAGS='-explore.seconds=60' for less)
 	$(GO) test ./internal/explore -run 'Scopes|Mutants' -v -tags mutants -timeout 180m -explore.full $(EXPLOREFLAGS)
 
-mutants: ## Plant errors in the real code, measure how soon each is found, write docs/mutants.md (about ten minutes)
+mutants: ## Plant errors in the real code, measure how soon each is found, write docs/mutants.md (about five minutes)
 	$(GO) run -tags mutants ./cmd/smrmutants -record -page docs/mutants.md $(MUTANTFLAGS)
 
 mutants-quick: ## Every planted error must still be found: what is known to find it comes first (a minute)

@@ -25,7 +25,7 @@ func run(args []string, out, problems io.Writer) int {
 	known := flags.String("known", "internal/score/testdata/known.json", "file of the known seeds")
 	page := flags.String("page", "", "page whose table is replaced; empty: only printed")
 	only := flags.String("only", "", "names of rows, separated by commas, not with -page; empty: all")
-	schedules := flags.Uint64("schedules", 3000, "the simulator gives up after so many")
+	schedules := flags.Uint64("schedules", 5000, "the simulator gives up after so many")
 	states := flags.Int("states", 3_000_000, "the explorer gives up after so many")
 	shrink := flags.Bool("shrink", false, "with -quick: make the faults of what is found fewer all the same")
 	workers := flags.Int("workers", runtime.NumCPU(), "schedules at a time")

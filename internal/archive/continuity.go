@@ -20,36 +20,37 @@ type Own struct {
 	Start, Safe, End smr.LSN
 }
 
-// Continuity tells whether what is archived goes on in a replica's log: whether the newest range is a part of it, or of another history, which a recovery by force has given
+// continuity tells whether what is archived goes on in a replica's log: whether the newest range is a part of it, or of another history, which a recovery by force has given
 // up. It holds for one archive while one replica leads; the zero value has seen nothing.
-type Continuity struct {
+type continuity struct {
 	fits, alien Span // ranges that are known to be a part of the log, and not to be
 }
 
-// Accept notes that a range is a part of the log.
-func (c *Continuity) Accept(s Span) { c.fits = s }
+// accept notes that a range is a part of the log.
+func (c *continuity) accept(s Span) { c.fits = s }
 
-// Broken reports whether the newest range holds what the log does not have. An error, of the archive or of own.Reader, says that it cannot be told.
-func (c *Continuity) Broken(ctx context.Context, l *Log, newest Span, own Own) (bool, error) {
+// judge says whether the newest range is a part of the log: Continues, Undecided or Broken. An error, of the archive or of own.Reader, says that it cannot be told.
+func (c *continuity) judge(ctx context.Context, l *Log, newest Span, own Own) (Finding, error) {
 	switch {
 	case newest.End == 0 || newest == c.fits:
-		return false, nil
+		return Continues, nil
 	case newest.End > own.End:
-		return true, nil
-	case newest.End > own.Safe: // nothing is archived until more is known to be committed
-		return false, nil
+		return Broken, nil
+	case newest.End > own.Safe:
+		return Undecided, nil
 	case newest == c.alien:
-		return true, nil
+		return Broken, nil
 	}
 	differs, err := l.differs(ctx, newest, own)
 	switch {
 	case err != nil:
+		return Undecided, err
 	case differs:
 		c.alien = newest
-	default:
-		c.fits = newest
+		return Broken, nil
 	}
-	return differs, err
+	c.fits = newest
+	return Continues, nil
 }
 
 var errSeen = errors.New("enough was seen")

@@ -72,22 +72,22 @@ func TestContinuity(t *testing.T) {
 		span     Span
 		own      Own
 		bad      smr.LSN // 0: the log can be read
-		broken   bool
+		want     Finding
 		err      error
 		looks    int // how often two questions read the log frame by frame
 	}{
-		"the archive is empty":                 {own, Span{}, all, 0, false, nil, 0},
-		"a part of the log":                    {own, Span{0, second.End()}, all, 0, false, nil, 0},
-		"a part that begins inside of a frame": {own, Span{middle, own.end()}, all, 0, false, nil, 0},
-		"a frame differs":                      {other, Span{0, own.end()}, all, 0, true, nil, 1},
-		"the frame that differs lies below":    {other, Span{middle, own.end()}, all, 0, false, nil, 0},
-		"only the head of a frame is archived": {other, Span{0, second.LSN + smr.HeaderSize}, all, 0, true, nil, 1},
-		"beyond the log":                       {own, Span{0, own.end()}, Own{Reader: own, End: third.End(), Safe: third.End()}, 0, true, nil, 0},
-		"beyond what is known to be committed": {other, Span{0, own.end()}, Own{Reader: own, End: own.end(), Safe: third.End()}, 0, false, nil, 0},
-		"below where the log begins":           {other, Span{0, second.End()}, Own{Reader: own, Start: second.End(), End: own.end(), Safe: own.end()}, 0, false, nil, 0},
-		"from below where the log begins":      {other, Span{0, own.end()}, Own{Reader: own, Start: second.End(), End: own.end(), Safe: own.end()}, 0, false, nil, 0},
-		"the log is damaged":                   {own, Span{0, own.end()}, all, middle, false, errUnreadable, 2},
-		"it differs below the damage":          {other, Span{0, own.end()}, all, middle, true, nil, 1},
+		"the archive is empty":                 {own, Span{}, all, 0, Continues, nil, 0},
+		"a part of the log":                    {own, Span{0, second.End()}, all, 0, Continues, nil, 0},
+		"a part that begins inside of a frame": {own, Span{middle, own.end()}, all, 0, Continues, nil, 0},
+		"a frame differs":                      {other, Span{0, own.end()}, all, 0, Broken, nil, 1},
+		"the frame that differs lies below":    {other, Span{middle, own.end()}, all, 0, Continues, nil, 0},
+		"only the head of a frame is archived": {other, Span{0, second.LSN + smr.HeaderSize}, all, 0, Broken, nil, 1},
+		"beyond the log":                       {own, Span{0, own.end()}, Own{Reader: own, End: third.End(), Safe: third.End()}, 0, Broken, nil, 0},
+		"beyond what is known to be committed": {other, Span{0, own.end()}, Own{Reader: own, End: own.end(), Safe: third.End()}, 0, Undecided, nil, 0},
+		"below where the log begins":           {other, Span{0, second.End()}, Own{Reader: own, Start: second.End(), End: own.end(), Safe: own.end()}, 0, Continues, nil, 0},
+		"from below where the log begins":      {other, Span{0, own.end()}, Own{Reader: own, Start: second.End(), End: own.end(), Safe: own.end()}, 0, Continues, nil, 0},
+		"the log is damaged":                   {own, Span{0, own.end()}, all, middle, Undecided, errUnreadable, 2},
+		"it differs below the damage":          {other, Span{0, own.end()}, all, middle, Broken, nil, 1},
 	} {
 		_, l, _ := openTest(t)
 		ctx := context.Background()
@@ -101,18 +101,18 @@ func TestContinuity(t *testing.T) {
 		if c.bad > 0 {
 			own.bad = c.bad
 		}
-		var continuity Continuity
+		var judge continuity
 		for range 2 {
-			if broken, err := continuity.Broken(ctx, l, c.span, c.own); broken != c.broken || !errors.Is(err, c.err) {
-				t.Errorf("%s: broken %v, %v", name, broken, err)
+			if found, err := judge.judge(ctx, l, c.span, c.own); found != c.want || !errors.Is(err, c.err) {
+				t.Errorf("%s: %d, %v", name, found, err)
 			}
 		}
 		if own.walks != c.looks {
 			t.Errorf("%s: the log was walked %d times", name, own.walks)
 		}
-		continuity.Accept(c.span)
-		if broken, err := continuity.Broken(ctx, l, c.span, Own{Reader: own}); broken || err != nil {
-			t.Errorf("%s: accepted, and then broken %v, %v", name, broken, err)
+		judge.accept(c.span)
+		if found, err := judge.judge(ctx, l, c.span, Own{Reader: own}); found != Continues || err != nil {
+			t.Errorf("%s: accepted, and then %d, %v", name, found, err)
 		}
 	}
 	own.bad = own.end()
@@ -125,7 +125,7 @@ func TestContinuity(t *testing.T) {
 	if err := os.Remove(filepath.Join(root, filepath.FromSlash(l.objectName(&r)))); err != nil {
 		t.Fatal(err)
 	}
-	if broken, err := new(Continuity).Broken(context.Background(), l, span, all); broken || !errors.Is(err, ErrDamaged) {
-		t.Errorf("a damaged range: broken %v, %v", broken, err)
+	if found, err := new(continuity).judge(context.Background(), l, span, all); found != Undecided || !errors.Is(err, ErrDamaged) {
+		t.Errorf("a damaged range: %d, %v", found, err)
 	}
 }

@@ -369,7 +369,7 @@ func (d *doctor) checkArchive(context.Context) {
 			text := fmt.Sprintf("what was committed until %v ago is archived, %s of log are not", age.Round(time.Second), size(state.GetArchiveLagBytes()))
 			if age > archiveAge && state.GetArchiveLagBytes() > 0 {
 				d.say(diagnosis{severityWarning, "archive", subject, text, "after a loss of all replicas that much is gone, and the log of the master is not trimmed meanwhile",
-					"look into the log of the master's replicator (msg=\"archive failed\"): is there room, and is the place reachable?"})
+					"look into the log of the master's replicator (msg=archive): is there room, and is the place reachable?"})
 			} else {
 				d.fine("archive", subject, "%s", text)
 			}

@@ -163,6 +163,8 @@ const (
 	RestoredKeepsHistory
 	// RestoreBeyond: a restore goes one frame beyond its target.
 	RestoreBeyond
+	// ArchiveUnsettled: a new master archives behind a range that was not held against its log yet.
+	ArchiveUnsettled
 	// ClusterUnchecked: a peer of another cluster is not refused.
 	ClusterUnchecked
 
@@ -188,8 +190,8 @@ var names = [count]string{
 	LogStartUnsaved: "log-start-unsaved", ImageOfAny: "image-of-any", HearsayKept: "hearsay-kept", ReadUnproved: "read-unproved",
 	OutcastFollows: "outcast-follows", LeaveUnwaited: "leave-unwaited",
 	RestoredKeepsID: "restored-keeps-id", RestoredKeepsHistory: "restored-keeps-history", RestoreBeyond: "restore-beyond",
-	ClusterUnchecked: "cluster-unchecked",
-	LeaseNotAwaited:  "lease-not-awaited", LeaseForgotten: "lease-forgotten", LeaseFromReceipt: "lease-from-receipt",
+	ArchiveUnsettled: "archive-unsettled", ClusterUnchecked: "cluster-unchecked",
+	LeaseNotAwaited: "lease-not-awaited", LeaseForgotten: "lease-forgotten", LeaseFromReceipt: "lease-from-receipt",
 	LeaseNoJointRule: "lease-no-joint-rule", LeaseNoBound: "lease-no-bound", LeaseSleeps: "lease-sleeps", LeaseAtSafe: "lease-at-safe",
 }
 

@@ -17,14 +17,13 @@ import (
 const (
 	// archiveRound is how often the archiver looks what has been committed.
 	archiveRound = time.Second
-	// archiveListRounds is how often one that does not write looks how far the archive is, in rounds.
-	archiveListRounds = 10
 	// archiveRange is about how many bytes go into one range of the archive.
 	archiveRange = 16 << 20
 	// archiveIdle is how many times longer what holds no request waits.
 	archiveIdle = 10
-	// archiveComplaint is the least distance between two complaints.
+	// archiveComplaint is the least distance between two complaints of the same, archiveOther between two others.
 	archiveComplaint = time.Minute
+	archiveOther     = time.Second
 	// archivePatience bounds what is archived while the process ends.
 	archivePatience = 5 * time.Second
 )
@@ -79,20 +78,18 @@ type archiver struct {
 	log    *archive.Log // nil until it could be opened
 	reader *log.Reader
 
-	archived atomic.Uint64 // LSN: the archive reaches so far
+	archived atomic.Uint64 // LSN: the archive reaches so far, as reach has it
 	held     atomic.Uint64 // LSN: the highest that hold has returned
 
 	failures atomic.Uint64 // rounds that failed
 	gaps     atomic.Uint64
 	proven   atomic.Int64 // Unix milliseconds: everything that was committed then is archived
 
-	pending    mark               // everything below was committed then; zero: nothing is waited for
-	known      bool               // archived was looked up
-	continuity archive.Continuity // of this reign
-	doubts     int                // rounds, one behind the other, in which the archive had what this log does not have
-	rounds     int
+	pending    mark // everything below was committed then; zero: nothing is waited for
+	reach      archive.Reach
 	began      time.Time // when the oldest byte that is not archived was first seen
 	complained time.Time
+	complaint  string // the last one
 }
 
 // newArchiver returns nil if nothing is to be archived.
@@ -164,14 +161,17 @@ func (a *archiver) complain(err error) {
 	}
 	lag := a.lag()
 	tooFar := lag > a.o.LagBytes
-	if err == nil && !tooFar || time.Since(a.complained) < archiveComplaint {
+	if err == nil && !tooFar {
 		return
 	}
-	a.complained = time.Now()
 	text := fmt.Sprintf("the archive lags by more than %d bytes: the log is trimmed nevertheless, and the archive will have a gap", a.o.LagBytes)
 	if err != nil {
 		text = err.Error()
 	}
+	if since := time.Since(a.complained); since < archiveOther || text == a.complaint && since < archiveComplaint {
+		return
+	}
+	a.complained, a.complaint = time.Now(), text
 	a.node.cfg.Logger.Error("archive", "group", a.node.cfg.Group, "node", a.node.cfg.Node, "lsn", a.archived.Load(), "lag_bytes", lag, "error", text)
 }
 
@@ -191,15 +191,11 @@ func (a *archiver) round(ctx context.Context, all bool) error {
 		a.pending = mark{status.Safe, time.Now()}
 	}
 	defer a.prove()
-	if !a.known || !status.Leading || a.rounds%archiveListRounds == 0 {
-		switch err := a.list(ctx, &status); {
-		case errors.Is(err, errDoubt):
-			return nil
-		case err != nil:
+	if a.reach.Due(status.Leading) {
+		if may, err := a.look(ctx, &status); err != nil || !may {
 			return err
 		}
 	}
-	a.rounds++
 	if !status.Leading {
 		a.began = time.Time{}
 		return nil
@@ -212,55 +208,24 @@ func (a *archiver) round(ctx context.Context, all bool) error {
 	}
 }
 
-// errDoubt: the archive has more than this log, perhaps because another replica leads and this one has not heard of it yet. The next round tells.
-var errDoubt = errors.New("the archive has what this log does not have")
-
-// list looks how far the archive is.
-func (a *archiver) list(ctx context.Context, status *replica.Status) error {
-	newest, err := a.log.Newest(ctx)
-	if err != nil {
-		return err
-	}
-	if !status.Leading {
-		a.continuity = archive.Continuity{} // by the next reign the folder may be another one
-		a.archived.Store(uint64(newest.End))
-		a.known = true
-		return nil
-	}
-	if err := a.belongs(ctx, status, newest); err != nil {
-		a.known = false
-		if a.doubts++; a.doubts == 1 {
-			return errDoubt
-		}
-		a.archived.Store(0)
-		return err
-	}
-	a.doubts = 0
-	a.archived.Store(max(uint64(newest.End), a.archived.Load()))
-	a.known = true
-	return nil
-}
-
-// belongs says so if the archive has what this log, whose replica leads, does not have. One archive keeps one history: what follows would not fit behind it, and what was
-// committed instead would never be archived.
-func (a *archiver) belongs(ctx context.Context, status *replica.Status, newest archive.Span) error {
-	broken, err := a.continuity.Broken(ctx, a.log, newest, archive.Own{Reader: a.reader, Start: status.Start, Safe: status.Safe, End: status.End})
-	switch {
-	case errors.Is(err, archive.ErrDamaged) || errors.Is(err, log.ErrCorrupt) || errors.Is(err, log.ErrTrimmed):
-		a.continuity.Accept(newest) // what cannot be read, there (`smrctl backup verify` says so) or here, tells nothing
-	case err != nil:
-		return fmt.Errorf("compare the log with the archive: %w", err)
-	case broken:
-		return fmt.Errorf("the archive reaches LSN %d and holds what this group's log does not have: a recovery by force has given it up, or it was another group of that name. "+
+// look looks how far the archive is. It reports whether this log may be archived behind it, if the replica leads.
+func (a *archiver) look(ctx context.Context, status *replica.Status) (bool, error) {
+	finding, newest, err := a.reach.Look(ctx, a.log, status.Leading, archive.Own{Reader: a.reader, Start: status.Start, Safe: status.Safe, End: status.End})
+	a.archived.Store(uint64(a.reach.End()))
+	switch finding {
+	case archive.Continues, archive.Unreadable: // of the archive, `smrctl backup verify` says what is damaged
+		return true, nil
+	case archive.Broken:
+		return false, fmt.Errorf("the archive reaches LSN %d and holds what this group's log does not have: a recovery by force has given it up, or it was another group of that name. "+
 			"Nothing is archived, so that the two do not mix: move the folder %s of the archive away (it is all that is left of lost writes), or name another archive",
 			newest.End, archive.Folder(a.node.cfg.Cluster, a.node.cfg.Group))
 	}
-	return nil
+	return false, err
 }
 
 // prove notes up to when everything that was committed is archived.
 func (a *archiver) prove() {
-	if a.known && a.pending.lsn <= smr.LSN(a.archived.Load()) {
+	if a.reach.Known() && a.pending.lsn <= smr.LSN(a.archived.Load()) {
 		a.proven.Store(a.pending.at.UnixMilli())
 		a.pending = mark{}
 	}
@@ -306,8 +271,8 @@ func (a *archiver) append(ctx context.Context, start, safe smr.LSN, all bool) (m
 	if err != nil {
 		return false, err
 	}
-	a.archived.Store(uint64(r.End))
-	a.continuity.Accept(archive.Span{From: r.From, End: r.End})
+	a.reach.Appended(archive.Span{From: r.From, End: r.End})
+	a.archived.Store(uint64(a.reach.End()))
 	a.began = time.Time{}
 	return r.End < safe, ctx.Err()
 }

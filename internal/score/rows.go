@@ -159,6 +159,7 @@ func diskRows() []Row {
 		{Off: []mutant.Name{mutant.RestoredKeepsHistory}, Rule: "S1", Text: "the log of a restored cluster names the epochs of the one that was archived",
 			Harmless: "a replica has promised the last epoch of its log: elections go on until they have a higher one (S2)"},
 		row(mutant.RestoreBeyond, "restore", "a restore executes one frame beyond its target"),
+		row(mutant.ArchiveUnsettled, "archive", "a new master archives behind a range that was not held against its log"),
 		row(mutant.ClusterUnchecked, "cluster id", "a peer of another cluster is not refused"),
 	}
 }

@@ -25,11 +25,40 @@ type archiving struct {
 	log    *archive.Log
 	list   []backup.Backup // of images, oldest first
 	images map[smr.LSN]*image
+
+	ranges  []archived       // in the order in which they were archived
+	matches map[*lineage]int // so many of the first ranges are known to be a part of that stream; -1: one of them is not
+}
+
+// archived is a range of the archive.
+type archived struct {
+	from  smr.LSN
+	bytes []byte
 }
 
 func newArchiving(cluster string) *archiving {
 	store := &memoryStore{objects: make(map[string][]byte)}
-	return &archiving{store: store, log: archive.OpenLog(store, cluster, groupName), images: make(map[smr.LSN]*image)}
+	return &archiving{store: store, log: archive.OpenLog(store, cluster, groupName), images: make(map[smr.LSN]*image), matches: make(map[*lineage]int)}
+}
+
+// holdsOne reports whether everything that is archived is a part of one of the streams.
+func (a *archiving) holdsOne(streams []*lineage) bool {
+	one := false
+	for _, s := range streams {
+		at := a.matches[s]
+		for ; at >= 0 && at < len(a.ranges); at++ {
+			r := a.ranges[at]
+			end := min(r.from+smr.LSN(len(r.bytes)), s.end())
+			if r.from < end && !bytes.Equal(r.bytes[:end-r.from], s.committed[r.from:end]) {
+				at = -2
+			} else if int(end-r.from) < len(r.bytes) {
+				break // the rest is not known to be committed yet
+			}
+		}
+		a.matches[s] = at
+		one = one || at >= 0
+	}
+	return one
 }
 
 // back brings an image into the archive; one of the same LSN is replaced.
@@ -51,19 +80,11 @@ func (k *kvnode) backUp(i *image) {
 
 // archiver is that of internal/replicator, which it follows: it writes the committed stream into the archive while its replica leads.
 type archiver struct {
-	r        *replicator
-	reader   *log.Reader
-	archived smr.LSN
-	held     smr.LSN
-	known    bool
-	doubts   int
-	rounds   int
-
-	continuity archive.Continuity
+	r      *replicator
+	reader *log.Reader
+	reach  archive.Reach
+	held   smr.LSN
 }
-
-// listRounds is how often one that does not write looks how far the archive is, in rounds.
-const listRounds = 10
 
 var errArchive = errors.New("the archive cannot be written")
 
@@ -80,7 +101,7 @@ func (a *archiver) hold(checkpoint smr.LSN) smr.LSN {
 	if w.archive == nil {
 		return checkpoint
 	}
-	to := min(checkpoint, a.archived)
+	to := min(checkpoint, a.reach.End())
 	if safe := a.r.status.Safe; safe > to && safe-to > w.o.ArchiveLag {
 		to = max(to, min(checkpoint, safe-w.o.ArchiveLag))
 	}
@@ -91,9 +112,7 @@ func (a *archiver) hold(checkpoint smr.LSN) smr.LSN {
 // round looks once. What goes wrong is tried again.
 func (a *archiver) round() {
 	r := a.r
-	due := !a.known || !r.status.Leading || a.rounds%listRounds == 0
-	a.rounds++
-	if due && !a.list() {
+	if a.reach.Due(r.status.Leading) && !a.look() {
 		return
 	}
 	for r.status.Leading {
@@ -103,26 +122,28 @@ func (a *archiver) round() {
 	}
 }
 
-// list looks how far the archive is. It reports whether the archive keeps what this log has: if it does not, an operator moves it away.
-func (a *archiver) list() bool {
+// look looks how far the archive is. It reports whether the archive goes on in this log: if it keeps another history, an operator moves it away.
+func (a *archiver) look() bool {
 	r, w := a.r, a.r.w
-	newest, err := w.archive.log.Newest(context.Background())
+	if a.reader == nil {
+		var err error
+		if a.reader, err = log.OpenReader(r.h.disk, dirLog); err != nil {
+			return false
+		}
+	}
+	finding, newest, err := a.reach.Look(context.Background(), w.archive.log, r.status.Leading, archive.Own{Reader: a.reader, Start: r.status.Start, Safe: r.status.Safe, End: r.status.End})
+	if errors.Is(err, archive.ErrDamaged) {
+		w.violate("the archive cannot be read", "%v", err)
+	}
 	if err != nil {
-		w.violate("the archive cannot be listed", "%v", err)
+		a.close() // it may have kept a file open that is damaged no more
 	}
-	a.known = true
-	if !r.status.Leading {
-		a.continuity = archive.Continuity{}
-		a.archived = newest.End
-		return true
-	}
-	if a.belongs(newest) {
-		a.archived, a.doubts = max(newest.End, a.archived), 0
-		return true
-	}
-	a.known = false
-	if a.doubts++; a.doubts > 1 {
-		a.archived = 0
+	switch finding {
+	case archive.Unreadable:
+		w.hit(probeArchiveDoubt)
+	case archive.Undecided:
+		w.hit(probeArchiveUndecided)
+	case archive.Broken:
 		if len(w.check.older) == 0 && !slices.ContainsFunc(slices.Collect(maps.Keys(w.check.writers)), func(e smr.Epoch) bool { return e > r.status.Epoch }) {
 			w.violate("an archive is taken for that of another history", "%s leads epoch %d up to %d, archived up to %d", r.h.id, r.status.Epoch, r.status.End, newest.End)
 		}
@@ -131,33 +152,13 @@ func (a *archiver) list() bool {
 			w.archive = newArchiving(w.cluster)
 		}
 	}
-	return false
-}
-
-func (a *archiver) belongs(newest archive.Span) bool {
-	r, w := a.r, a.r.w
-	if a.reader == nil {
-		var err error
-		if a.reader, err = log.OpenReader(r.h.disk, dirLog); err != nil {
-			return newest.End <= r.status.End // what cannot be read tells nothing
-		}
-	}
-	broken, err := a.continuity.Broken(context.Background(), w.archive.log, newest, archive.Own{Reader: a.reader, Start: r.status.Start, Safe: r.status.Safe, End: r.status.End})
-	if errors.Is(err, archive.ErrDamaged) {
-		w.violate("the archive cannot be read", "%v", err)
-	}
-	if err != nil {
-		w.hit(probeArchiveDoubt)
-		a.continuity.Accept(newest)
-		a.close()
-	}
-	return !broken
+	return finding == archive.Continues || finding == archive.Unreadable
 }
 
 // append archives a range of what lies below Safe.
 func (a *archiver) append() (more bool, err error) {
 	r := a.r
-	from := a.archived
+	from := a.reach.End()
 	if from < r.status.Start {
 		if from > 0 {
 			r.w.hit(probeArchiveGap)
@@ -175,8 +176,11 @@ func (a *archiver) append() (more bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	a.archived = made.End
-	a.continuity.Accept(archive.Span{From: made.From, End: made.End})
+	a.reach.Appended(archive.Span{From: made.From, End: made.End})
+	r.w.archive.ranges = append(r.w.archive.ranges, archived{made.From, content.Bytes})
+	if c := r.w.check; !r.w.archive.holdsOne(append(slices.Clone(c.older), c.lineage)) {
+		r.w.violate("two histories are archived as one", "%s leads epoch %d, archived [%d, %d)", r.h.id, r.status.Epoch, made.From, made.End)
+	}
 	return made.End < r.status.Safe, nil
 }
 

@@ -96,6 +96,7 @@ const (
 	probeArchiveGap
 	probeArchiveGivenUp
 	probeArchiveDoubt
+	probeArchiveUndecided
 	probeRestored
 	probeRestoredPart
 	probeRestoreRefused
@@ -118,7 +119,7 @@ var probeNames = [probeCount]string{
 	"script-failed",
 	"read-under-lease", "fence-awaits-lease", "lease-returned",
 	"read-late", "forced-recovery", "forced-recovery-loses", "image-of-another-stream", "kv-of-another-stream", "image-from-master", "image-from-slave", "image-fetch-interrupted", "request-refused", "join-during-election", "master-leaves", "replace-while-a-member-is-down", "replica-added", "replica-joined", "replica-removed", "replica-drained", "replica-undrained", "replica-replaced", "change-cancelled", "disk-refilled", "outcast-set-aside",
-	"slow-member-dropped", "slow-member-admitted-again", "archive-gap", "archive-given-up", "archive-compared-with-damage", "restored", "restored-to-the-past", "restore-refused", "message-astray", "refused-of-another-cluster", "image-of-another-cluster", "directory-of-another-cluster", "handshake-unanswered",
+	"slow-member-dropped", "slow-member-admitted-again", "archive-gap", "archive-given-up", "archive-compared-with-damage", "archive-undecided", "restored", "restored-to-the-past", "restore-refused", "message-astray", "refused-of-another-cluster", "image-of-another-cluster", "directory-of-another-cluster", "handshake-unanswered",
 }
 
 // probeSet counts the hits in one schedule.

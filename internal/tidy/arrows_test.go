@@ -67,7 +67,7 @@ var arrows = map[string][]string{
 		"internal/apart", "internal/archive/s3", "internal/backup", "internal/level",
 	},
 	"internal/checkpoint": {"smr", "internal/place", "internal/granter", "internal/kv", "internal/invariant"},
-	"internal/archive":    {"smr"},
+	"internal/archive":    {"smr", "log", "internal/mutant"},
 	"internal/archive/s3": {"internal/archive"},
 	"internal/backup":     {"smr", "log", "internal/archive", "internal/checkpoint", "internal/kv", "internal/mutant"},
 	"internal/transfer":   {"smr", "proto", "internal/trust", "internal/checkpoint", "internal/pause"},
