@@ -11,6 +11,8 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -31,6 +33,7 @@ import (
 //	  'o'  rows behind them: the end of a slice
 //	  'l'  as 'o', and there are no more
 //	  's'  it is to be sealed: what is known of the manifest, as JSON
+//	  'h'  somebody waits for it: there are no rests from here on. It may come at any time behind 'b', and is taken as soon as it is read
 //
 //	from its standard output, lines of JSON
 //	  {"note": TEXT, "error": TEXT}   to be logged
@@ -46,9 +49,12 @@ const (
 	blockOrdered = 'o'
 	blockLast    = 'l'
 	blockSeal    = 's'
+	blockHurry   = 'h'
 	blockHead    = 5
 	// blocksAhead is how many blocks are read ahead.
 	blocksAhead = 4
+	// hurryPoll is how often it is looked whether somebody waits while an image is sealed.
+	hurryPoll = 20 * time.Millisecond
 )
 
 // Process is one that writes an image: what is written is its standard input, what is read its standard output.
@@ -104,6 +110,7 @@ type apart struct {
 	process Process
 	answers chan answer // the last one; closed when the process has closed its output
 	block   []byte
+	hurried bool // it was told so
 }
 
 func newApart(options Options, live string) *apart {
@@ -150,6 +157,7 @@ func (a *apart) bring(ctx context.Context, early, ordered *kv.ImageRows, last bo
 		return ctx.Err()
 	}
 	a.block = a.block[:0]
+	a.hurry()
 	if early.Len() > 0 {
 		a.append(blockEarly, early.Bytes())
 	}
@@ -164,6 +172,14 @@ func (a *apart) bring(ctx context.Context, early, ordered *kv.ImageRows, last bo
 func (a *apart) append(kind byte, content []byte) {
 	a.block = append(binary.LittleEndian.AppendUint32(a.block, uint32(len(content))), kind)
 	a.block = append(a.block, content...)
+}
+
+// hurry appends a block that says that somebody waits, if that is so and was not said.
+func (a *apart) hurry() {
+	if !a.hurried && a.options.Waiting != nil && a.options.Waiting() {
+		a.hurried = true
+		a.append(blockHurry, nil)
+	}
 }
 
 // tell sends a block of JSON.
@@ -214,7 +230,9 @@ func (a *apart) seal(ctx context.Context, m, _ *Manifest) error {
 		return err
 	}
 	stop := context.AfterFunc(ctx, a.process.Kill)
+	hurried := a.hurryOn()
 	made, err := a.result()
+	hurried()
 	stop()
 	switch {
 	case ctx.Err() != nil:
@@ -227,6 +245,31 @@ func (a *apart) seal(ctx context.Context, m, _ *Manifest) error {
 	*m = *made
 	a.clear()
 	return nil
+}
+
+// hurryOn goes on telling the process to hurry while it needs nothing else, until what it returns has returned.
+func (a *apart) hurryOn() (end func()) {
+	ended, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		poll := time.NewTicker(hurryPoll)
+		defer poll.Stop()
+		for !a.hurried && a.options.Waiting != nil {
+			select {
+			case <-ended:
+				return
+			case <-poll.C:
+			}
+			a.block = a.block[:0]
+			if a.hurry(); a.hurried {
+				_, _ = a.process.Write(a.block) // if it has ended, result says so
+			}
+		}
+	}()
+	return func() {
+		close(ended)
+		<-done
+	}
 }
 
 // discard implements writer.
@@ -259,13 +302,14 @@ func serveApart(fs vfs.FS, in io.Reader, out io.Writer, gone func(), courtesy *C
 	defer cancel()
 	blocks := make(chan block, blocksAhead)
 	free := make(chan []byte, blocksAhead+2)
+	var waiting atomic.Bool
 	go func() {
 		defer close(blocks)
-		if readBlocks(ctx, in, blocks, free) != nil && ctx.Err() == nil {
+		if readBlocks(ctx, in, blocks, free, &waiting) != nil && ctx.Err() == nil {
 			gone()
 		}
 	}()
-	s := &apartStore{free: free, courtesy: courtesy, options: Options{FS: fs, Logger: slog.New(&noteHandler{lines: lines})}}
+	s := &apartStore{free: free, courtesy: courtesy, options: Options{FS: fs, Waiting: waiting.Load, Logger: slog.New(&noteHandler{lines: lines})}}
 	defer s.close()
 	for b := range blocks {
 		made, err := s.take(ctx, b)
@@ -304,13 +348,17 @@ type block struct {
 	content []byte
 }
 
-// readBlocks reads blocks until one that ends them, or ctx.
-func readBlocks(ctx context.Context, in io.Reader, blocks chan<- block, free <-chan []byte) error {
+// readBlocks reads blocks until they end, or ctx does.
+func readBlocks(ctx context.Context, in io.Reader, blocks chan<- block, free <-chan []byte, waiting *atomic.Bool) error {
 	buffered := bufio.NewReaderSize(in, 64<<10)
 	var head [blockHead]byte
 	for {
 		if _, err := io.ReadFull(buffered, head[:]); err != nil {
 			return err
+		}
+		if head[4] == blockHurry {
+			waiting.Store(true)
+			continue
 		}
 		var content []byte
 		select {

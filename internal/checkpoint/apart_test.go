@@ -10,7 +10,9 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -37,6 +39,11 @@ func processOn(fs vfs.FS, killed func(kill func())) func() (Process, error) {
 	if fs == nil {
 		fs = vfs.Default
 	}
+	return processWith(fs, nil, killed)
+}
+
+// processWith is processOn with courtesy.
+func processWith(fs vfs.FS, courtesy *Courtesy, killed func(kill func())) func() (Process, error) {
 	return func() (Process, error) {
 		inRead, inWrite := io.Pipe()
 		outRead, outWrite := io.Pipe()
@@ -47,7 +54,7 @@ func processOn(fs vfs.FS, killed func(kill func())) func() (Process, error) {
 		}}
 		go func() {
 			defer close(p.ended)
-			serveApart(fs, inRead, outWrite, func() {}, nil)
+			serveApart(fs, inRead, outWrite, func() {}, courtesy)
 			_ = inRead.Close()
 			_ = outWrite.Close()
 		}()
@@ -249,4 +256,80 @@ func TestProcessIsBelievedWhatItSaysWhole(t *testing.T) {
 	if _, err := e.Take(context.Background(), newNode()); !errors.Is(err, broken) {
 		t.Errorf("a process that does not begin: %v", err)
 	}
+}
+
+// What could go wrong: an image that somebody waits for is written at the pace of one that nobody does, by the engine or by a process of its own.
+func TestImageThatIsAwaitedDoesNotRest(t *testing.T) {
+	t.Parallel()
+	for _, waiting := range []bool{false, true} {
+		var asked, worked atomic.Int64
+		courtesy := Courtesy{
+			Idle:   func() (float64, bool) { asked.Add(1); return 8, true },
+			Worked: func() time.Duration { return time.Duration(worked.Add(int64(paceWork))) }, // each look finds enough of it
+		}
+		options := Options{Dir: t.TempDir(), Cluster: "c", Group: "g", Waiting: func() bool { return waiting }}
+		options.Apart = processWith(vfs.Default, courtesy.begin(), nil)
+		e, err := Open(options)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := newNode()
+		for i := range 3000 {
+			n.do("set", "key"+strconv.Itoa(i), strings.Repeat("x", 50))
+		}
+		take(t, e, n)
+		if rested := asked.Load() > 0; rested == waiting {
+			t.Errorf("somebody waits: %v, and it rested: %v", waiting, rested)
+		}
+		if err := e.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// What could go wrong: who begins to wait when all rows are written is not heard while the image is put in order and verified.
+func TestProcessIsToldToHurryWhileItSeals(t *testing.T) {
+	t.Parallel()
+	var sealing atomic.Bool
+	hurried := make(chan struct{})
+	begin := processWith(vfs.Default, nil, nil)
+	options := Options{Dir: t.TempDir(), Cluster: "c", Group: "g", Waiting: sealing.Load}
+	options.Apart = func() (Process, error) {
+		p, err := begin()
+		return &listened{Process: p, wrote: func(b []byte) {
+			switch b[blockHead-1] { // of the first block of a write
+			case blockSeal:
+				sealing.Store(true)
+			case blockHurry:
+				close(hurried)
+			}
+		}, hold: hurried}, err
+	}
+	e, err := Open(options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := newNode()
+	n.do("set", "key", "value")
+	take(t, e, n)
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// listened is a Process whose input is listened to, and whose answers come when hold is closed.
+type listened struct {
+	Process
+	wrote func([]byte)
+	hold  <-chan struct{}
+}
+
+func (p *listened) Write(b []byte) (int, error) {
+	p.wrote(b)
+	return p.Process.Write(b)
+}
+
+func (p *listened) Read(b []byte) (int, error) {
+	<-p.hold
+	return p.Process.Read(b)
 }

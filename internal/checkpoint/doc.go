@@ -40,10 +40,10 @@
 // # Beside others
 //
 // Rows are taken from the machine in slices of 32 KB, each in one hold of its lock. An image is written and verified, and the store put
-// in order, with half of a processor at most: after 0.5 ms of work there is as long a rest, unless Options say that nobody waits. Where Options
-// say how to begin one, a process of its own does it (apart.go), which is nicer than all others, has its own garbage collector, and takes no more
-// than a third of what everybody else leaves of the processors (Courtesy): a tenth of one where they are all in use, so that an image takes five times as
-// long, and more from half a minute on, half of one from two and a half, so that it ends. What an image costs is what changed, and one look at all rows when it is verified.
+// in order, with half of a processor at most: after 0.5 ms of work there is as long a rest, unless Options say that nobody works beside, or that
+// somebody can do nothing until the image is there (Waiting). Where Options say how to begin one, a process of its own does it (apart.go), which is nicer
+// than all others, has its own garbage collector, and takes no more than a quarter of what nobody uses of the processors (Courtesy): a twentieth of one where
+// they are all in use, so that an image takes ten times as long, and more from half a minute on, so that it ends. What an image costs is what changed, and one look at all rows when it is verified.
 //
 // # Digest
 //

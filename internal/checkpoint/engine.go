@@ -47,6 +47,8 @@ type Options struct {
 	Logger         *slog.Logger // nil: none
 	// Hurried says that nobody works beside: images are written as fast as the machine can. Else they take half of a processor, or what ServeApart is told.
 	Hurried bool
+	// Waiting reports whether somebody can do nothing until the image that is being written is there: it does not rest then. nil: nobody ever. Any goroutine calls it.
+	Waiting func() bool
 	// Base returns what a log needs to begin at an LSN (log.Base, encoded). It is called when everything of the image is
 	// written; nil, or an error, and the image has none.
 	Base func(lsn smr.LSN) ([]byte, error)
@@ -244,7 +246,7 @@ func (e *Engine) writer() writer {
 // bringRows takes the rows of the image that was begun from the machine, and gives them to who writes them.
 func (e *Engine) bringRows(ctx context.Context, state State, w writer) error {
 	var rows kv.ImageRows
-	p := pace{hurried: e.options.Hurried}
+	p := pace{hurried: e.options.Hurried, waiting: e.options.Waiting}
 	for more := true; more; {
 		state.Beside(func(m *kv.Machine) { more = m.NextRows(sliceBytes, &rows) })
 		early, ordered := rows.Split()

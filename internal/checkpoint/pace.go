@@ -53,11 +53,12 @@ type pace struct {
 	resumed  time.Time
 	worked   time.Duration // by then, with courtesy
 	hurried  bool          // there are no rests
+	waiting  func() bool   // Options.Waiting
 }
 
 // rest returns at once unless there was enough work since it returned last; then, after as long a time as the work asks for, or when ctx ends.
 func (p *pace) rest(ctx context.Context) {
-	if p.hurried {
+	if p.hurried || p.waiting != nil && p.waiting() {
 		return
 	}
 	if p.resumed.IsZero() {
@@ -95,6 +96,7 @@ func (p *pace) resume() {
 type pacedFS struct {
 	vfs.FS
 	courtesy *Courtesy
+	waiting  func() bool
 }
 
 // Create implements vfs.FS.
@@ -103,7 +105,7 @@ func (f pacedFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, 
 	if err != nil {
 		return nil, err
 	}
-	return &pacedFile{File: file, pace: pace{courtesy: f.courtesy}}, nil
+	return &pacedFile{File: file, pace: pace{courtesy: f.courtesy, waiting: f.waiting}}, nil
 }
 
 // Unwrap implements vfs.FS.

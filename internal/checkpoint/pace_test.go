@@ -29,6 +29,13 @@ func TestWorkOnImagesRestsAsLong(t *testing.T) {
 			t.Error("there are rests though nobody waits")
 		}
 		p.hurried = false
+		if p.waiting = func() bool { return true }; rested(time.Hour) != 0 {
+			t.Error("there are rests though somebody waits")
+		}
+		p.waiting = func() bool { return false }
+		if p.resume(); rested(paceWork) != paceWork {
+			t.Error("there are no rests though nobody waits any more")
+		}
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		time.Sleep(time.Second)

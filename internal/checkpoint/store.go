@@ -56,7 +56,9 @@ func newStore(options Options, live string) store {
 }
 
 // newPace is of a goroutine that begins to work for the store.
-func (s *store) newPace() pace { return pace{courtesy: s.courtesy, hurried: s.options.Hurried} }
+func (s *store) newPace() pace {
+	return pace{courtesy: s.courtesy, hurried: s.options.Hurried, waiting: s.options.Waiting}
+}
 
 // close gives the store up.
 func (s *store) close() error {
@@ -120,7 +122,7 @@ func (s *store) storeOptions(broken *breakage, readonly bool) *pebble.Options {
 		}},
 	}
 	if !readonly && !s.options.Hurried {
-		o.FS = pacedFS{s.fs, s.courtesy}
+		o.FS = pacedFS{s.fs, s.courtesy, s.options.Waiting}
 	}
 	o.Experimental.CompactionScheduler = granter.New()
 	for i := range o.TargetFileSizes {

@@ -119,6 +119,7 @@ func openImages(config Config) (*imageKeeper, *kv.Machine, error) {
 		Apart: begin, Dir: config.Images.Dir, Cluster: config.Cluster, Group: config.Group, Logger: logger,
 		Base: func(lsn smr.LSN) ([]byte, error) { return k.base(lsn) },
 		Cold: k.config.TierMemory > 0, Warm: k.config.TierMemory / 2, Memory: k.config.TierMemory,
+		Waiting: func() bool { return k.tier != nil && k.tier.awaited.Load() },
 	})
 	if err != nil {
 		return nil, nil, err

@@ -48,6 +48,7 @@ type tier struct {
 	coldSize atomic.Int64 // bytes
 	taken    atomic.Int64 // values that are back in memory
 	waits    atomic.Int64 // times that the log was not executed further
+	awaited  atomic.Bool  // it is not now, until an image is taken
 	hurried  atomic.Uint64
 
 	footprint *footprint // of run
@@ -153,6 +154,7 @@ func (t *tier) await() {
 		return
 	}
 	waited := false
+	defer t.awaited.Store(false)
 	for t.resident.Load() > t.room.Load()/100*105 {
 		t.mu.Lock()
 		eased := t.eased
@@ -163,6 +165,7 @@ func (t *tier) await() {
 		if !waited {
 			waited = true
 			t.waits.Add(1)
+			t.awaited.Store(true)
 		}
 		select {
 		case <-eased:
