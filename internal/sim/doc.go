@@ -62,7 +62,7 @@
 //
 // A forced recovery gives the stream up at what its first master holds. From then on the checker has two lineages (lineage.go): the
 // one that goes on shares with the other what lies below the cut, and every check above holds within it. The cut may not lie below what the
-// recovery has announced as lost at most; a log, a state or an image never joins parts of both; the one that was given up commits
+// recovery has announced as lost at most; a log, a state, an image or an archive never joins parts of both; the one that was given up commits
 // nothing more; no read that was asked since sees it. One schedule in four has such a life.
 //
 // One schedule in two takes images and trims. An image is the rows of the real machine (kv.BeginImage), in memory; what pebble
